@@ -1,0 +1,127 @@
+"""1-bit ResNet-18, -34 and -50 with the options of mmdet's backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rebnn_mm.backbones.blocks import BasicBlock, Bottleneck, Config, build_norm
+
+
+@MODELS.register_module()
+class ReBNNResNet(BaseModule):
+    """ResNet whose convolutions, but for the stem and the downsampling, are 1-bit.
+
+    (N, in_channels, H, W) -> a tuple of maps, one for each of ``out_indices``, at strides 4, 8,
+    16, 32 (ImageNet stem) or 1, 2, 4, 8 (CIFAR stem), sizes rounded up.
+
+    Args:
+        depth: 18 or 34 (one 3x3 convolution a block) or 50 (bottleneck).
+        conv_cfg: The 1-bit convolution; default ``dict(type='ReBNNConv2d')``. ``dict(type='Conv2d')``
+            is the real-valued twin, ``dict(type='ReBNNConv2d', activation_only=True)`` stage one.
+        in_channels: Channels of the image.
+        base_channels: Channels of the stem and the first stage.
+        stem: ``'imagenet'`` (7x7 stride 2, max-pool) or ``'cifar'`` (3x3 stride 1).
+        out_indices: Stages whose maps are returned, of 0..3.
+        frozen_stages: -1 trains all, 0 freezes the stem, k the stem and the first k stages.
+        norm_cfg: Batch norm of stem, blocks and downsampling; default ``dict(type='BN')``.
+        norm_eval: Keep all batch norms in eval mode while training.
+        init_cfg: mmengine's; a ``Pretrained`` checkpoint may hold real-valued weights (stage one,
+            or a real-valued twin), alpha is then taken from them.
+
+    Raises:
+        ValueError: A depth, stem, stage or norm that does not exist.
+    """
+
+    # blocks of one (18, 34) or three (50) convolutions in each stage
+    settings: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+        18: (BasicBlock, (4, 4, 4, 4)),
+        34: (BasicBlock, (6, 8, 12, 6)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+    }
+
+    def __init__(
+        self,
+        depth: int = 18,
+        conv_cfg: Config | None = None,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        stem: str = "imagenet",
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_cfg: Config | None = None,
+        norm_eval: bool = False,
+        init_cfg: Config | list[Config] | None = None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
+        if depth not in self.settings:
+            raise ValueError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
+        if not out_indices or not set(out_indices) <= {0, 1, 2, 3}:
+            raise ValueError(f"out_indices={tuple(out_indices)}: name at least one of the stages 0, 1, 2, 3")
+        if not -1 <= frozen_stages <= 4:
+            raise ValueError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..4 (stem and stages)")
+        self.depth = depth
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        conv_cfg = conv_cfg or dict(type="ReBNNConv2d")
+        norm_cfg = norm_cfg or dict(type="BN")
+
+        self.stem = _build_stem(stem, in_channels, base_channels, norm_cfg)
+        block, counts = self.settings[depth]
+        channels = base_channels
+        for stage, count in enumerate(counts):
+            planes = base_channels * 2**stage
+            blocks = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(block(channels, planes, stride, conv_cfg, norm_cfg))
+                channels = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self._freeze()
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The four stages, in order."""
+        return [getattr(self, f"layer{i}") for i in range(1, 5)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Image batch -> maps of the stages named in ``out_indices``."""
+        x = self.stem(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> ReBNNResNet:
+        """Switch to training, keeping frozen stages (and with ``norm_eval`` all norms) in eval mode."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        frozen: list[Any] = [self.stem, *self.stages][: self.frozen_stages + 1]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _build_stem(kind: str, in_channels: int, channels: int, norm_cfg: Config) -> nn.Sequential:
+    if kind == "imagenet":
+        conv = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+        return nn.Sequential(conv, build_norm(norm_cfg, channels), nn.MaxPool2d(3, stride=2, padding=1))
+    if kind == "cifar":
+        conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        return nn.Sequential(conv, build_norm(norm_cfg, channels))
+    raise ValueError(f"stem={kind!r}: 'imagenet' (7x7, stride 2, max-pool) or 'cifar' (3x3, stride 1)")

@@ -1,0 +1,40 @@
+"""Clipped straight-through estimator (Courbariaux et al., "Binarized Neural Networks", 2016).
+
+value  ``sign(x)``
+slope  ``1[|x| <= 1]``
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.functional import sign
+
+
+class _ClippedSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        # one byte an element instead of the four that keeping x would cost
+        ctx.save_for_backward(x.abs() <= 1)
+        return sign(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (inside,) = ctx.saved_tensors
+        return grad * inside
+
+
+def clipped_sign(x: Tensor) -> Tensor:
+    """``sign(x)`` whose slope is 1 on [-1, 1] and 0 elsewhere; any shape."""
+    return _ClippedSign.apply(x)
+
+
+@MODELS.register_module()
+class ClippedSTE(nn.Module):
+    """:func:`clipped_sign` as a module, for ``estimator=dict(type='ClippedSTE')``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Binarize ``x``: same shape, values in {-1, +1}."""
+        return clipped_sign(x)

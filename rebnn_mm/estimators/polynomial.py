@@ -1,0 +1,39 @@
+"""Piecewise-polynomial estimator of Bi-Real Net (Liu et al., ECCV 2018, section 3.3); ReBNN's activations.
+
+value  ``sign(x)``
+slope  ``2 - 2|x|`` on ``|x| < 1``, else 0: the derivative of the quadratic through (-1, -1), (0, 0), (1, 1)
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.functional import sign
+
+
+class _PolynomialSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return sign(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (2 - 2 * x.abs()).clamp_min_(0)
+
+
+def polynomial_sign(x: Tensor) -> Tensor:
+    """``sign(x)`` whose slope is ``max(0, 2 - 2|x|)``; any shape."""
+    return _PolynomialSign.apply(x)
+
+
+@MODELS.register_module()
+class PolynomialSTE(nn.Module):
+    """:func:`polynomial_sign` as a module, for ``estimator=dict(type='PolynomialSTE')``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Binarize ``x``: same shape, values in {-1, +1}."""
+        return polynomial_sign(x)

@@ -1,0 +1,32 @@
+"""The few members that hooks, counters and export may rely on, whatever the method."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class BinaryLayer(nn.Module):
+    """A convolution or linear layer that is 1-bit in its weights, its input, or both.
+
+    Attributes:
+        weight: Latent real-valued weight, (C_out, C_in/groups, K, K) or (C_out, C_in).
+        binarizes_weight: Whether the forward uses ``binary_weight()``.
+        binarizes_input: Whether the forward uses the sign of its input.
+    """
+
+    weight: nn.Parameter
+    binarizes_weight: bool = True
+    binarizes_input: bool = True
+
+    def binary_weight(self) -> Tensor:
+        """Binary weight in {-1, +1}, shaped as ``weight``, without gradient."""
+        raise TypeError(f"{type(self).__name__} does not define binary_weight()")
+
+
+def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
+    """Layers of ``model`` with 1-bit weights, by their dotted names, in the model's order."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, BinaryLayer) and module.binarizes_weight
+    }

@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.layers import ReBNNConv2d, binary_layers
+
+
+@pytest.mark.parametrize(("depth", "layers", "expansion"), [(18, 16, 1), (34, 32, 1), (50, 48, 4)])
+def test_depths_odd_sizes_and_all_outputs(depth, layers, expansion):
+    net = ReBNNResNet(depth, base_channels=8, out_indices=(0, 1, 2, 3))
+    assert len(binary_layers(net)) == layers
+    maps = net(torch.randn(2, 3, 65, 97))
+    assert [m.shape[1] for m in maps] == [8 * expansion * 2**i for i in range(4)]
+    assert [tuple(m.shape[2:]) for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
+
+
+def test_twin_has_the_same_structure_and_no_binary_layer():
+    twin = ReBNNResNet(18, conv_cfg=dict(type="Conv2d"), base_channels=8)
+    net = ReBNNResNet(18, base_channels=8)
+    assert not binary_layers(twin)
+    own = {k for k in net.state_dict() if not k.endswith((".alpha", ".gamma"))}
+    assert own == set(twin.state_dict())
+    assert not net.load_state_dict(twin.state_dict()).missing_keys
+
+
+def test_frozen_stages_and_norm_eval_survive_train():
+    net = ReBNNResNet(18, base_channels=8, frozen_stages=1, norm_eval=True).train()
+    assert not any(p.requires_grad for p in [*net.stem.parameters(), *net.layer1.parameters()])
+    assert all(p.requires_grad for p in net.layer2.parameters())
+    assert not any(m.training for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+    assert net.layer2.training
+
+
+def test_stage_one_checkpoint_loads_through_init_cfg(tmp_path):
+    stage1 = ReBNNResNet(18, conv_cfg=dict(type="ReBNNConv2d", activation_only=True), base_channels=8)
+    stage1.init_weights()
+    torch.save(dict(state_dict={f"backbone.{k}": v for k, v in stage1.state_dict().items()}), tmp_path / "s1.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "s1.pth"), prefix="backbone.")
+    net = ReBNNResNet(18, base_channels=8, init_cfg=init)
+    net.init_weights()
+    conv, loaded = net.layer1[0].unit.conv, stage1.layer1[0].unit.conv
+    assert isinstance(conv, ReBNNConv2d)
+    assert torch.equal(conv.weight, loaded.weight)
+    torch.testing.assert_close(conv.alpha.flatten(), loaded.weight.abs().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(depth=19), "depth=19"),
+        (dict(stem="tiny"), "stem='tiny'"),
+        (dict(out_indices=(4,)), "out_indices"),
+        (dict(frozen_stages=5), "frozen_stages=5"),
+        (dict(norm_cfg=dict(type="LN")), "norm_cfg type 'LN'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        ReBNNResNet(**options)

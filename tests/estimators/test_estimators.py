@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from rebnn_mm.estimators import ClippedSTE, PolynomialSTE
+
+X = [-1.5, -1.0, -0.25, 0.0, 0.5, 1.0, 2.0]
+SEED = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "slope"),
+    [(ClippedSTE(), [0, 1, 1, 1, 1, 1, 0]), (PolynomialSTE(), [0, 0, 1.5, 2, 1, 0, 0])],
+)
+def test_value_and_slope(estimator, slope):
+    x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
+    y = estimator(x)
+    assert y.tolist() == [-1, -1, -1, 1, 1, 1, 1]
+    y.backward(torch.tensor(SEED, dtype=torch.float64))
+    assert x.grad.tolist() == [a * b for a, b in zip(slope, SEED, strict=True)]

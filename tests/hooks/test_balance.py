@@ -1,0 +1,181 @@
+import copy
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from rebnn_mm import functional as F
+from rebnn_mm.hooks import BalanceHook
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear, binary_layers
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.conv = ReBNNConv2d(3, 4, 3, bias=False)
+        self.head = ReBNNLinear(4, 2)
+
+    def forward(self, x, mode="loss"):
+        return dict(loss=self.head(self.conv(x).mean((2, 3))).square().mean())
+
+
+class Real(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x, mode="loss"):
+        return dict(loss=self.conv(x).square().mean())
+
+
+class Record(Hook):
+    """Keep gamma, signs and weights of every iteration."""
+
+    def __init__(self):
+        self.gamma, self.weight, self.scalars = [], [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.gamma.append(runner.model.conv.gamma.flatten().clone())
+        self.weight.append(runner.model.conv.weight.detach().clone())
+        scalars = runner.message_hub.log_scalars
+        if "train/rebnn/gamma" in scalars:
+            self.scalars.append([scalars[f"train/rebnn/{k}"].current() for k in ("gamma", "flip_share")])
+
+
+def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False, name="toy"):
+    torch.manual_seed(0)
+    data = list(torch.randn(4, 3, 6, 6))
+    record = Record()
+    model = model or Toy()
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=DataLoader(data, batch_size=1, collate_fn=lambda b: dict(x=torch.stack(b))),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=optim_wrapper or dict(optimizer=dict(type="Adam", lr=0.05)),
+        custom_hooks=[hook, record],
+        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
+        experiment_name=f"{name}{id(record)}",
+        resume=resume,
+        randomness=dict(seed=0),
+        log_level="ERROR",
+    )
+    start = copy.deepcopy(runner.model.state_dict())
+    runner.train()
+    return runner, record, start
+
+
+def test_gamma_is_flip_share_times_the_weight_before_the_update(tmp_path):
+    runner, record, start = train(tmp_path, BalanceHook())
+    before = [start["conv.weight"], *record.weight[:-1]]
+    for w0, w1, gamma in zip(before, record.weight, record.gamma, strict=True):
+        expected = F.flip_share(F.sign(w0), F.sign(w1)) * F.weight_magnitude(w0)
+        torch.testing.assert_close(gamma, expected)
+    assert max(g.max() for g in record.gamma) > 0
+    layers = binary_layers(runner.model).values()
+    mean_gamma = torch.cat([layer.gamma.flatten() for layer in layers]).mean()
+    assert record.scalars[-1][0] == pytest.approx(mean_gamma.item())
+
+
+def test_update_uses_task_plus_reconstruction_gradient(tmp_path):
+    sgd = dict(optimizer=dict(type="SGD", lr=0.1))
+    runner, record, start = train(tmp_path, BalanceHook(gamma=0.5), optim_wrapper=sgd, epochs=1)
+    model = Toy()
+    model.load_state_dict(start)
+    torch.manual_seed(0)
+    batches = list(torch.randn(4, 3, 6, 6))
+    for x, w1 in zip(batches, record.weight, strict=True):
+        loss = model(x[None])["loss"]
+        for layer in binary_layers(model).values():
+            loss = loss + F.reconstruction_loss(layer.weight, layer.alpha, torch.full_like(layer.gamma, 0.5))
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), grads, strict=True):
+                p -= 0.1 * g
+        torch.testing.assert_close(model.conv.weight.detach(), w1)
+
+
+def test_paper_rule_reads_the_task_gradient(tmp_path):
+    seen = []
+
+    class Spy(BalanceHook):
+        def _before_update(self, index, entries, optimizer, args, kwargs):
+            layer = entries[0].layer
+            seen.append(F.gradient_magnitude(layer.weight.detach(), layer.weight.grad.clone(), layer.alpha.detach()))
+            super()._before_update(index, entries, optimizer, args, kwargs)
+
+    _, record, start = train(tmp_path, Spy(magnitude="gradient", flip_weighted=False))
+    torch.testing.assert_close(record.gamma, seen)
+
+
+def test_accumulation_and_clipping(tmp_path):
+    wrapper = dict(optimizer=dict(type="Adam", lr=0.05), accumulative_counts=2, clip_grad=dict(max_norm=1.0))
+    _, record, start = train(tmp_path, BalanceHook(), optim_wrapper=wrapper)
+    assert torch.equal(record.weight[0], start["conv.weight"])
+    assert torch.equal(record.gamma[2], record.gamma[1])
+    torch.testing.assert_close(
+        record.gamma[1],
+        F.flip_share(F.sign(record.weight[0]), F.sign(record.weight[1])) * F.weight_magnitude(record.weight[0]),
+    )
+
+
+@pytest.mark.parametrize("options", [dict(), dict(magnitude="gradient"), dict(flip_interval=3)])
+def test_resume_is_bit_for_bit(tmp_path, options):
+    whole, record, _ = train(tmp_path / "whole", BalanceHook(**options), epochs=4)
+    train(tmp_path / "halves", BalanceHook(**options), epochs=2)
+    halves, resumed, _ = train(tmp_path / "halves", BalanceHook(**options), epochs=4, resume=True)
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, halves.model.state_dict()[key]), key
+    assert resumed.scalars == record.scalars[-len(resumed.scalars) :]
+
+
+def test_flip_interval_compares_distant_snapshots(tmp_path):
+    _, record, start = train(tmp_path, BalanceHook(flip_interval=4))
+    expected = F.flip_share(F.sign(start["conv.weight"]), F.sign(record.weight[3]))
+    torch.testing.assert_close(record.gamma[3], expected * F.weight_magnitude(record.weight[2]))
+    assert not record.gamma[2].any()
+    assert torch.equal(record.gamma[4], record.gamma[3])
+
+
+def test_frozen_layer_is_left_alone(tmp_path):
+    model = Toy()
+    model.conv.requires_grad_(False)
+    runner, _, start = train(tmp_path, BalanceHook(gamma=0.5), model=model)
+    assert torch.equal(runner.model.conv.weight, start["conv.weight"])
+    assert not runner.model.conv.gamma.any()
+    assert (runner.model.head.gamma == 0.5).all()
+
+
+def test_constant_gamma_and_bounds(tmp_path):
+    _, record, _ = train(tmp_path, BalanceHook(gamma_min=0.01, gamma_max=0.02))
+    assert all(((g >= 0.01) & (g <= 0.02)).all() for g in record.gamma)
+
+
+def test_no_rebnn_layer_fails_at_once(tmp_path):
+    with pytest.raises(ValueError, match="no trainable ReBNN layer.*remove BalanceHook"):
+        train(tmp_path, BalanceHook(), model=Real())
+
+
+def test_detaches_after_training(tmp_path):
+    runner, _, _ = train(tmp_path, BalanceHook())
+    assert not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
+    assert not runner.optim_wrapper.optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(magnitude="max"), "magnitude='max'"),
+        (dict(flip_interval=0), "flip_interval=0"),
+        (dict(gamma=-1.0), "gamma=-1.0"),
+        (dict(gamma_min=2.0, gamma_max=1.0), "above"),
+        (dict(gamma=1.0, gamma_max=2.0), "no bounds"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        BalanceHook(**options)
