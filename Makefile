@@ -1,13 +1,11 @@
 # make test  installs (once) and runs lint, types and tests
-# make demo  installs (once), draws a small data set, trains and tests a 1-bit Faster R-CNN on it
 PYTHON ?= python3
 BIN := .venv/bin
 PIN := requirements/build.txt requirements/tested.txt requirements/nodeps.txt requirements/dev.txt
-DEMO := work_dirs/demo
 # -O2 must be named: CFLAGS replaces the default, and without it everything runs four times slower
 MMCV_FLAGS := MMCV_WITH_OPS=1 MAX_JOBS=$(shell nproc) CFLAGS="-O2 -g0 -w"
 
-.PHONY: install test demo
+.PHONY: install test
 
 install: .venv/.installed
 

@@ -5,7 +5,7 @@ do so through ``custom_imports``. It needs torch and mmengine only: what adapts 
 mmpretrain is in :mod:`rebnn_mm.integrations`.
 """
 
-from rebnn_mm import backbones, estimators, hooks, layers
+from rebnn_mm import backbones, convert, estimators, hooks, layers
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "backbones", "estimators", "hooks", "layers"]
+__all__ = ["__version__", "backbones", "convert", "estimators", "hooks", "layers"]

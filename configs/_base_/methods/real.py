@@ -1,0 +1,2 @@
+# The real-valued twin has no balance parameter.
+custom_hooks = []

@@ -1,0 +1,78 @@
+"""Config file -> model ready for inspection, for mmdet and mmpretrain alike."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+SCOPES = ("mmdet", "mmpretrain")
+
+
+def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file, apply ``--cfg-options`` and switch to its scope.
+
+    Raises:
+        FileNotFoundError: ``path`` is no file.
+        ValueError: It does not parse, or is for another library than mmdet or mmpretrain.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path} is not a file: give one from configs/, or a path of your own")
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, OSError, KeyError) as error:
+        raise ValueError(f"config {path} cannot be read: {error}") from error
+    if options:
+        cfg.merge_from_dict(options)
+    if scope_of(cfg) not in SCOPES:
+        raise ValueError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
+    if "model" not in cfg:
+        raise ValueError(f"config {path} has no model: give a leaf config, not one of _base_")
+    _register(scope_of(cfg))
+    return cfg
+
+
+def scope_of(cfg: Config) -> str:
+    """``'mmdet'`` or ``'mmpretrain'``, from ``default_scope``."""
+    return str(cfg.get("default_scope"))
+
+
+def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
+    """The config's model in eval mode, its weights neither initialised nor downloaded.
+
+    Raises:
+        ValueError: A type in the config is not registered, or ``device`` is unknown or absent here.
+    """
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get("data_preprocessor") is not None:  # mmpretrain's configs keep it at the top; the runner does the same
+        model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    for part in (model_cfg, model_cfg.get("backbone") or {}):
+        part.pop("pretrained", None)
+    try:
+        model = MODELS.build(model_cfg)
+    except KeyError as error:
+        if "registry" not in str(error):
+            raise
+        line = str(error.args[0]).split(". ")[0]
+        raise ValueError(f"the model cannot be built: {line}; check the name, and custom_imports") from error
+    try:
+        return model.to(torch.device(device)).eval()
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {line}; cpu always works") from None
+
+
+def _register(scope: str) -> None:
+    """Import the library behind ``scope`` and make it the default of all registries."""
+    if scope == "mmdet":
+        from mmdet.utils import register_all_modules
+    else:
+        from mmpretrain.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    init_default_scope(scope)

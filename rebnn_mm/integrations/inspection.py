@@ -1,0 +1,204 @@
+"""What a config builds and reads: operation counts of its model, pictures of its data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS
+from mmengine.utils import ProgressBar
+from torch import nn
+
+from rebnn_mm.analysis.opcount import ModelCount, count_model
+from rebnn_mm.integrations.build import build_model, scope_of
+
+SPLITS = ("train", "val", "test")
+
+
+def image_shape(cfg: Config) -> tuple[int, int]:
+    """(H, W) of the images that the config's pipelines make.
+
+    Raises:
+        ValueError: No step of the test or train pipeline sets a size.
+    """
+    for split, keys in (("test", ("crop_size", "scale")), ("train", ("crop_size", "scale"))):
+        sizes = [_step_size(step, keys) for step in _pipeline(cfg, split)]
+        found = [size for size in sizes if size]
+        if found:
+            return found[-1]  # a crop behind a resize decides
+    raise ValueError("the config's pipelines set no image size: give it, as in --shape 224 224")
+
+
+def count_config(cfg: Config, shape: tuple[int, int]) -> ModelCount:
+    """Count the config's model for one image of ``shape`` (H, W), padded as the config pads.
+
+    A two-stage detector's heads are counted for ``test_cfg.rpn.max_per_img`` proposals, the most
+    there can be: how many survive suppression depends on weights and image.
+
+    Raises:
+        ValueError: ``shape`` is not positive, or too small for the model.
+    """
+    if min(shape) < 1:
+        raise ValueError(f"shape {shape[0]} x {shape[1]}: height and width are positive, as in --shape 320 240")
+    cfg = copy.deepcopy(cfg)  # Config.copy() shares the inner dicts
+    rpn = (cfg.model.get("test_cfg") or {}).get("rpn")
+    if rpn is not None and "nms" in rpn:
+        rpn.nms.iou_threshold = 1.0
+    model = build_model(cfg)
+    try:
+        return count_model(model, lambda copied: _forward(copied, scope_of(cfg), shape))
+    except RuntimeError as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
+
+
+def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int | None = None) -> list[Path]:
+    """Write the first ``number`` samples of a split, ground truth drawn, as the pipeline hands them over.
+
+    Returns the files written, ``<index>_<image name>.png``; the colours are those of the file read.
+
+    Raises:
+        FileNotFoundError: The data set is not where the config says.
+        ValueError: No such split, no samples, or a pipeline without packing.
+    """
+    if split not in SPLITS or not cfg.get(f"{split}_dataloader"):
+        has = [name for name in SPLITS if cfg.get(f"{name}_dataloader")]
+        raise ValueError(f"split {split!r}: the config has data for {', '.join(has) or 'no split'}")
+    if number is not None and number < 1:
+        raise ValueError(f"number={number}: write at least one picture")
+    dataset = _dataset(cfg, split)
+    total = min(len(dataset), number or len(dataset))
+    scope = scope_of(cfg)
+    draw = DrawTruth(scope, dataset.metainfo, bgr=not _loads_rgb(cfg, split))
+    files = []
+    bar = ProgressBar(total)
+    for index in range(total):
+        sample = _sample(dataset, index)
+        if not isinstance(sample, dict) or "inputs" not in sample:
+            raise ValueError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
+        name = Path(sample["data_samples"].get("img_path") or f"sample{index}").stem
+        file = Path(out_dir) / f"{index:05d}_{name}.png"
+        draw(sample, file)
+        files.append(file)
+        bar.update()
+    print()
+    return files
+
+
+class DrawTruth:
+    """Draws a packed sample with its ground truth into a file.
+
+    Args:
+        scope: ``'mmdet'`` or ``'mmpretrain'``.
+        metainfo: The data set's, for class names and colours.
+        bgr: Whether the sample's channels are in OpenCV's order.
+    """
+
+    def __init__(self, scope: str, metainfo: dict[str, Any], bgr: bool = True) -> None:
+        self.scope = scope
+        self.bgr = bgr
+        self.visualizer = build_visualizer(scope, metainfo)
+
+    def __call__(self, sample: dict[str, Any], file: Path) -> None:
+        """Write ``sample`` to ``file``."""
+        image = sample["inputs"].permute(1, 2, 0).numpy()
+        image = np.ascontiguousarray(image[..., ::-1] if self.bgr else image)
+        if self.scope == "mmpretrain":
+            draw_label(self.visualizer, image, sample["data_samples"], file, truth=True)
+            return
+        truth = sample["data_samples"].numpy()
+        boxes = truth.gt_instances.get("bboxes")
+        if hasattr(boxes, "tensor"):  # mmdet's box type; the visualizer wants plain numbers
+            truth.gt_instances.bboxes = boxes.tensor
+        masks = truth.gt_instances.get("masks")
+        if hasattr(masks, "to_ndarray"):
+            truth.gt_instances.masks = masks.to_ndarray().astype(bool)
+        self.visualizer.add_datasample("truth", image, truth, draw_pred=False, out_file=str(file))
+
+
+def build_visualizer(scope: str, metainfo: dict[str, Any]) -> Any:
+    """The library's visualizer, without storage backends, with class names and colours set."""
+    kind = "DetLocalVisualizer" if scope == "mmdet" else "UniversalVisualizer"
+    visualizer = VISUALIZERS.build(dict(type=kind, name=f"rebnn_mm_{scope}"))
+    meta = dict(metainfo)
+    if scope == "mmdet" and len(meta.get("palette") or ()) < len(meta.get("classes") or ()):
+        meta["palette"] = "random"  # seeded by mmdet, so the same in every picture
+    visualizer.dataset_meta = meta
+    return visualizer
+
+
+def draw_label(visualizer: Any, image: np.ndarray, sample: Any, file: Path, truth: bool) -> None:
+    """Write a classified image with its label; small ones are enlarged until text is readable."""
+    resize = 224 if min(image.shape[:2]) < 224 else None
+    visualizer.visualize_cls(
+        image, sample, resize=resize, draw_gt=truth, draw_pred=not truth, out_file=str(file), name=file.stem
+    )
+
+
+def _dataset(cfg: Config, split: str) -> Any:
+    dataset_cfg = cfg[f"{split}_dataloader"]["dataset"]
+    try:
+        dataset = DATASETS.build(dataset_cfg)
+        if hasattr(dataset, "full_init"):
+            dataset.full_init()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        root = dataset_cfg.get("data_root") or dataset_cfg.get("dataset", {}).get("data_root")
+        raise FileNotFoundError(
+            f"{split} data not found: {error}; data_root is {root!r}, set it with "
+            f"--cfg-options {split}_dataloader.dataset.data_root=PATH"
+        ) from None
+    except ValueError as error:
+        if "need at least one array" not in str(error):  # mmengine's words when it packs an empty list
+            raise
+        dataset = ()
+    if len(dataset) == 0:
+        raise ValueError(f"the {split} split is empty: check its list of images and its classes in the config")
+    return dataset
+
+
+def _sample(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except (AssertionError, OSError, ValueError) as error:  # mmcv asserts that an image decodes
+        path = dataset.get_data_info(index).get("img_path", "its image")
+        raise ValueError(f"sample {index} ({path}) cannot be read: {error}; mend or remove it") from error
+
+
+def _forward(model: nn.Module, scope: str, shape: tuple[int, int]) -> Any:
+    # Noise, not zeros: a constant image gives equal scores everywhere, and heads that keep the
+    # best boxes would then see degenerate ties.
+    image = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    if scope == "mmdet":
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        from mmpretrain.structures import DataSample as Sample
+    sample = Sample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+    return model(data["inputs"], data["data_samples"], mode="tensor")
+
+
+def _pipeline(cfg: Config, split: str) -> Sequence[Any]:
+    node: Any = (cfg.get(f"{split}_dataloader") or {}).get("dataset") or {}
+    while not node.get("pipeline") and (node.get("dataset") or node.get("datasets")):
+        node = node.get("dataset") or node["datasets"][0]
+    return node.get("pipeline") or []
+
+
+def _step_size(step: Any, keys: tuple[str, ...]) -> tuple[int, int] | None:
+    """(H, W) that one pipeline step sets; mmcv and mmdet write a ``scale`` as (W, H)."""
+    for key in keys:
+        size = step.get(key)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(value, int) for value in size):
+            return (size[1], size[0]) if key == "scale" else (size[0], size[1])
+    return None
+
+
+def _loads_rgb(cfg: Config, split: str) -> bool:
+    return any(step.get("type") == "LoadImageFromFile" and step.get("to_rgb") for step in _pipeline(cfg, split))

@@ -1,0 +1,82 @@
+"""Every config in configs/ builds its model, optimizer wrapper settings and names its own command."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
+from torch import nn
+
+from rebnn_mm.layers import binary_layers
+
+ROOT = Path(__file__).parents[1]
+LEAVES = sorted((ROOT / "configs").glob("*.py"))
+
+
+def build(name, **overrides):
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    cfg.merge_from_dict(overrides)
+    import_modules_from_strings(**cfg.custom_imports)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_config_builds_and_starts_with_its_command(path):
+    assert re.match(rf"# (python tools/train.py|tools/dist_train.sh) configs/{path.name}\b", path.read_text())
+    cfg = Config.fromfile(path)
+    model = build(path.name)
+    hooks = [hook["type"] for hook in cfg.get("custom_hooks", [])]
+    assert bool(binary_layers(model)) == ("_real_" not in path.name) == ("BalanceHook" in hooks)
+    assert cfg.auto_scale_lr.base_batch_size > 0
+
+
+def test_detector_is_binary_where_the_config_says():
+    names = set(binary_layers(build("faster_rcnn_rebnn_r18_voc.py")))
+    assert sum(n.startswith("backbone.layer") for n in names) == 16
+    assert sum(n.startswith("neck.") for n in names) == 8
+    assert {n for n in names if not n.startswith(("backbone.", "neck."))} == {"rpn_head.rpn_conv"}
+
+
+def test_backbone_only_and_shared_fcs_are_overrides():
+    overrides = {"model.neck.conv_cfg.type": "Conv2d", "model.rpn_head.binarize": None}
+    names = binary_layers(build("faster_rcnn_rebnn_r18_voc.py", **overrides))
+    assert len(names) == 16 and all(n.startswith("backbone.") for n in names)
+    overrides = {
+        "model.roi_head.bbox_head.type": "Binarized",
+        "model.roi_head.bbox_head.base": "Shared2FCBBoxHead",
+        "model.roi_head.bbox_head.binarize.include": "shared_fcs",
+    }
+    names = binary_layers(build("faster_rcnn_rebnn_r18_voc.py", **overrides))
+    assert {"roi_head.bbox_head.shared_fcs.0", "roi_head.bbox_head.shared_fcs.1"} <= set(names)
+
+
+def test_twin_holds_the_same_weights_as_the_binary_detector():
+    binary = build("faster_rcnn_rebnn_r18_bccd.py")
+    twin = build("faster_rcnn_real_r18_bccd.py")
+    own = {k for k in binary.state_dict() if not k.endswith((".alpha", ".gamma"))}
+    assert own == set(twin.state_dict())
+
+
+def test_detector_trains_one_step_and_gradients_reach_every_binary_layer():
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    torch.manual_seed(0)
+    model = build("faster_rcnn_rebnn_r18_bccd.py", **{"model.backbone.base_channels": 64})
+    model.init_weights()
+    sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0)))
+    boxes = torch.tensor([[8.0, 8, 60, 60], [70, 20, 120, 90]])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 2]))
+    data = model.data_preprocessor(
+        dict(inputs=[torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8)] * 2, data_samples=[sample, sample]), True
+    )
+    total, _ = model.train().parse_losses(model(**data, mode="loss"))
+    assert torch.isfinite(total)
+    total.backward()
+    for name, layer in binary_layers(model).items():
+        assert layer.weight.grad.abs().sum() > 0 and layer.alpha.grad.abs().sum() > 0, name
+    assert not any(isinstance(m, nn.Conv2d) and m is model.rpn_head.rpn_cls for m in binary_layers(model).values())

@@ -1,0 +1,327 @@
+"""get_flops, infer and browse_dataset on tiny models, bad input included."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmpretrain")
+
+from rebnn_mm.integrations.build import build_model, read_config
+from rebnn_mm.integrations.checkpoint import load_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+
+DETECTOR = """
+default_scope = 'mmdet'
+custom_imports = dict(imports=['rebnn_mm'])
+model = dict(
+    type='RetinaNet',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True, pad_size_divisor=32),
+    backbone=dict(type='ReBNNResNet', depth=18, base_channels=8, out_indices=(2, 3)),
+    neck=dict(type='FPN', in_channels=[32, 64], out_channels=8, num_outs=2),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+        anchor_generator=dict(type='AnchorGenerator', scales=[2.0], ratios=[1.0], strides=[16, 32])),
+    test_cfg=dict(nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
+loading = dict(type='LoadImageFromFile')
+resize = dict(type='Resize', scale=(96, 64), keep_ratio=True)
+train_dataloader = dict(dataset=dict(
+    type='VOCDataset', metainfo=dict(classes=('left', 'right')), data_root='DATA/VOCdevkit/',
+    ann_file='VOC2007/ImageSets/Main/train.txt', data_prefix=dict(sub_data_root='VOC2007/'),
+    pipeline=[loading, dict(type='LoadAnnotations', with_bbox=True), resize, dict(type='PackDetInputs')]))
+test_dataloader = dict(dataset=dict(
+    type='VOCDataset', metainfo=dict(classes=('left', 'right')), data_root='DATA/VOCdevkit/', test_mode=True,
+    ann_file='VOC2007/ImageSets/Main/train.txt', data_prefix=dict(sub_data_root='VOC2007/'),
+    pipeline=[loading, resize, dict(type='LoadAnnotations', with_bbox=True), dict(
+        type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
+"""
+
+CLASSIFIER = """
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['rebnn_mm'])
+data_preprocessor = dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3, to_rgb=True)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ReBNNResNet', depth=18, base_channels=8, stem='cifar'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=64))
+train_dataloader = dict(dataset=dict(
+    type='CustomDataset', data_root='DATA/folders', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]))
+test_dataloader = dict(dataset=dict(
+    type='CustomDataset', data_root='DATA/folders', pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+"""
+
+XML = """<annotation><size><width>48</width><height>32</height><depth>3</depth></size><object><name>right</name>
+<difficult>0</difficult><bndbox><xmin>9</xmin><ymin>5</ymin><xmax>40</xmax><ymax>28</ymax></bndbox></object></annotation>
+"""
+
+
+def tool(name):
+    """``main`` of a tool, in this process: importing mmdet anew takes seconds."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *argv: module.main([str(arg) for arg in argv])
+
+
+def picture(path: Path, height: int = 32, width: int = 48) -> Path:
+    """A grey image with a light rectangle and noise (so that the JPEG has a length worth cutting)."""
+    pixels = np.random.default_rng(0).integers(80, 120, (height, width, 3), dtype=np.uint8)
+    pixels[5:28, 9:40] = (200, 60, 60)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two samples in VOC's layout and in class folders, configs and their checkpoints."""
+    root = tmp_path_factory.mktemp("inspect")
+    voc = root / "VOCdevkit" / "VOC2007"
+    for name in ("000001", "000002"):
+        picture(voc / "JPEGImages" / f"{name}.jpg")
+        (voc / "Annotations").mkdir(exist_ok=True)
+        (voc / "Annotations" / f"{name}.xml").write_text(XML)
+    (voc / "ImageSets" / "Main").mkdir(parents=True)
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("000001\n000002\n")
+    for label in ("cat", "dog"):
+        picture(root / "folders" / label / "a.png", 32, 32)
+    for kind, text in (("detector", DETECTOR), ("classifier", CLASSIFIER)):
+        (root / f"{kind}.py").write_text(text.replace("DATA", str(root)))
+        torch.manual_seed(0)
+        model = build_model(read_config(root / f"{kind}.py"))
+        meta = dict(dataset_meta=dict(classes=("apple", "pear"), palette=[(0, 255, 0), (0, 0, 255)]))
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), root / f"{kind}.pth")
+    return root
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("detector", "64 x 96"), ("classifier", "32 x 32")])
+def test_get_flops_prints_table_and_totals(data, capsys, kind, shape):
+    tool("get_flops")(data / f"{kind}.py")
+    out = capsys.readouterr().out
+    assert "backbone.layer1.0.unit.conv" in out and "1-bit layers (W1A1): 16 of" in out
+    assert f"one image of {shape}" in out
+    assert "OPs = FLOPs + BOPs / 64" in out
+
+
+def test_get_flops_counts_two_stage_heads_for_all_proposals(data, tmp_path, capsys):
+    text = """
+_base_ = ['BASE']
+model = dict(_delete_=True, type='FasterRCNN',
+    data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+    backbone=dict(type='ReBNNResNet', depth=18, base_channels=8, out_indices=(2, 3)),
+    neck=dict(type='FPN', in_channels=[32, 64], out_channels=8, num_outs=2),
+    rpn_head=dict(type='RPNHead', in_channels=8, feat_channels=8,
+        anchor_generator=dict(type='AnchorGenerator', scales=[2.0], ratios=[1.0], strides=[16, 32])),
+    roi_head=dict(type='StandardRoIHead',
+        bbox_roi_extractor=dict(type='SingleRoIExtractor', out_channels=8, featmap_strides=[16, 32],
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0)),
+        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=8, fc_out_channels=16, num_classes=2)),
+    train_cfg=None,
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=10, nms=dict(type='nms', iou_threshold=0.1), min_bbox_size=0),
+        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5)))
+"""
+    config = tmp_path / "two_stage.py"
+    config.write_text(text.replace("BASE", str(data / "detector.py")))
+    tool("get_flops")(config, "--shape", 64, 96)
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("roi_head.bbox_head.shared_fcs.0"))
+    assert f"{10 * 8 * 49 * 16:,}" in row.split()
+    rpn = next(line for line in out.splitlines() if line.startswith("rpn_head.rpn_conv"))
+    assert f"{8 * 8 * 9 * (4 * 6 + 2 * 3):,}" in rpn.split()
+    assert "max_per_img = 10 proposals" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("missing.py",), "config missing.py is not a file"),
+        (("detector.py", "--shape", 0, 32), "height and width are positive"),
+        (("broken.py",), "cannot be read"),
+        (("other.py",), "default_scope='mmseg', allowed are mmdet, mmpretrain"),
+        (("bare.py",), "no model"),
+    ],
+)
+def test_get_flops_refuses_with_a_sentence(data, monkeypatch, argv, message):
+    monkeypatch.chdir(data)
+    Path("broken.py").write_text("model = dict(")
+    Path("other.py").write_text("default_scope = 'mmseg'\nmodel = dict()")
+    Path("bare.py").write_text("default_scope = 'mmdet'")
+    with pytest.raises(SystemExit, match=message):
+        tool("get_flops")(*argv)
+
+
+def test_infer_draws_boxes_with_the_checkpoints_classes(data, tmp_path, monkeypatch):
+    from mmdet.visualization import DetLocalVisualizer
+
+    seen = []
+    draw = DetLocalVisualizer._draw_instances
+    monkeypatch.setattr(DetLocalVisualizer, "_draw_instances", lambda *args: seen.append(args) or draw(*args))
+    source = data / "VOCdevkit" / "VOC2007" / "JPEGImages"
+    tool("infer")(source, data / "detector.py", data / "detector.pth", "--out", tmp_path, "--score-thr", 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.jpg", "000002.jpg"]
+    _, image, instances, classes, palette = seen[0]
+    assert classes == ("apple", "pear") and palette == [(0, 255, 0), (0, 0, 255)]
+    assert image.shape == (32, 48, 3) and len(instances) > 0
+    # boxes are in the coordinates of the original image, not of the resized one
+    assert instances.bboxes[:, 2].max() <= 48 and instances.bboxes[:, 3].max() <= 32
+
+
+def test_infer_labels_with_a_classifier(data, tmp_path, monkeypatch):
+    from mmpretrain.visualization import UniversalVisualizer
+
+    texts = []
+    draw = UniversalVisualizer.visualize_cls
+    monkeypatch.setattr(
+        UniversalVisualizer,
+        "visualize_cls",
+        lambda self, *args, **kwargs: texts.append(self.dataset_meta["classes"]) or draw(self, *args, **kwargs),
+    )
+    tool("infer")(data / "folders", data / "classifier.py", data / "classifier.pth", "--out", tmp_path)
+    assert Image.open(tmp_path / "cat" / "a.png").size == (224, 224)  # 32 px leave no room for a text
+    assert (tmp_path / "dog" / "a.png").is_file() and texts == [("apple", "pear")] * 2
+
+
+def test_the_inferencer_sees_what_the_test_loader_gives(data):
+    """Same image through the test data set and through the inferencer: same scores."""
+    from mmengine.dataset import pseudo_collate
+    from mmengine.registry import DATASETS
+
+    from rebnn_mm.integrations.inference import Inferencer, read_image
+
+    cfg = read_config(data / "detector.py")
+    inferencer = Inferencer(cfg, data / "detector.pth", "cpu")
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with torch.no_grad():
+        (expected,) = inferencer.model.test_step(pseudo_collate([dataset[0]]))
+    got = inferencer.predict(read_image(Path(dataset[0]["data_samples"].img_path)))
+    assert torch.equal(got.pred_instances.bboxes, expected.pred_instances.bboxes)
+    assert torch.equal(got.pred_instances.scores, expected.pred_instances.scores)
+
+
+def test_build_model_takes_the_preprocessor_from_the_top_as_the_runner_does(data):
+    cfg = read_config(data / "classifier.py")
+    preprocessor = build_model(cfg).data_preprocessor
+    assert preprocessor.to_rgb and preprocessor.mean.flatten().tolist() == [127, 127, 127]
+    assert "data_preprocessor" not in cfg.model
+
+
+def test_infer_goes_on_past_bad_images_and_lists_them(data, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    good = picture(source / "good.jpg")
+    (source / "cut.jpg").write_bytes(good.read_bytes()[:-200])
+    (source / "text.png").write_text("no image")
+    (source / "notes.txt").write_text("not looked at")
+    with pytest.raises(SystemExit, match=r"2 of 3 images were skipped:\n.*cut.jpg: .*\n.*text.png: cannot be dec"):
+        tool("infer")(source, data / "detector.py", data / "detector.pth", "--out", out)
+    assert [path.name for path in out.iterdir()] == ["good.jpg"]
+
+
+def test_infer_refuses_with_a_sentence(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image, empty = picture(tmp_path / "in" / "a.jpg"), tmp_path / "empty"
+    empty.mkdir()
+    config, weights, out = data / "detector.py", data / "detector.pth", tmp_path / "out"
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    cases = [
+        (("nowhere.jpg", config, weights), "nowhere.jpg does not exist"),
+        ((empty, config, weights), "holds no image"),
+        ((image, "nowhere.py", weights), "config nowhere.py is not a file"),
+        ((image, config, "nowhere.pth"), "checkpoint nowhere.pth is not a file"),
+        ((image, config, cut), "cut.pth is truncated or damaged"),
+        ((image, config, data / "classifier.pth"), "does not fit the config's model"),
+        ((image, config, weights, "--score-thr", 2), "score threshold 2.0: give a share"),
+        ((image, config, weights, "--device", "toaster"), "device 'toaster' cannot be used"),
+    ]
+    for argv, message in cases:
+        with pytest.raises(SystemExit, match=message):
+            tool("infer")(*argv, "--out", out)
+        assert not out.exists()
+    with pytest.raises(SystemExit, match="would replace them"):
+        tool("infer")(image, config, weights, "--out", image.parent)
+
+
+class Malice:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_load_weights_runs_no_code_and_names_foreign_files(tmp_path):
+    file, mark = tmp_path / "bad.pth", tmp_path / "ran"
+    torch.save(dict(state_dict={}, extra=Malice(mark)), file)
+    with pytest.raises(ValueError, match="would run code"):
+        load_weights(file)
+    assert not mark.exists()
+    file.write_bytes(b"\x89PNG not a checkpoint")
+    with pytest.raises(ValueError, match="no PyTorch checkpoint"):
+        load_weights(file)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="truncated"):
+        load_weights(file)
+    torch.save([1, 2], file)
+    with pytest.raises(ValueError, match="holds a list"):
+        load_weights(file)
+    torch.save(dict(epoch=3), file)
+    with pytest.raises(ValueError, match="no state_dict, it holds: epoch"):
+        load_weights(file)
+    torch.save(dict(weight=torch.ones(2)), file)
+    assert load_weights(file)["state_dict"]["weight"].tolist() == [1, 1]
+
+
+def test_browse_writes_detection_truth_after_the_pipeline(data, tmp_path):
+    tool("browse_dataset")(data / "detector.py", "--out", tmp_path, "--number", 1)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "00000_000001.png"
+    assert Image.open(file).size == (96, 64)  # resized by the pipeline
+    red, _, blue = np.asarray(Image.open(file).convert("RGB"))[32, 40].astype(int)
+    assert red > blue + 50  # the rectangle is red in the file: channels are not swapped
+
+
+def test_browse_writes_classification_truth(data, tmp_path):
+    tool("browse_dataset")(data / "classifier.py", "--out", tmp_path, "--split", "test")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_browse_refuses_with_a_sentence(data, tmp_path):
+    config = data / "detector.py"
+    cases = [
+        (("--split", "val"), "split 'val': the config has data for train, test"),
+        (("--number", 0), "at least one picture"),
+        (("--cfg-options", "train_dataloader.dataset.data_root=nowhere"), "train data not found"),
+    ]
+    for argv, message in cases:
+        with pytest.raises(SystemExit, match=message):
+            tool("browse_dataset")(config, "--out", tmp_path, *argv)
+    voc = data / "VOCdevkit" / "VOC2007"
+    (voc / "ImageSets" / "Main" / "none.txt").write_text("")
+    with pytest.raises(SystemExit, match="the train split is empty"):
+        option = "train_dataloader.dataset.ann_file=VOC2007/ImageSets/Main/none.txt"
+        tool("browse_dataset")(config, "--out", tmp_path, "--cfg-options", option)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["get_flops", "infer", "browse_dataset"])
+def test_help_as_a_process(name):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "usage" in done.stdout
+    assert len((ROOT / "tools" / f"{name}.py").read_text().splitlines()) < 80

@@ -1,0 +1,33 @@
+"""Write images of a config's data set as the model gets them, with the ground truth drawn in.
+
+python tools/browse_dataset.py CONFIG --out DIR [--split train|val|test] [--number N]
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, draw, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("--out", required=True, help="folder for the pictures")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train")
+    parser.add_argument("--number", type=int, help="write the first N; default: all")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    args = parser.parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.integrations.inspection import browse
+
+    try:
+        files = browse(read_config(args.config, args.cfg_options), args.out, args.split, args.number)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"browse_dataset: {error}") from None
+    print(f"{len(files)} pictures written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Operations and bytes of a config's model, layer by layer; needs no data set and no weights.
+
+python tools/get_flops.py CONFIG [--shape H W] [--cfg-options KEY=VALUE ...]
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("--shape", nargs=2, type=int, metavar=("H", "W"), help="image size; default: the pipelines'")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    args = parser.parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.analysis import format_table
+    from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.integrations.inspection import count_config, image_shape
+
+    try:
+        cfg = read_config(args.config, args.cfg_options)
+        shape = tuple(args.shape) if args.shape else image_shape(cfg)
+        count = count_config(cfg, shape)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"get_flops: {error}") from None
+    print(format_table(count))
+    print(f"for one image of {shape[0]} x {shape[1]} (height x width) before the config's padding")
+    rpn = (cfg.model.get("test_cfg") or {}).get("rpn")
+    if rpn:
+        print(f"RoI heads: counted for test_cfg.rpn.max_per_img = {rpn.max_per_img} proposals, the most there can be")
+
+
+if __name__ == "__main__":
+    main()

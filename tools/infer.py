@@ -1,0 +1,41 @@
+"""Draw a detector's boxes or a classifier's label into images.
+
+python tools/infer.py IMAGE|FOLDER CONFIG CHECKPOINT --out DIR [--score-thr 0.3] [--device cuda:0]
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, build, draw, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="an image, or a folder (with its subfolders)")
+    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("checkpoint", help="weights trained with it")
+    parser.add_argument("--out", required=True, help="folder for the drawn images")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="boxes below it are not drawn (default: 0.3)")
+    parser.add_argument("--device", help="default: the first GPU, else cpu")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    args = parser.parse_args(argv)
+
+    # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.integrations.inference import Inferencer, find_images, infer
+
+    try:
+        pairs = find_images(args.source, args.out)
+        cfg = read_config(args.config, args.cfg_options)
+        inferencer = Inferencer(cfg, args.checkpoint, args.device, args.score_thr)
+        report = infer(inferencer, pairs)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"infer: {error}") from None
+    print(f"{len(report.written)} of {len(pairs)} images written to {args.out}")
+    if report.failed:
+        lines = "\n".join(f"  {path}: {reason}" for path, reason in report.failed)
+        raise SystemExit(f"infer: {len(report.failed)} of {len(pairs)} images were skipped:\n{lines}")
+
+
+if __name__ == "__main__":
+    main()
