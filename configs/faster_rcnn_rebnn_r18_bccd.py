@@ -4,14 +4,14 @@ _base_ = ['./faster_rcnn_rebnn_r18_voc.py']
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (0, 120, 220), (0, 160, 90)])
 data_root = 'data/bccd/VOCdevkit/'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False),
     dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical']),
     dict(type='PackDetInputs')]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
@@ -30,7 +30,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(
         _delete_=True,
-        type='VOCDataset',
+        type='CheckedVOCDataset',
         metainfo=metainfo,
         data_root=data_root,
         ann_file='VOC2007/ImageSets/Main/trainval.txt',

@@ -1,5 +1,8 @@
 """Hooks on mmengine's runner and on the optim wrapper's optimizer."""
 
 from rebnn_mm.hooks.balance import BalanceHook
+from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
+from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
+from rebnn_mm.hooks.finite_loss import FiniteLossHook
 
-__all__ = ["BalanceHook"]
+__all__ = ["BalanceHook", "EpochSeedHook", "FiniteLossHook", "ResilientCheckpointHook", "seed_worker"]

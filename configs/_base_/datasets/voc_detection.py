@@ -1,7 +1,7 @@
 # VOC07+12 trainval -> VOC07 test in OpenMMLab's layout.
 data_root = 'data/VOCdevkit/'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1000, 600), keep_ratio=True),
     # degenerate boxes would turn a loss into NaN
@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='Resize', scale=(1000, 600), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
@@ -18,6 +18,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=2,
     persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
@@ -25,14 +26,14 @@ train_dataloader = dict(
         ignore_keys=['dataset_type'],
         datasets=[
             dict(
-                type='VOCDataset',
+                type='CheckedVOCDataset',
                 data_root=data_root,
                 ann_file='VOC2007/ImageSets/Main/trainval.txt',
                 data_prefix=dict(sub_data_root='VOC2007/'),
                 filter_cfg=dict(filter_empty_gt=True, min_size=32),
                 pipeline=train_pipeline),
             dict(
-                type='VOCDataset',
+                type='CheckedVOCDataset',
                 data_root=data_root,
                 ann_file='VOC2012/ImageSets/Main/trainval.txt',
                 data_prefix=dict(sub_data_root='VOC2012/'),
@@ -45,12 +46,12 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='VOCDataset',
+        type='CheckedVOCDataset',
         data_root=data_root,
         ann_file='VOC2007/ImageSets/Main/test.txt',
         data_prefix=dict(sub_data_root='VOC2007/'),
         test_mode=True,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='11points')
+val_evaluator = dict(type='CheckedVOCMetric', metric='mAP', eval_mode='11points')
 test_evaluator = val_evaluator

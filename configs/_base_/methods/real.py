@@ -1,2 +1,4 @@
 # The real-valued twin has no balance parameter.
-custom_hooks = []
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook')]

@@ -4,7 +4,8 @@
 #   also the FCs:    model.roi_head.bbox_head.type=Binarized model.roi_head.bbox_head.base=Shared2FCBBoxHead
 #                    model.roi_head.bbox_head.binarize.include=shared_fcs
 default_scope = 'mmdet'
-custom_imports = dict(imports=['rebnn_mm'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection'], allow_failed_imports=False)
 model = dict(
     type='FasterRCNN',
     data_preprocessor=dict(

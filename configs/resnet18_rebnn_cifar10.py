@@ -1,0 +1,10 @@
+# python tools/train.py configs/resnet18_rebnn_cifar10.py
+# 1-bit ResNet-18, one stage, from scratch with labels. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet18_rebnn.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(stem='cifar'), head=dict(num_classes=10, topk=(1, )))

@@ -1,0 +1,10 @@
+# tools/dist_train.sh configs/resnet34_real_imagenet.py 4    (4 x 128 images)
+# real-valued twin of resnet34_rebnn_imagenet.py: same structure, plain convolutions. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet34_rebnn.py',
+    './_base_/datasets/imagenet.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/real.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(conv_cfg=dict(type='Conv2d')))

@@ -1,0 +1,15 @@
+# tools/dist_train.sh configs/resnet34_rebnn_imagenet.py 4    (4 x 128 images)
+# 1-bit ResNet-34, one stage, from scratch with labels. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet34_rebnn.py',
+    './_base_/datasets/imagenet.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
+# B.3.150 as the paper has it: gamma from the gradient
+custom_hooks = [
+    dict(type='BalanceHook', magnitude='gradient'),
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook'),
+]

@@ -1,0 +1,157 @@
+"""Checkpoints that a full disk, a crash or Ctrl-C cannot spoil."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+
+_ATOMIC = "rebnn_atomic"
+
+
+@register_backend(_ATOMIC)
+class AtomicLocalBackend(LocalBackend):
+    """Local disk, where a file appears complete or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write ``obj`` beside ``filepath``, force it to the disk, then rename it over ``filepath``.
+
+        Raises:
+            OSError: The disk is full or not writable; what ``filepath`` held before is untouched.
+        """
+        path = Path(filepath)
+        # In the same folder, as a rename across file systems is a copy. The name is fixed: what a killed
+        # process left behind is overwritten by the next save.
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            raise OSError(error.errno, _cannot_write(path, len(obj), error)) from error
+        finally:
+            part.unlink(missing_ok=True)  # gone after the rename; a rest of a failed or interrupted write otherwise
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """As :meth:`put`, for text."""
+        self.put(obj.encode(encoding), filepath)
+
+
+@HOOKS.register_module()
+class ResilientCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, with whole files only and a way back at any moment.
+
+    A checkpoint (``save_best`` too) appears complete or not at all; an outdated one is removed only
+    once its successor is on the disk, even with ``max_keep_ckpts=1``; ``latest.pth`` in the work dir
+    is a relative link to the newest. On a full disk training stops with an OSError that says what to
+    do, and the earlier checkpoints and ``last_checkpoint`` stay as they were.
+
+    Args:
+        kwargs: As mmengine's CheckpointHook. A given ``backend_args``, or an ``out_dir`` with a prefix such as
+            ``s3://``, replaces the safe local writing.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        remote = "://" in str(kwargs.get("out_dir"))
+        if kwargs.get("backend_args") is None and kwargs.get("file_client_args") is None and not remote:
+            kwargs["backend_args"] = {"backend": _ATOMIC}
+        super().__init__(**kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        # Replaces the parent's, which removes the outdated file first and then truncates last_checkpoint.
+        outdated = None
+        if self.max_keep_ckpts > 0:
+            if step not in self.keep_ckpt_ids:  # a better score saves the same step a second time
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    outdated = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        self._point_to_newest(runner.work_dir)
+        if outdated is not None:
+            self._remove(self.file_backend.join_path(self.out_dir, outdated))
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        # The parent removes the previous best before it writes the new one: hide it until that is done.
+        if not self.save_best:
+            return
+        previous = self._best()
+        self._set_best(dict.fromkeys(previous))
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            written = self._best()
+            self._set_best({key: path or previous[key] for key, path in written.items()})
+        for key, path in written.items():
+            old = previous[key]
+            if path and old and path != old:
+                self._remove(old)
+
+    def _best(self) -> dict[str, str | None]:
+        """Path of the best checkpoint by metric; the parent keeps one path, or a dict of several."""
+        if len(self.key_indicators) == 1:
+            return {"": self.best_ckpt_path}
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = paths[""]
+        else:
+            self.best_ckpt_path_dict = paths
+
+    @master_only
+    def _point_to_newest(self, work_dir: str) -> None:
+        """Write ``last_checkpoint``, which mmengine resumes from, and the link ``latest.pth``."""
+        AtomicLocalBackend().put_text(self.last_ckpt, Path(work_dir) / "last_checkpoint")
+        if "://" in self.last_ckpt:
+            return
+        link = Path(work_dir) / "latest.pth"
+        part = link.with_name(".latest.pth.part")
+        try:
+            part.unlink(missing_ok=True)
+            # relative: the link survives moving or copying the work dir
+            part.symlink_to(os.path.relpath(self.last_ckpt, work_dir))
+            os.replace(part, link)
+        except (OSError, NotImplementedError) as error:  # a file system without links; the checkpoint itself is safe
+            print_log(f"latest.pth was not linked: {error}", logger="current", level=logging.WARNING)
+
+    def _remove(self, path: str) -> None:
+        if not is_main_process():
+            return
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # deepspeed saves folders
+            self.file_backend.rmtree(path)
+
+
+def _cannot_write(path: Path, size: int, error: OSError) -> str:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"cannot write {path} ({size / 2**20:.1f} MiB): {error.strerror or error}; {folder} has {free / 2**20:.1f} MiB "
+        "free. Earlier checkpoints are untouched: make room, or choose another --work-dir, and go on with --resume"
+    )
