@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DETECTOR = """
 default_scope = 'mmdet'
-custom_imports = dict(imports=['rebnn_mm'])
+custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.data'])
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(
@@ -33,7 +33,7 @@ model = dict(
         type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
         anchor_generator=dict(type='AnchorGenerator', scales=[2.0], ratios=[1.0], strides=[16, 32])),
     test_cfg=dict(nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
-loading = dict(type='LoadImageFromFile')
+loading = dict(type='LoadCheckedImage')
 resize = dict(type='Resize', scale=(96, 64), keep_ratio=True)
 train_dataloader = dict(dataset=dict(
     type='VOCDataset', metainfo=dict(classes=('left', 'right')), data_root='DATA/VOCdevkit/',
@@ -48,7 +48,7 @@ test_dataloader = dict(dataset=dict(
 
 CLASSIFIER = """
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['rebnn_mm'])
+custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.data'])
 data_preprocessor = dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3, to_rgb=True)
 model = dict(
     type='ImageClassifier',
@@ -60,7 +60,7 @@ train_dataloader = dict(dataset=dict(
         dict(type='LoadImageFromFile'), dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]))
 test_dataloader = dict(dataset=dict(
     type='CustomDataset', data_root='DATA/folders', pipeline=[
-        dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+        dict(type='LoadCheckedImage'), dict(type='PackInputs')]))
 """
 
 XML = """<annotation><size><width>48</width><height>32</height><depth>3</depth></size><object><name>right</name>

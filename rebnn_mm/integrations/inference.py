@@ -62,9 +62,10 @@ class Inferencer:
         load_into(self.model, weights, checkpoint)
         init_default_scope(self.scope)
         # The image is read by us, once, and handed over as an array.
-        steps = [step for step in _pipeline(cfg, "test") if not str(step["type"]).startswith("LoadImage")]
+        # pixels come from the caller, and there are no annotations to load
+        steps = [step for step in _pipeline(cfg, "test") if not str(step["type"]).split(".")[-1].startswith("Load")]
         self.pipeline = Compose(steps)
-        self.to_rgb = any(step.get("to_rgb") for step in _pipeline(cfg, "test") if "LoadImage" in str(step["type"]))
+        self.to_rgb = any(step.get("to_rgb") for step in _pipeline(cfg, "test") if "Load" in str(step["type"]))
         self.visualizer = build_visualizer(self.scope, _dataset_meta(weights, cfg))
 
     def predict(self, image: np.ndarray) -> Any:
