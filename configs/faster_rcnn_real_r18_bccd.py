@@ -3,6 +3,6 @@
 _base_ = ['./faster_rcnn_rebnn_r18_bccd.py']
 model = dict(
     backbone=dict(conv_cfg=dict(type='Conv2d')),
-    neck=dict(conv_cfg=dict(type='Conv2d')),
+    neck=dict(conv_cfg=None),
     rpn_head=dict(binarize=None))
 custom_hooks = [dict(type='EpochSeedHook'), dict(type='FiniteLossHook')]

@@ -10,5 +10,5 @@ _base_ = [
 # The same structure with real-valued convolutions.
 model = dict(
     backbone=dict(conv_cfg=dict(type='Conv2d')),
-    neck=dict(conv_cfg=dict(type='Conv2d')),
+    neck=dict(conv_cfg=None),
     rpn_head=dict(binarize=None))

@@ -8,7 +8,7 @@ model = dict(
     neck=dict(
         in_channels=[64, 128, 256, 512],
         relu_before_extra_convs=False,
-        conv_cfg=dict(type='ReBNNConv2d'),
+        conv_cfg=dict(type='ReBNNConv2d', shortcut=True),
         norm_cfg=dict(type='BN')))
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='Adam', lr=1e-3),

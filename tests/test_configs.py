@@ -42,7 +42,7 @@ def test_detector_is_binary_where_the_config_says():
 
 
 def test_backbone_only_and_shared_fcs_are_overrides():
-    overrides = {"model.neck.conv_cfg.type": "Conv2d", "model.rpn_head.binarize": None}
+    overrides = {"model.neck.conv_cfg": None, "model.rpn_head.binarize": None}
     names = binary_layers(build("faster_rcnn_rebnn_r18_voc.py", **overrides))
     assert len(names) == 16 and all(n.startswith("backbone.") for n in names)
     overrides = {

@@ -21,11 +21,10 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.inspection import browse
+    from rebnn_mm.integrations.launch import one_sentence
 
-    try:
+    with one_sentence("browse_dataset"):
         files = browse(read_config(args.config, args.cfg_options), args.out, args.split, args.number)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"browse_dataset: {error}") from None
     print(f"{len(files)} pictures written to {args.out}")
 
 

@@ -20,13 +20,12 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.analysis import format_table
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.inspection import count_config, image_shape
+    from rebnn_mm.integrations.launch import one_sentence
 
-    try:
+    with one_sentence("get_flops"):
         cfg = read_config(args.config, args.cfg_options)
         shape = tuple(args.shape) if args.shape else image_shape(cfg)
         count = count_config(cfg, shape)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"get_flops: {error}") from None
     print(format_table(count))
     print(f"for one image of {shape[0]} x {shape[1]} (height x width) before the config's padding")
     rpn = (cfg.model.get("test_cfg") or {}).get("rpn")

@@ -23,14 +23,13 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.inference import Inferencer, find_images, infer
+    from rebnn_mm.integrations.launch import one_sentence
 
-    try:
+    with one_sentence("infer"):
         pairs = find_images(args.source, args.out)
         cfg = read_config(args.config, args.cfg_options)
         inferencer = Inferencer(cfg, args.checkpoint, args.device, args.score_thr)
         report = infer(inferencer, pairs)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"infer: {error}") from None
     print(f"{len(report.written)} of {len(pairs)} images written to {args.out}")
     if report.failed:
         lines = "\n".join(f"  {path}: {reason}" for path, reason in report.failed)

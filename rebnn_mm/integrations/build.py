@@ -29,7 +29,7 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     except (SyntaxError, OSError, KeyError) as error:
         raise ValueError(f"config {path} cannot be read: {error}") from error
     if options:
-        cfg.merge_from_dict(options)
+        _override(cfg, options)
     if scope_of(cfg) not in SCOPES:
         raise ValueError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
     if "model" not in cfg:
@@ -57,15 +57,51 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
     try:
         model = MODELS.build(model_cfg)
     except KeyError as error:
-        if "registry" not in str(error):
-            raise
-        line = str(error.args[0]).split(". ")[0]
-        raise ValueError(f"the model cannot be built: {line}; check the name, and custom_imports") from error
+        raise name_unknown_type(error) from error
     try:
         return model.to(torch.device(device)).eval()
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used: {line}; cpu always works") from None
+
+
+def name_unknown_type(error: KeyError) -> Exception:
+    """What to raise for a KeyError while building from a config: a sentence if a registry lacks a type, else itself."""
+    if "registry" not in str(error):
+        return error
+    line = str(error.args[0]).split(". ")[0]
+    return ValueError(f"the config cannot be built: {line}; check the name, and custom_imports")
+
+
+def _override(cfg: Config, options: dict[str, Any]) -> None:
+    """Merge ``--cfg-options``; a new ``data_root`` reaches every path that the config made from the old one.
+
+    Without this the option would be taken and have no effect, as configs join paths while they are read.
+    """
+    before = cfg.get("data_root")
+    cfg.merge_from_dict(options)
+    after = options.get("data_root")
+    if after is None:
+        return
+    if not isinstance(before, str):
+        raise ValueError(
+            f"--cfg-options data_root={after}: this config has no data_root of its own; set "
+            "train_dataloader.dataset.data_root and those of val_dataloader and test_dataloader"
+        )
+    after = str(after).rstrip("/") + "/" if before.endswith("/") else str(after)
+    for key in list(cfg.keys()):
+        if key not in options:
+            cfg[key] = _moved(cfg[key], before, after)
+
+
+def _moved(value: Any, before: str, after: str) -> Any:
+    if isinstance(value, str):
+        return after + value.removeprefix(before) if value.startswith(before) else value
+    if isinstance(value, dict):
+        return {key: _moved(item, before, after) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, before, after) for item in value)
+    return value
 
 
 def _register(scope: str) -> None:

@@ -1,13 +1,15 @@
-"""A small VOC-format data set of drawn shapes: several classes, varied sizes, seeded."""
+"""A small VOC-format data set of drawn shapes: several classes, varied sizes and turns, seeded."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-CLASSES = ("disc", "square", "triangle")
+CLASSES = ("disc", "square", "triangle", "star")
 _XML = """<annotation><filename>{name}.jpg</filename>
 <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
 {objects}</annotation>
@@ -15,11 +17,16 @@ _XML = """<annotation><filename>{name}.jpg</filename>
 _OBJECT = """<object><name>{label}</name><difficult>0</difficult>
 <bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>
 """
+# radii of the corners, evenly spaced around the centre, as shares of the outer radius
+_CORNERS = {"disc": (1.0,) * 40, "square": (1.0,) * 4, "triangle": (1.0,) * 3, "star": (1.0, 0.42) * 5}
+_SMALLEST = 9  # pixels, outer radius
+
+Box = tuple[int, int, int, int]
 
 
 def make_demo_data(
     out: str | Path, train: int = 200, test: int = 50, size: tuple[int, int] = (160, 120), seed: int = 0
-):
+) -> Path:
     """Write ``out``/VOCdevkit/VOC2007 with splits ``trainval`` and ``test``; returns that path.
 
     Args:
@@ -38,45 +45,63 @@ def make_demo_data(
         raise ValueError(f"train={train}, test={test}, size={size}: counts from 1, sides from 64 pixels")
     if root.exists():
         raise FileExistsError(f"{root} exists already: remove it, or choose another --out")
+    part = root.with_name("VOC2007.part")  # renamed when whole: an interrupted run leaves no half data set
+    shutil.rmtree(part, ignore_errors=True)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
+        (part / folder).mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for split, count in (("trainval", train), ("test", test)):
         names = [f"{split}_{i:04d}" for i in range(count)]
         for name in names:
             image, boxes = _draw(rng, *size)
-            cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), image)
-            objects = "".join(_OBJECT.format(*box, label=CLASSES[label]) for label, box in boxes)
+            cv2.imwrite(str(part / "JPEGImages" / f"{name}.jpg"), image)
+            objects = "".join(_OBJECT.format(*box, label=label) for label, box in boxes)
             xml = _XML.format(name=name, width=size[0], height=size[1], objects=objects)
-            (root / "Annotations" / f"{name}.xml").write_text(xml)
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+            (part / "Annotations" / f"{name}.xml").write_text(xml)
+        (part / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+    part.rename(root)
     return root
 
 
-def _draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, list[tuple[int, tuple[int, ...]]]]:
-    """One noisy picture with 1 to 4 shapes that do not overlap, and its 1-based inclusive boxes."""
-    image = rng.integers(90, 166, (height, width, 3)).astype(np.uint8)
+def _draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, list[tuple[str, Box]]]:
+    """One picture with 1 to 5 shapes that do not overlap, and their VOC boxes (1-based, inclusive)."""
+    image = _background(rng, width, height)
     taken = np.zeros((height, width), bool)
-    boxes: list[tuple[int, tuple[int, ...]]] = []
-    wanted = int(rng.integers(1, 5))
-    for _ in range(40):
+    boxes: list[tuple[str, Box]] = []
+    wanted = int(rng.integers(1, 6))
+    for _ in range(60):
         if len(boxes) == wanted:
             break
-        side = int(rng.integers(16, min(width, height) // 2))
-        x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
-        if taken[y : y + side, x : x + side].any():
+        # evenly spread in the logarithm: as many small shapes as large ones
+        radius = _SMALLEST * math.exp(rng.uniform(0, math.log(min(width, height) / 2.6 / _SMALLEST)))
+        centre = rng.uniform(radius + 1, width - radius - 2), rng.uniform(radius + 1, height - radius - 2)
+        label = CLASSES[int(rng.integers(len(CLASSES)))]
+        corners = _polygon(label, centre, radius, turn=rng.uniform(0, 2 * math.pi))
+        mask = cv2.fillPoly(np.zeros((height, width), np.uint8), [corners], 255)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x1, y1, x2, y2 = int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+        if taken[y1 : y2 + 1, x1 : x2 + 1].any():
             continue
-        taken[y : y + side, x : x + side] = True
-        label = int(rng.integers(len(CLASSES)))
-        colour = tuple(int(c) for c in rng.choice([20, 235], 3) + rng.integers(-20, 21, 3))
-        right, bottom = x + side - 1, y + side - 1
-        if label == 0:
-            centre, axes = ((x + right) // 2, (y + bottom) // 2), (side // 2 - 1, side // 2 - 1)
-            cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1)
-        elif label == 1:
-            cv2.rectangle(image, (x, y), (right, bottom), colour, -1)
-        else:
-            corners = np.array([[x, bottom], [right, bottom], [(x + right) // 2, y]])
-            cv2.fillPoly(image, [corners], colour)
-        boxes.append((label, (x + 1, y + 1, right + 1, bottom + 1)))
+        taken[y1 : y2 + 1, x1 : x2 + 1] = True
+        cv2.fillPoly(image, [corners], _colour(rng), lineType=cv2.LINE_AA)
+        boxes.append((label, (x1 + 1, y1 + 1, x2 + 1, y2 + 1)))
     return image, boxes
+
+
+def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Soft patches of grey with a little noise: (H, W, 3) uint8 between the shapes' dark and light colours."""
+    patches = rng.uniform(90, 165, (4, 5, 3)).astype(np.float32)
+    soft = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(soft + rng.normal(0, 5, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def _polygon(label: str, centre: tuple[float, float], radius: float, turn: float) -> np.ndarray:
+    radii = radius * np.array(_CORNERS[label])
+    angles = turn + 2 * math.pi * np.arange(len(radii)) / len(radii)
+    points = np.stack([centre[0] + radii * np.cos(angles), centre[1] + radii * np.sin(angles)], axis=1)
+    return np.round(points).astype(np.int32)
+
+
+def _colour(rng: np.random.Generator) -> tuple[float, ...]:
+    """A colour with every channel far from the background's."""
+    return tuple(float(value) for value in rng.choice([25, 230], 3) + rng.integers(-25, 26, 3))

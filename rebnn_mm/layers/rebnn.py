@@ -108,6 +108,10 @@ class ReBNNConv2d(_ReBNNLayer, nn.Conv2d):
         activation_only: W32A1, the weight stays real-valued; no alpha, no gamma (stage one).
         input_norm: Put a batch norm without affine parameters before the sign. A layer behind a
             ReLU needs it: all its inputs are >= 0, and every sign would be +1.
+        shortcut: Add the real-valued input to the result where the layer keeps its shape, as Bi-Real
+            Net (ECCV 2018) does around every 1-bit convolution; a layer that changes channels or
+            size goes without. For modules that bring no shortcut of their own (an FPN, an RPN
+            head): their real-valued twin needs none, it can hold the identity in its weights.
 
     Raises:
         ValueError: Both ``weight_only`` and ``activation_only``.
@@ -120,20 +124,35 @@ class ReBNNConv2d(_ReBNNLayer, nn.Conv2d):
         weight_only: bool = False,
         activation_only: bool = False,
         input_norm: bool = False,
+        shortcut: bool = False,
         **kwargs: Any,
     ) -> None:
         nn.Conv2d.__init__(self, *args, **kwargs)
         norm = nn.BatchNorm2d(self.in_channels, affine=False) if input_norm else None
         self._init_binary(estimator, weight_only, activation_only, norm)
+        self.shortcut = shortcut and _keeps_shape(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the sign of ``x`` with the sign of the weight and scale the result."""
-        x = self._binary_input(x)
+        y = self._scaled_conv(self._binary_input(x))
+        return y + x if self.shortcut else y
+
+    def _scaled_conv(self, x: Tensor) -> Tensor:
         if self.alpha is None:
             return self._conv_forward(x, self.weight, self.bias)
         y = self._conv_forward(x, clipped_sign(self.weight), None)
         y = y * self.alpha.to(y.dtype).view(-1, 1, 1)
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+
+def _keeps_shape(conv: nn.Conv2d) -> bool:
+    """Whether every input gives an output of its own shape."""
+    if conv.in_channels != conv.out_channels or any(step != 1 for step in conv.stride):
+        return False
+    if isinstance(conv.padding, str):
+        return conv.padding == "same"
+    sides = zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+    return all(2 * padding == dilation * (size - 1) for padding, dilation, size in sides)
 
 
 @MODELS.register_module()

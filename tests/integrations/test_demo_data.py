@@ -1,6 +1,9 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from rebnn_mm.integrations.demo_data import CLASSES, make_demo_data
+from rebnn_mm.integrations.demo_data import CLASSES, _draw, make_demo_data
 from rebnn_mm.integrations.detection import CheckedVOCDataset
 
 
@@ -18,7 +21,27 @@ def test_is_a_voc_data_set_and_seeded(tmp_path):
     )
     assert len(data) == 6
     boxes = [i["bbox"] for n in range(6) for i in data.get_data_info(n)["instances"]]
-    assert all(16 <= x2 - x1 + 1 <= 60 and y2 - y1 == x2 - x1 for x1, y1, x2, y2 in boxes)
+    sides = [side for x1, y1, x2, y2 in boxes for side in (x2 - x1, y2 - y1)]
+    assert all(0 <= x1 and 0 <= y1 and x2 <= 160 and y2 <= 120 for x1, y1, x2, y2 in boxes)
+    assert min(sides) >= 10 and max(sides) > 2 * min(sides)  # varied, none too small to see
+
+
+def test_boxes_fit_the_shapes():
+    image, boxes = _draw(np.random.default_rng(1), 160, 120)
+    assert boxes
+    shape = (np.abs(image.astype(int) - 128) > 70).any(axis=2)  # darker or lighter than any background
+    for _, (x1, y1, x2, y2) in boxes:
+        inside = shape[y1 - 1 : y2, x1 - 1 : x2]
+        for border in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]):
+            assert border.any()
+
+
+def test_interrupted_run_is_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        make_demo_data(tmp_path, train=1, test=1)
+    monkeypatch.undo()
+    assert len(list((make_demo_data(tmp_path, train=1, test=1) / "JPEGImages").iterdir())) == 2
 
 
 def test_bad_options_write_nothing(tmp_path):

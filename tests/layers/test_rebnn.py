@@ -96,3 +96,24 @@ def test_input_norm_keeps_information_behind_a_relu():
     x = torch.rand(8, 4, 6, 6)
     assert ReBNNConv2d(4, 4, 1)(x).flatten(2).std(dim=2).max() == 0  # every sign is +1
     assert ReBNNConv2d(4, 4, 1, input_norm=True)(x).flatten(2).std(dim=2).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (dict(kernel_size=3, padding=1), True),
+        (dict(kernel_size=1), True),
+        (dict(kernel_size=3, padding=2, dilation=2, groups=2), True),
+        (dict(kernel_size=(1, 5), padding="same"), True),
+        (dict(kernel_size=3), False),
+        (dict(kernel_size=3, padding=1, stride=2), False),
+        (dict(kernel_size=3, padding=1, out_channels=6), False),
+    ],
+)
+def test_shortcut_adds_the_input_where_the_shape_is_kept(options, kept):
+    torch.manual_seed(0)
+    options = dict(in_channels=4, out_channels=4) | options
+    layer, plain = ReBNNConv2d(shortcut=True, **options), ReBNNConv2d(**options)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 7, 6)
+    assert torch.equal(layer(x), plain(x) + x if kept else plain(x))

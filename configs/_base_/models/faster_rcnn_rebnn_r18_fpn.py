@@ -1,6 +1,6 @@
 # Faster R-CNN, 1-bit in backbone, FPN and the RPN's shared convolution; prediction layers and the
 # heads' fully connected layers are real-valued.
-#   backbone only:   model.neck.conv_cfg.type=Conv2d model.rpn_head.binarize=None
+#   backbone only:   model.neck.conv_cfg=None model.rpn_head.binarize=None
 #   also the FCs:    model.roi_head.bbox_head.type=Binarized model.roi_head.bbox_head.base=Shared2FCBBoxHead
 #                    model.roi_head.bbox_head.binarize.include=shared_fcs
 default_scope = 'mmdet'
@@ -19,19 +19,20 @@ model = dict(
         depth=18,
         conv_cfg=dict(type='ReBNNConv2d'),
         out_indices=(0, 1, 2, 3)),
-    # the norm keeps the FPN's maps around zero, where signs carry information
+    # the norm keeps the FPN's maps around zero, where signs carry information; the shortcut around each 3x3
+    # carries what a sign loses, as in the backbone
     neck=dict(
         type='FPN',
         in_channels=[64, 128, 256, 512],
         out_channels=256,
         num_outs=5,
-        conv_cfg=dict(type='ReBNNConv2d'),
+        conv_cfg=dict(type='ReBNNConv2d', shortcut=True),
         norm_cfg=dict(type='BN')),
     # one convolution for five levels: no input norm, the FPN's own has centred each level
     rpn_head=dict(
         type='Binarized',
         base='RPNHead',
-        binarize=dict(include='rpn_conv', input_norm=False),
+        binarize=dict(include='rpn_conv', input_norm=False, layer=dict(shortcut=True)),
         in_channels=256,
         feat_channels=256,
         anchor_generator=dict(

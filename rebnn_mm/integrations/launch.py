@@ -1,0 +1,221 @@
+"""From a command line to mmengine's runner: config, data and checkpoint are checked before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from rebnn_mm.integrations.build import name_unknown_type, read_config
+from rebnn_mm.integrations.checkpoint import load_into, load_weights
+
+TRACEBACK = "REBNN_MM_TRACEBACK"
+
+
+@contextmanager
+def one_sentence(tool: str) -> Iterator[None]:
+    """End the program with one sentence for an error that this package raised; all others keep their traceback.
+
+    What the package raises is written for the user, who can mend it; an error from below is a bug, and its
+    traceback says where. ``REBNN_MM_TRACEBACK=1`` in the environment shows every traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
+        raise SystemExit(130) from None  # what shells expect after Ctrl-C
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        sentence = _own_words(error)
+        if sentence is None or os.environ.get(TRACEBACK):
+            raise
+        raise SystemExit(f"{tool}: {sentence} ({TRACEBACK}=1 shows the traceback)") from None
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and testing share, named as in OpenMMLab's tools."""
+    parser.add_argument("--work-dir", help="checkpoints and logs; default: work_dirs/<config name>")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value ...")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch's launcher")
+
+
+def read_run_config(args: argparse.Namespace) -> Config:
+    """The config file with what :func:`add_run_arguments` took put in."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch the optim wrapper to automatic mixed precision with a dynamic loss scale.
+
+    Raises:
+        ValueError: The config has a wrapper of another kind.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise ValueError(f"--amp cannot replace optim_wrapper.type={kind!r}; set mixed precision in the config")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Let the runner scale the learning rate by batch size / base batch size.
+
+    Raises:
+        ValueError: The config does not say for which batch size its learning rate is meant.
+    """
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise ValueError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
+    cfg.auto_scale_lr.enable = True
+
+
+def use_resume(cfg: Config, path: str) -> None:
+    """Go on from the checkpoint ``path``, or with ``'auto'`` from the newest one of the work dir."""
+    cfg.resume = True
+    if path != "auto":
+        cfg.load_from = path
+    elif find_latest_checkpoint(cfg.work_dir) is None:
+        print_log(f"--resume: {cfg.work_dir} has no checkpoint yet, training starts at its beginning", "current")
+        cfg.resume = False
+
+
+def use_show_dir(cfg: Config, folder: str) -> None:
+    """Write a picture with predictions for every test image into ``folder``, whatever the config's library."""
+    kind = "DetVisualizationHook" if cfg.default_scope == "mmdet" else "VisualizationHook"
+    hook = cfg.setdefault("default_hooks", {}).setdefault("visualization", dict(type=kind))
+    if cfg.default_scope == "mmdet":
+        # mmdet puts work_dir/timestamp before a relative folder
+        hook.update(draw=True, interval=1, test_out_dir=os.path.abspath(folder))
+    else:
+        hook.update(enable=True, interval=1, out_dir=folder)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Runner of mmengine for ``cfg``.
+
+    Raises:
+        ValueError: The config names a type that is not registered.
+    """
+    try:
+        return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    except KeyError as error:
+        raise name_unknown_type(error) from error
+
+
+def train(cfg: Config) -> Runner:
+    """Train ``cfg``: data sets and checkpoints are read first, so that what is wrong with them shows at once.
+
+    Raises:
+        ValueError, OSError: A data set, an annotation or a checkpoint that cannot be used.
+        FloatingPointError: The loss became NaN or Inf.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    runner = build_runner(cfg)
+    _build_loops(runner, "train_loop", "val_loop")
+    if cfg.get("resume"):
+        path = cfg.get("load_from") or find_latest_checkpoint(runner.work_dir)
+        checkpoint = load_weights(path)
+        load_into(_unwrapped(runner), checkpoint, path)
+        absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
+        if absent:
+            raise ValueError(
+                f"checkpoint {path} cannot be resumed from, it lacks {', '.join(absent)}: start from its weights with "
+                "--cfg-options load_from=PATH, without --resume"
+            )
+    elif cfg.get("load_from"):
+        _check_initial_weights(_unwrapped(runner), cfg.load_from)
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
+            f"{runner.work_dir}, --resume goes on from the newest"
+        ) from None
+    return runner
+
+
+def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, float]:
+    """Evaluate ``checkpoint`` with the config's metric; returns the metrics.
+
+    Args:
+        cfg: From :func:`read_run_config`.
+        checkpoint: Path of the weights, which must be those of the config's model, all of them.
+        out: Write all predictions to this ``.pkl`` file.
+
+    Raises:
+        ValueError, OSError: A data set or checkpoint that cannot be used.
+    """
+    if out and not out.endswith((".pkl", ".pickle")):
+        raise ValueError(f"--out {out}: predictions are written as .pkl")
+    weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
+    cfg.load_from = checkpoint
+    cfg.resume = False
+    runner = build_runner(cfg)
+    load_into(_unwrapped(runner), weights, checkpoint)
+    _build_loops(runner, "test_loop")
+    if out:
+        runner.test_evaluator.metrics.append(_dump_results(cfg, out))
+    return runner.test()
+
+
+def _build_loops(runner: Runner, *names: str) -> None:
+    try:
+        for name in names:  # a property, whose first reading builds the loop with its data set
+            getattr(runner, name)
+    except KeyError as error:
+        raise name_unknown_type(error) from error
+
+
+def _dump_results(cfg: Config, out: str) -> Any:
+    if cfg.default_scope == "mmdet":
+        from mmdet.evaluation import DumpDetResults
+
+        return DumpDetResults(out_file_path=out)
+    from mmengine.evaluator import DumpResults
+
+    return DumpResults(out_file_path=out)
+
+
+def _check_initial_weights(model: nn.Module, path: str) -> None:
+    """Refuse ``load_from`` that cannot be read or has nothing for this model; a part is enough (stage one)."""
+    if "://" in path:
+        return
+    names = {name.removeprefix("module.") for name in load_weights(path)["state_dict"]}
+    if not names & set(model.state_dict()):
+        raise ValueError(f"load_from={path}: not one of its {len(names)} tensors belongs to the config's model")
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def _own_words(error: BaseException) -> str | None:
+    """Message of an error that this package raised, in this process or in a loader's worker; else None."""
+    text = str(error)
+    if "Original Traceback" in text:  # torch hands a worker's error over as one text
+        files = re.findall(r'File "(.+?)"', text)
+        return text.strip().splitlines()[-1].split(": ", 1)[-1] if files and _is_ours(files[-1]) else None
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return text if frame is not None and _is_ours(frame.tb_frame.f_code.co_filename) else None
+
+
+def _is_ours(file: str) -> bool:
+    return Path(__file__).parents[1] in Path(file).parents
