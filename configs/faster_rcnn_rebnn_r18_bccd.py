@@ -1,6 +1,6 @@
 # python tools/train.py configs/faster_rcnn_rebnn_r18_bccd.py
 # Blood cells (BCCD, VOC format) at a size that two CPU cores train in minutes; data in data/bccd/VOCdevkit.
-_base_ = ['./faster_rcnn_rebnn_r18_voc.py']
+_base_ = ['./faster_rcnn_rebnn_r18_voc07.py']
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (0, 120, 220), (0, 160, 90)])
 data_root = 'data/bccd/VOCdevkit/'
 train_pipeline = [
@@ -28,18 +28,11 @@ model = dict(
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    dataset=dict(
-        _delete_=True,
-        type='CheckedVOCDataset',
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='VOC2007/ImageSets/Main/trainval.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-        pipeline=train_pipeline))
+    dataset=dict(metainfo=metainfo, data_root=data_root, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=0, dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=16, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, T_max=16, convert_to_iter_based=True)]
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, convert_to_iter_based=True)]

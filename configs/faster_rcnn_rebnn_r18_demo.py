@@ -19,7 +19,8 @@ test_pipeline = [
 # images of 160x120: anchors of half the usual size
 model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])),
-    roi_head=dict(bbox_head=dict(num_classes=4)))
+    roi_head=dict(bbox_head=dict(num_classes=4)),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=64))))
 train_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader

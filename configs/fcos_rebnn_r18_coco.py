@@ -14,3 +14,4 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='Adam', lr=1e-3),
     paramwise_cfg=None,
     clip_grad=dict(max_norm=10.0, norm_type=2))
+default_hooks = dict(checkpoint=dict(type='ResilientCheckpointHook', max_keep_ckpts=2, save_best='auto'))

@@ -6,3 +6,4 @@ model = dict(type='Binarized', base='ImageClassifier', binarize=dict(exclude=['*
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-3))
 train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='seed_worker'))
 randomness = dict(seed=0)
+default_hooks = dict(checkpoint=dict(type='ResilientCheckpointHook', max_keep_ckpts=2, save_best='auto'))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -68,14 +67,6 @@ XML = """<annotation><size><width>48</width><height>32</height><depth>3</depth><
 """
 
 
-def tool(name):
-    """``main`` of a tool, in this process: importing mmdet anew takes seconds."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *argv: module.main([str(arg) for arg in argv])
-
-
 def picture(path: Path, height: int = 32, width: int = 48) -> Path:
     """A grey image with a light rectangle and noise (so that the JPEG has a length worth cutting)."""
     pixels = np.random.default_rng(0).integers(80, 120, (height, width, 3), dtype=np.uint8)
@@ -108,7 +99,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("detector", "64 x 96"), ("classifier", "32 x 32")])
-def test_get_flops_prints_table_and_totals(data, capsys, kind, shape):
+def test_get_flops_prints_table_and_totals(tool, data, capsys, kind, shape):
     tool("get_flops")(data / f"{kind}.py")
     out = capsys.readouterr().out
     assert "backbone.layer1.0.unit.conv" in out and "1-bit layers (W1A1): 16 of" in out
@@ -116,7 +107,7 @@ def test_get_flops_prints_table_and_totals(data, capsys, kind, shape):
     assert "OPs = FLOPs + BOPs / 64" in out
 
 
-def test_get_flops_counts_two_stage_heads_for_all_proposals(data, tmp_path, capsys):
+def test_get_flops_counts_two_stage_heads_for_all_proposals(tool, data, tmp_path, capsys):
     text = """
 _base_ = ['BASE']
 model = dict(_delete_=True, type='FasterRCNN',
@@ -154,7 +145,7 @@ model = dict(_delete_=True, type='FasterRCNN',
         (("bare.py",), "no model"),
     ],
 )
-def test_get_flops_refuses_with_a_sentence(data, monkeypatch, argv, message):
+def test_get_flops_refuses_with_a_sentence(tool, data, monkeypatch, argv, message):
     monkeypatch.chdir(data)
     Path("broken.py").write_text("model = dict(")
     Path("other.py").write_text("default_scope = 'mmseg'\nmodel = dict()")
@@ -163,7 +154,7 @@ def test_get_flops_refuses_with_a_sentence(data, monkeypatch, argv, message):
         tool("get_flops")(*argv)
 
 
-def test_infer_draws_boxes_with_the_checkpoints_classes(data, tmp_path, monkeypatch):
+def test_infer_draws_boxes_with_the_checkpoints_classes(tool, data, tmp_path, monkeypatch):
     from mmdet.visualization import DetLocalVisualizer
 
     seen = []
@@ -179,7 +170,7 @@ def test_infer_draws_boxes_with_the_checkpoints_classes(data, tmp_path, monkeypa
     assert instances.bboxes[:, 2].max() <= 48 and instances.bboxes[:, 3].max() <= 32
 
 
-def test_infer_labels_with_a_classifier(data, tmp_path, monkeypatch):
+def test_infer_labels_with_a_classifier(tool, data, tmp_path, monkeypatch):
     from mmpretrain.visualization import UniversalVisualizer
 
     texts = []
@@ -218,7 +209,7 @@ def test_build_model_takes_the_preprocessor_from_the_top_as_the_runner_does(data
     assert "data_preprocessor" not in cfg.model
 
 
-def test_infer_goes_on_past_bad_images_and_lists_them(data, tmp_path):
+def test_infer_goes_on_past_bad_images_and_lists_them(tool, data, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     good = picture(source / "good.jpg")
     (source / "cut.jpg").write_bytes(good.read_bytes()[:-200])
@@ -229,7 +220,7 @@ def test_infer_goes_on_past_bad_images_and_lists_them(data, tmp_path):
     assert [path.name for path in out.iterdir()] == ["good.jpg"]
 
 
-def test_infer_refuses_with_a_sentence(data, tmp_path, monkeypatch):
+def test_infer_refuses_with_a_sentence(tool, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image, empty = picture(tmp_path / "in" / "a.jpg"), tmp_path / "empty"
     empty.mkdir()
@@ -286,7 +277,7 @@ def test_load_weights_runs_no_code_and_names_foreign_files(tmp_path):
     assert load_weights(file)["state_dict"]["weight"].tolist() == [1, 1]
 
 
-def test_browse_writes_detection_truth_after_the_pipeline(data, tmp_path):
+def test_browse_writes_detection_truth_after_the_pipeline(tool, data, tmp_path):
     tool("browse_dataset")(data / "detector.py", "--out", tmp_path, "--number", 1)
     (file,) = tmp_path.iterdir()
     assert file.name == "00000_000001.png"
@@ -295,12 +286,12 @@ def test_browse_writes_detection_truth_after_the_pipeline(data, tmp_path):
     assert red > blue + 50  # the rectangle is red in the file: channels are not swapped
 
 
-def test_browse_writes_classification_truth(data, tmp_path):
+def test_browse_writes_classification_truth(tool, data, tmp_path):
     tool("browse_dataset")(data / "classifier.py", "--out", tmp_path, "--split", "test")
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_browse_refuses_with_a_sentence(data, tmp_path):
+def test_browse_refuses_with_a_sentence(tool, data, tmp_path):
     config = data / "detector.py"
     cases = [
         (("--split", "val"), "split 'val': the config has data for train, test"),
@@ -318,7 +309,7 @@ def test_browse_refuses_with_a_sentence(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["get_flops", "infer", "browse_dataset"])
+@pytest.mark.parametrize("name", ["get_flops", "infer", "browse_dataset", "train", "test", "make_demo_data"])
 def test_help_as_a_process(name):
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=120

@@ -8,7 +8,7 @@ import argparse
 from rebnn_mm.integrations import launch
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Parse, evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of mmdet or mmpretrain")
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--out", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", help="write pictures with predictions here")
     launch.add_run_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     with launch.one_sentence("test"):
         cfg = launch.read_run_config(args)

@@ -8,7 +8,7 @@ import argparse
 from rebnn_mm.integrations import launch
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Parse, train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of mmdet or mmpretrain")
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision (needs an accelerator)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale lr by batch size / base batch size")
     launch.add_run_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     with launch.one_sentence("train"):
         cfg = launch.read_run_config(args)

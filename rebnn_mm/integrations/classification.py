@@ -37,8 +37,7 @@ class CheckedImageFolder(CustomDataset):
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"no image folder {folder} (looked at {folder.absolute()}): put or link the data there, one folder "
-                "of images a class, or set train_dataloader.dataset.data_root, val_dataloader.dataset.data_root and "
-                f"test_dataloader.dataset.data_root by --cfg-options. {self.source}".rstrip()
+                f"of images a class, or name another place with --cfg-options data_root=FOLDER. {self.source}".rstrip()
             )
         if not any(self.is_valid_file(path.name) for path in folder.glob("*/**/*")):
             raise ValueError(

@@ -13,13 +13,12 @@ from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
 
-def require_data(path: str | Path, what: str, option: str = "train_dataloader.dataset.data_root") -> None:
+def require_data(path: str | Path, what: str) -> None:
     """Fail with the way to get the data when ``path`` does not exist.
 
     Args:
         path: File or folder that must be there; paths such as ``s3://...`` are left to their backend.
         what: What it holds, e.g. ``'the VOC data set'``.
-        option: The ``--cfg-options`` key that names the folder.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -28,7 +27,7 @@ def require_data(path: str | Path, what: str, option: str = "train_dataloader.da
         return
     raise FileNotFoundError(
         f"{what} is not at {os.path.abspath(path)}: link your copy there (ln -s SOURCE {path}), make a small one with "
-        f"'python tools/make_demo_data.py', or name its folder, e.g. with --cfg-options {option}=FOLDER"
+        f"'python tools/make_demo_data.py', or name its folder with --cfg-options data_root=FOLDER"
     )
 
 

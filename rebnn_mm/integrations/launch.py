@@ -95,14 +95,18 @@ def use_resume(cfg: Config, path: str) -> None:
 
 
 def use_show_dir(cfg: Config, folder: str) -> None:
-    """Write a picture with predictions for every test image into ``folder``, whatever the config's library."""
-    kind = "DetVisualizationHook" if cfg.default_scope == "mmdet" else "VisualizationHook"
-    hook = cfg.setdefault("default_hooks", {}).setdefault("visualization", dict(type=kind))
-    if cfg.default_scope == "mmdet":
-        # mmdet puts work_dir/timestamp before a relative folder
-        hook.update(draw=True, interval=1, test_out_dir=os.path.abspath(folder))
-    else:
-        hook.update(enable=True, interval=1, out_dir=folder)
+    """Write a picture with truth and detections for every test image into ``folder``.
+
+    Raises:
+        ValueError: A classifier; mmpretrain's hook swaps red and blue, and lets equal names overwrite each other.
+    """
+    if cfg.default_scope != "mmdet":
+        raise ValueError(
+            "--show-dir draws detections; for a classifier: tools/infer.py FOLDER CONFIG CHECKPOINT --out DIR"
+        )
+    # mmdet puts work_dir/timestamp before a relative folder
+    hook = dict(type="DetVisualizationHook", draw=True, interval=1, test_out_dir=os.path.abspath(folder))
+    cfg.merge_from_dict(dict(default_hooks=dict(visualization=hook)))
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -1,9 +1,12 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -179,3 +182,166 @@ def test_detaches_after_training(tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         BalanceHook(**options)
+
+
+def test_several_optimizers_and_frozen_layers(tmp_path):
+    class TwoOptimizers(Toy):
+        def train_step(self, data, optim_wrapper):
+            with optim_wrapper["conv"].optim_context(self):
+                losses = self(**self.data_preprocessor(data, True))
+            loss, log = self.parse_losses(losses)
+            loss.backward()
+            for wrapper in optim_wrapper.values():
+                wrapper.step()
+                wrapper.zero_grad()
+            return log
+
+    model = TwoOptimizers()
+    wrappers = OptimWrapperDict(
+        conv=OptimWrapper(torch.optim.Adam(model.conv.parameters(), lr=0.05)),
+        head=OptimWrapper(torch.optim.SGD(model.head.parameters(), lr=0.05)),
+    )
+    _, record, start = train(tmp_path, BalanceHook(), model=model, optim_wrapper=wrappers)
+    before = [start["conv.weight"], *record.weight[:-1]]
+    for w0, w1, gamma in zip(before, record.weight, record.gamma, strict=True):
+        torch.testing.assert_close(gamma, F.flip_share(F.sign(w0), F.sign(w1)) * F.weight_magnitude(w0))
+    assert {"conv", "head"} == set(wrappers.keys()) and max(g.max() for g in record.gamma) > 0
+
+
+class Scaled(OptimWrapper):
+    """What AmpOptimWrapper does with a GradScaler, which mmengine builds on accelerators only."""
+
+    def __init__(self, optimizer, scale):
+        super().__init__(optimizer)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+        self.spoil = False
+
+    def update_params(self, loss, step_kwargs=None, zero_kwargs=None):
+        self.scaler.scale(loss * (float("inf") if self.spoil else 1.0)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.zero_grad()
+
+
+@pytest.mark.parametrize("magnitude", ["weight", "gradient"])
+def test_grad_scaler_gives_the_update_of_plain_training(tmp_path, magnitude):
+    model, scaled = Toy(), Toy()
+    scaled.load_state_dict(model.state_dict())
+    wrapper = Scaled(torch.optim.Adam(scaled.parameters(), lr=0.05), scale=2.0**10)
+    _, plain, _ = train(tmp_path / "a", BalanceHook(magnitude=magnitude), model=model)
+    _, record, _ = train(tmp_path / "b", BalanceHook(magnitude=magnitude), model=scaled, optim_wrapper=wrapper)
+    torch.testing.assert_close(record.gamma, plain.gamma)  # a power of two scales without rounding
+    torch.testing.assert_close(record.weight, plain.weight)
+
+
+def test_update_that_the_scaler_skips_leaves_gamma_alone(tmp_path):
+    model = Toy()
+    wrapper = Scaled(torch.optim.Adam(model.parameters(), lr=0.05), scale=2.0**10)
+
+    class Spoil(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            wrapper.spoil = runner.iter == 2
+
+    record = Record()
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=DataLoader(
+            list(torch.randn(4, 3, 6, 6)), batch_size=1, collate_fn=lambda b: dict(x=torch.stack(b))
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=wrapper,
+        custom_hooks=[BalanceHook(), Spoil(), record],
+        experiment_name=f"skip{id(record)}",
+        log_level="ERROR",
+    )
+    runner.train()
+    assert torch.equal(record.weight[2], record.weight[1]) and torch.equal(record.gamma[2], record.gamma[1])
+    assert record.gamma[1].any() and not torch.equal(record.gamma[3], record.gamma[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layers_under_autocast(dtype):
+    torch.manual_seed(0)
+    model, x = Toy(), torch.randn(2, 3, 6, 6)
+    with torch.autocast("cpu", dtype=dtype):
+        low = model(x)["loss"]
+    low.backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(x)["loss"].backward()
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        assert grad.dtype == torch.float32
+        torch.testing.assert_close(grad, p.grad, rtol=0.05, atol=0.02)
+
+
+def test_fused_optimizer_under_a_scaler_is_refused(tmp_path):
+    model = Toy()
+    wrapper = Scaled(torch.optim.Adam(model.parameters(), lr=0.05, fused=True), scale=2.0)
+    wrapper.loss_scaler = wrapper.scaler
+    with pytest.raises(ValueError, match=r"Adam\(fused=True\).*set optimizer.fused=False"):
+        train(tmp_path, BalanceHook(), model=model, optim_wrapper=wrapper)
+
+
+RANK = """
+import os, sys, torch, torch.distributed as dist
+from mmengine.runner import Runner
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch.utils.data import DataLoader, DistributedSampler
+from rebnn_mm.hooks import BalanceHook
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.conv = ReBNNConv2d(3, 4, 3, bias=False)
+        self.head = ReBNNLinear(4, 2)
+    def forward(self, x, mode="loss"):
+        return dict(loss=self.head(self.conv(x).mean((2, 3))).square().mean())
+
+class Record(Hook):
+    def __init__(self):
+        self.gamma, self.weight = [], []
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        model = getattr(runner.model, "module", runner.model)
+        self.gamma.append(torch.cat([model.conv.gamma.flatten(), model.head.gamma.flatten()]).clone())
+        self.weight.append(model.conv.weight.detach().clone())
+
+rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+os.environ["LOCAL_RANK"] = sys.argv[1]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
+torch.manual_seed(0)
+data, model, record = list(torch.randn(8, 3, 6, 6)), Toy(), Record()
+loader = DataLoader(
+    data, batch_size=2 // world, sampler=DistributedSampler(data, world, rank, shuffle=False),
+    collate_fn=lambda b: dict(x=torch.stack(b)))
+Runner(model, out + "/work", train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=2),
+       optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)), custom_hooks=[BalanceHook(magnitude="gradient"), record],
+       launcher="pytorch", cfg=dict(model_wrapper_cfg=dict(device_ids=None)), randomness=dict(seed=0),
+       log_level="ERROR").train()
+torch.save((record.gamma, record.weight), f"{out}/rank{rank}.pt")
+"""
+
+
+def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(tmp_path):
+    def ranks(world):
+        out = tmp_path / str(world)
+        out.mkdir()
+        command = [sys.executable, "-c", RANK]
+        started = [
+            subprocess.Popen(
+                [*command, str(r), str(world), str(out / "store"), str(out)], stderr=subprocess.PIPE, text=True
+            )
+            for r in range(world)
+        ]
+        for process in started:
+            assert process.wait(timeout=240) == 0, process.stderr.read()[-3000:]
+        return [torch.load(out / f"rank{r}.pt") for r in range(world)]
+
+    first, second = ranks(2)
+    assert all(torch.equal(a, b) for a, b in zip(first[0] + first[1], second[0] + second[1], strict=True))
+    assert max(gamma.max() for gamma in first[0]) > 0
+    (alone,) = ranks(1)
+    torch.testing.assert_close(first[0], alone[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(first[1], alone[1], rtol=1e-4, atol=1e-6)

@@ -1,15 +1,11 @@
-# CIFAR-10 as class folders: train/CLASS/*.jpg and val/CLASS/*.jpg. For another place set REBNN_CIFAR10=PATH in the
-# environment: it reaches all splits; --cfg-options train_dataloader.dataset.data_root=PATH is needed for each of them.
+# CIFAR-10 as class folders: train/CLASS/*.jpg and val/CLASS/*.jpg.
 default_scope = 'mmpretrain'
 custom_imports = dict(
     imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.classification'],
     allow_failed_imports=False)
 
-data_root = '{{$REBNN_CIFAR10:data/cifar10}}'
-data_source = (
-    'CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html; save its images as class folders. '
-    'REBNN_CIFAR10=PATH in the environment names another place for all splits.'
-)
+data_root = 'data/cifar10'
+data_source = 'CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html; save its images as class folders.'
 data_preprocessor = dict(num_classes=10, mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=True)
 
 train_pipeline = [

@@ -1,15 +1,11 @@
-# ImageNet as class folders: train/CLASS/*.jpg and val/CLASS/*.jpg. For another place set REBNN_IMAGENET=PATH in the
-# environment: it reaches all splits; --cfg-options train_dataloader.dataset.data_root=PATH is needed for each of them.
+# ImageNet as class folders: train/CLASS/*.jpg and val/CLASS/*.jpg.
 default_scope = 'mmpretrain'
 custom_imports = dict(
     imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.classification'],
     allow_failed_imports=False)
 
-data_root = '{{$REBNN_IMAGENET:data/imagenet}}'
-data_source = (
-    'ImageNet (ILSVRC2012) is at https://image-net.org/download; sort its validation images into class folders. '
-    'REBNN_IMAGENET=PATH in the environment names another place for all splits.'
-)
+data_root = 'data/imagenet'
+data_source = 'ImageNet (ILSVRC2012) is at https://image-net.org/download; sort its validation images into class folders.'
 data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 train_pipeline = [

@@ -3,9 +3,6 @@
 #   backbone only:   model.neck.conv_cfg=None model.rpn_head.binarize=None
 #   also the FCs:    model.roi_head.bbox_head.type=Binarized model.roi_head.bbox_head.base=Shared2FCBBoxHead
 #                    model.roi_head.bbox_head.binarize.include=shared_fcs
-default_scope = 'mmdet'
-custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection'], allow_failed_imports=False)
 model = dict(
     type='FasterRCNN',
     data_preprocessor=dict(
@@ -88,4 +85,3 @@ model = dict(
     test_cfg=dict(
         rpn=dict(nms_pre=1000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)))
-visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
