@@ -8,7 +8,8 @@ env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
+# gamma is of the order of 1e-5
+log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True, num_digits=6)
 log_level = 'INFO'
 load_from = None
 resume = False

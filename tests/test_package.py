@@ -1,0 +1,59 @@
+"""What importing pulls in, and what a wheel carries."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_import_stays_light():
+    heavy = ("mmcv", "mmdet", "mmpretrain", "transformers", "cv2", "matplotlib")
+    code = f"import sys, rebnn_mm; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # mmengine itself imports OpenCV
+    assert set(eval(done.stdout)) <= {"cv2", "matplotlib"}, done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    pytest.importorskip("setuptools")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    (file,) = out.glob("rebnn_mm-*.whl")
+    return file
+
+
+def test_wheel_holds_every_config_and_tool(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("configs", "tools"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert f"rebnn_mm/.mim/{path.relative_to(ROOT)}" in names
+    assert {f"rebnn_mm/{p.relative_to(ROOT / 'rebnn_mm')}" for p in (ROOT / "rebnn_mm").rglob("*.py")} <= names
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_installed_wheel_runs_its_tools_and_configs(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    mim = tmp_path / "rebnn_mm" / ".mim"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(mim / "tools" / "get_flops.py"), str(mim / "configs" / "resnet18_rebnn_cifar10.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert "1-bit layers (W1A1): 16 of" in done.stdout, done.stderr[-2000:]
