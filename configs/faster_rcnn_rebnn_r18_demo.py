@@ -24,3 +24,4 @@ model = dict(
 train_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=10, val_interval=5)
