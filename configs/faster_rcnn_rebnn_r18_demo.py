@@ -3,7 +3,7 @@
 _base_ = ['./faster_rcnn_rebnn_r18_bccd.py']
 metainfo = dict(
     classes=('disc', 'square', 'triangle', 'star'),
-    palette=[(220, 20, 60), (0, 120, 220), (0, 160, 90), (160, 60, 200)])
+    palette=[(220, 20, 60), (0, 90, 220), (0, 140, 70), (200, 140, 0)])
 data_root = 'data/demo/VOCdevkit/'
 train_pipeline = [
     dict(type='LoadCheckedImage'),
@@ -24,4 +24,4 @@ model = dict(
 train_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=10, val_interval=5)
+train_cfg = dict(max_epochs=12, val_interval=6)

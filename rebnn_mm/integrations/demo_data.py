@@ -1,4 +1,4 @@
-"""A small VOC-format data set of drawn shapes: several classes, varied sizes and turns, seeded."""
+"""A small VOC-format data set of drawn shapes: several classes, varied sizes, turns and tones, seeded."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _OBJECT = """<object><name>{label}</name><difficult>0</difficult>
 """
 # radii of the corners, evenly spaced around the centre, as shares of the outer radius
 _CORNERS = {"disc": (1.0,) * 40, "square": (1.0,) * 4, "triangle": (1.0,) * 3, "star": (1.0, 0.42) * 5}
+# Every class has its own colour, as most things have: what minutes of training can learn. OpenCV's hues, 0 to 180.
+_HUES = {"disc": 0, "square": 112, "triangle": 60, "star": 27}
 _SMALLEST = 9  # pixels, outer radius
 
 Box = tuple[int, int, int, int]
@@ -83,13 +85,13 @@ def _draw(rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray
         if taken[y1 : y2 + 1, x1 : x2 + 1].any():
             continue
         taken[y1 : y2 + 1, x1 : x2 + 1] = True
-        cv2.fillPoly(image, [corners], _colour(rng), lineType=cv2.LINE_AA)
+        cv2.fillPoly(image, [corners], _colour(rng, label), lineType=cv2.LINE_AA)
         boxes.append((label, (x1 + 1, y1 + 1, x2 + 1, y2 + 1)))
     return image, boxes
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Soft patches of grey with a little noise: (H, W, 3) uint8 between the shapes' dark and light colours."""
+    """Soft patches of dull colour with a little noise: (H, W, 3) uint8."""
     patches = rng.uniform(90, 165, (4, 5, 3)).astype(np.float32)
     soft = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(soft + rng.normal(0, 5, (height, width, 3)), 0, 255).astype(np.uint8)
@@ -102,6 +104,8 @@ def _polygon(label: str, centre: tuple[float, float], radius: float, turn: float
     return np.round(points).astype(np.int32)
 
 
-def _colour(rng: np.random.Generator) -> tuple[float, ...]:
-    """A colour with every channel far from the background's."""
-    return tuple(float(value) for value in rng.choice([25, 230], 3) + rng.integers(-25, 26, 3))
+def _colour(rng: np.random.Generator, label: str) -> tuple[float, ...]:
+    """A strong colour around the hue of the class, darker or lighter: (B, G, R)."""
+    hue = (_HUES[label] + int(rng.integers(-8, 9))) % 180
+    hsv = np.uint8([[[hue, rng.integers(150, 256), rng.integers(140, 256)]]])
+    return tuple(float(value) for value in cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0])

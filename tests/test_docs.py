@@ -1,0 +1,74 @@
+"""The examples of the docs, pasted as they stand."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmdet")
+
+from mmengine.runner import Runner
+
+from rebnn_mm.integrations.build import build_model, read_config
+from rebnn_mm.integrations.demo_data import CLASSES, make_demo_data
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = ROOT / "docs" / "own_data.md"
+
+
+def examples(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def code(text):
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def pasted(text, tmp_path, **edits):
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "mine.py"
+    path.write_text(text.replace("'./", f"'{ROOT}/configs/"))
+    return path
+
+
+def test_own_voc_data(tmp_path):
+    make_demo_data(tmp_path, train=2, test=1)
+    edits = {"('cat', 'dog')": str(CLASSES), "num_classes=2": "num_classes=4", "data/mine/": f"{tmp_path}/VOCdevkit/"}
+    cfg = read_config(pasted(examples(GUIDE)[0], tmp_path, **edits))
+    assert Runner.build_dataloader(cfg.train_dataloader).dataset.metainfo["classes"] == CLASSES
+    assert len(Runner.build_dataloader(cfg.test_dataloader).dataset) == 1
+    assert build_model(cfg).roi_head.bbox_head.num_classes == 4
+
+
+def test_own_coco_data(tmp_path):
+    image = dict(id=7, file_name="a.jpg", width=100, height=80)
+    box = dict(id=1, image_id=7, category_id=5, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)
+    content = dict(images=[image], annotations=[box], categories=[dict(id=3, name="cat"), dict(id=5, name="dog")])
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    cfg = read_config(pasted(examples(GUIDE)[1], tmp_path, **{"data/mine/": f"{tmp_path}/"}))
+    dataset = Runner.build_dataloader(cfg.train_dataloader).dataset
+    assert dataset.metainfo["classes"] == ("cat", "dog")
+    assert dataset.get_data_info(0)["instances"][0]["bbox_label"] == 1
+    assert cfg.test_evaluator.ann_file == f"{tmp_path}/val.json"
+
+
+def test_new_detector_is_the_shipped_config():
+    example = examples(GUIDE)[2]
+    assert code(example) == code((ROOT / "configs" / "retinanet_rebnn_r18_coco.py").read_text())
+    assert len(example.splitlines()) < 20
+
+
+def test_relative_links_lead_somewhere():
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_config_that_the_readme_names_exists():
+    text = (ROOT / "README.md").read_text() + GUIDE.read_text()
+    for name in re.findall(r"configs/([\w/]+\.py)", text):
+        assert (ROOT / "configs" / name).exists() or name == "mine.py", name
