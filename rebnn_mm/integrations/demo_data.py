@@ -107,5 +107,5 @@ def _polygon(label: str, centre: tuple[float, float], radius: float, turn: float
 def _colour(rng: np.random.Generator, label: str) -> tuple[float, ...]:
     """A strong colour around the hue of the class, darker or lighter: (B, G, R)."""
     hue = (_HUES[label] + int(rng.integers(-8, 9))) % 180
-    hsv = np.uint8([[[hue, rng.integers(150, 256), rng.integers(140, 256)]]])
+    hsv = np.array([[[hue, rng.integers(150, 256), rng.integers(140, 256)]]], dtype=np.uint8)
     return tuple(float(value) for value in cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0])
