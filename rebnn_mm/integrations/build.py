@@ -54,6 +54,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
         model_cfg.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
     for part in (model_cfg, model_cfg.get("backbone") or {}):
         part.pop("pretrained", None)
+    init_default_scope(scope_of(cfg))  # another config may have been read in between
     try:
         model = MODELS.build(model_cfg)
     except KeyError as error:

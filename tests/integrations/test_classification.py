@@ -48,7 +48,7 @@ def test_labels_follow_the_sorted_folder_names(tmp_path):
 
 
 def test_missing_data_names_the_path_and_the_source(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere/val.*data_root.*--cfg-options.*From the moon"):
+    with pytest.raises(FileNotFoundError, match="nowhere/val.*--cfg-options data_root=FOLDER.*From the moon"):
         folder(tmp_path / "nowhere", source="From the moon.")
 
 
