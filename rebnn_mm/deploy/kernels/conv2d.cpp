@@ -1,0 +1,164 @@
+// One call of a layer: geometry, tables, and the tasks that threads share.
+
+#include "conv2d.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "parallel.h"
+
+namespace rebnn {
+namespace {
+
+// A task is worth this many multiply-accumulates (some 10 us), or threads cost more than they bring.
+constexpr int64_t kTaskWork = int64_t(1) << 23;
+// Tasks for each thread, so that one that is interrupted leaves work to the others.
+constexpr int64_t kTasksPerThread = 4;
+constexpr double kLargestBuffer = double(int64_t(1) << 46);
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+
+// Which taps of a kernel lie inside the input, along one axis: a class for each distinct range of them.
+struct BorderClasses {
+    struct Range {
+        int64_t first, last;
+    };
+    std::vector<Range> ranges;
+    std::vector<int32_t> of;  // class of each output position
+
+    BorderClasses(int64_t out, int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+        of.reserve(size_t(out));
+        for (int64_t o = 0; o < out; ++o) {
+            const int64_t start = o * stride - padding;
+            Range range{0, kernel};
+            while (range.first < kernel && start + range.first * dilation < 0) ++range.first;
+            while (range.last > range.first && start + (range.last - 1) * dilation >= in) --range.last;
+            of.push_back(find(range));
+        }
+    }
+
+private:
+    int32_t find(const Range& range) {
+        // neighbours share their class, so the latest is the likeliest
+        for (size_t i = ranges.size(); i-- > 0;)
+            if (ranges[i].first == range.first && ranges[i].last == range.last) return int32_t(i);
+        ranges.push_back(range);
+        return int32_t(ranges.size() - 1);
+    }
+};
+
+std::vector<int32_t> correction_table(const Plan& plan, const BorderClasses& rows, const BorderClasses& columns) {
+    const int64_t channels = plan.channels();
+    std::vector<int32_t> table(rows.ranges.size() * columns.ranges.size() * size_t(channels),
+                               int32_t(plan.in_group * plan.taps()));
+    int32_t* out = table.data();
+    for (const auto& row : rows.ranges)
+        for (const auto& column : columns.ranges) {
+            for (int64_t ky = 0; ky < plan.kernel_h; ++ky)
+                for (int64_t kx = 0; kx < plan.kernel_w; ++kx) {
+                    const bool inside = ky >= row.first && ky < row.last && kx >= column.first && kx < column.last;
+                    if (inside) continue;
+                    const int32_t* sums = plan.sums() + (ky * plan.kernel_w + kx) * channels;
+                    for (int64_t c = 0; c < channels; ++c) out[c] += sums[c];
+                }
+            out += channels;
+        }
+    return table;
+}
+
+std::vector<int64_t> word_runs(const Plan& plan, const Conv& conv, int64_t* run_words) {
+    const int64_t pixel = conv.pixel_words(), row = conv.padded_w * pixel;
+    const bool touching = plan.groups == 1 && plan.dilation_w == 1;
+    *run_words = touching ? plan.kernel_w * plan.words : plan.words;
+    std::vector<int64_t> runs;
+    for (int64_t ky = 0; ky < plan.kernel_h; ++ky)
+        for (int64_t kx = 0; kx < (touching ? 1 : plan.kernel_w); ++kx)
+            runs.push_back(ky * plan.dilation_h * row + kx * plan.dilation_w * pixel);
+    return runs;
+}
+
+void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
+    const Plan& plan = *conv.plan;
+    if (plan.padding_h || plan.padding_w) std::memset(conv.packed, 0, packed_bytes);
+    const int64_t pixels = conv.n * conv.h * conv.w;
+    // a float read costs about as much as 64 multiply-accumulates of bits
+    const int64_t worth = std::max<int64_t>(1, kTaskWork / 64 / plan.c_in);
+    const int64_t size = std::max(worth, pixels / (threads * kTasksPerThread) + 1);
+    const int64_t tasks = (pixels + size - 1) / size;
+    parallel_for(tasks, threads, [&](int64_t task) {
+        kernel.pack(conv, task * size, std::min(pixels, (task + 1) * size));
+    });
+}
+
+void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
+    const Plan& plan = *conv.plan;
+    const int64_t pixels = conv.out_pixels();
+    const int64_t slabs_in_group = (plan.vectors() + kernel.block_vectors - 1) / kernel.block_vectors;
+    const int64_t slabs = plan.groups * slabs_in_group;
+    const int64_t pixel_work = plan.in_group * plan.taps() * kernel.block_vectors * plan.lanes;
+    int64_t size = std::max(std::max<int64_t>(1, kTaskWork / pixel_work), pixels * slabs / (threads * kTasksPerThread));
+    if (threads == 1) size = pixels;
+    // whole tiles of any kernel: 12 pixels are tiles of 2, 3, 4 or 6
+    size = std::min(round_up(size, 12), pixels);
+    const int64_t chunks = (pixels + size - 1) / size;
+    // Chunks of one slab follow each other: its weights stay in the cache.
+    parallel_for(slabs * chunks, threads, [&](int64_t task) {
+        const int64_t slab = task / chunks, chunk = task % chunks;
+        Block block;
+        block.first_pixel = chunk * size;
+        block.last_pixel = std::min(pixels, block.first_pixel + size);
+        block.group = slab / slabs_in_group;
+        block.vector = slab % slabs_in_group * kernel.block_vectors;
+        block.vectors = std::min(kernel.block_vectors, plan.vectors() - block.vector);
+        kernel.compute(conv, block);
+    });
+}
+
+int64_t output_size(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+    const int64_t span = in + 2 * padding - dilation * (kernel - 1) - 1;
+    return span < 0 ? 0 : span / stride + 1;
+}
+
+}  // namespace
+
+int32_t run(const Kernel& kernel, Conv conv, int32_t threads) {
+    const Plan& plan = *conv.plan;
+    conv.out_h = output_size(conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
+    conv.out_w = output_size(conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
+    if (conv.n < 0 || conv.h < 0 || conv.w < 0 || conv.out_h < 1 || conv.out_w < 1 || threads < 1)
+        return REBNN_BAD_ARGUMENT;
+    if (conv.n == 0) return REBNN_OK;
+    conv.padded_h = conv.h + 2 * plan.padding_h;
+    conv.padded_w = conv.w + 2 * plan.padding_w;
+    const double words = double(conv.n) * double(conv.padded_h) * double(conv.padded_w) * double(conv.pixel_words());
+    if (words * 4 > kLargestBuffer) return REBNN_OUT_OF_MEMORY;
+    try {
+        const BorderClasses rows(conv.out_h, conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
+        const BorderClasses columns(conv.out_w, conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
+        const auto corrections = correction_table(plan, rows, columns);
+        const auto runs = word_runs(plan, conv, &conv.run_words);
+        const size_t packed_bytes = size_t(words) * 4;
+        std::unique_ptr<void, Free> packed(std::malloc(packed_bytes));
+        if (!packed) return REBNN_OUT_OF_MEMORY;
+        conv.packed = static_cast<uint32_t*>(packed.get());
+        conv.runs = runs.data();
+        conv.run_count = int64_t(runs.size());
+        conv.corrections = corrections.data();
+        conv.row_class = rows.of.data();
+        conv.column_class = columns.of.data();
+        conv.column_classes = int64_t(columns.ranges.size());
+        pack(kernel, conv, packed_bytes, threads);
+        compute(kernel, conv, threads);
+    } catch (const std::bad_alloc&) {
+        return REBNN_OUT_OF_MEMORY;
+    }
+    return REBNN_OK;
+}
+
+}  // namespace rebnn

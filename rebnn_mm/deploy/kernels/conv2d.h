@@ -1,0 +1,10 @@
+#pragma once
+
+#include "kernel.h"
+
+namespace rebnn {
+
+// Run one layer; `conv` holds plan, n, h, w, channels_last, x, residual and out. Returns a rebnn_status.
+int32_t run(const Kernel& kernel, Conv conv, int32_t threads);
+
+}  // namespace rebnn

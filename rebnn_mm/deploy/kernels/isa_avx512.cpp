@@ -1,0 +1,152 @@
+// AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
+#include "pack.h"
+#include "tiles.h"
+
+#if defined(REBNN_X86)
+
+#include <immintrin.h>
+
+namespace rebnn {
+namespace {
+
+struct Avx512 {
+    static constexpr int kWidth = 16;
+    static constexpr int kLanes = 16;
+    static constexpr int kPixels = 6;
+    static constexpr int kVectors = 2;
+    static constexpr bool kWordPairs = true;
+
+    using Vec = __m512;
+    using Int = __m512i;
+
+    static REBNN_INLINE __mmask16 first(int64_t n) { return __mmask16((1u << n) - 1); }
+    static REBNN_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
+    static REBNN_INLINE Vec load_partial(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+    static REBNN_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
+    static REBNN_INLINE void store_partial(float* p, int64_t n, Vec a) { _mm512_mask_storeu_ps(p, first(n), a); }
+    static REBNN_INLINE Vec broadcast(float a) { return _mm512_set1_ps(a); }
+    static REBNN_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+    static REBNN_INLINE Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+    static REBNN_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+    static REBNN_INLINE Vec prelu(Vec a, Vec slope) {
+        const __mmask16 positive = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GT_OQ);
+        return _mm512_mask_mov_ps(_mm512_mul_ps(a, slope), positive, a);
+    }
+
+    static REBNN_INLINE __mmask16 is_positive(Vec a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ); }
+    static REBNN_INLINE uint32_t sign_bits(Vec a) { return is_positive(a); }
+    static REBNN_INLINE Int zero() { return _mm512_setzero_si512(); }
+    static REBNN_INLINE Int set_bit_if_sign(Int bits, Vec a, uint32_t bit) {
+        return _mm512_mask_or_epi32(bits, is_positive(a), bits, _mm512_set1_epi32(int(bit)));
+    }
+    static REBNN_INLINE void store_int(uint32_t* p, Int a) { _mm512_storeu_si512(p, a); }
+
+    static REBNN_INLINE Vec result(const int32_t* corrections, Int counts) {
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(corrections), _mm512_slli_epi32(counts, 1)));
+    }
+
+    template <int M, int N>
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
+                                   Int (&counts)[M][N]) {
+        conv.plan->word_pairs ? count_pairs<M, N>(conv, fields, weights, counts)
+                              : count_words<M, N>(conv, fields, weights, counts);
+    }
+
+private:
+    static REBNN_INLINE Int ones(Int x) { return _mm512_popcnt_epi32(x); }
+
+    // xor, popcount, add: three instructions a word.
+    template <int M, int N>
+    static REBNN_INLINE void count_words(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
+                                         Int (&counts)[M][N]) {
+        const auto* w = static_cast<const uint32_t*>(weights);
+        const int64_t step = conv.plan->vector_bytes() / 4;
+        Int total[M][N];
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n) total[m][n] = zero();
+        }
+        for (int64_t run = 0; run < conv.run_count; ++run)
+            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
+                Int word[N];
+                REBNN_UNROLL
+                for (int n = 0; n < N; ++n) word[n] = _mm512_loadu_si512(w + n * step);
+                REBNN_UNROLL
+                for (int m = 0; m < M; ++m) {
+                    const Int a = _mm512_set1_epi32(int(fields[m][k]));
+                    REBNN_UNROLL
+                    for (int n = 0; n < N; ++n)
+                        total[m][n] = _mm512_add_epi32(total[m][n], ones(_mm512_xor_si512(a, word[n])));
+                }
+            }
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n) counts[m][n] = total[m][n];
+        }
+    }
+
+    // Two words x, y (each activation xor weight) and a running parity s go through a full adder: the new parity
+    // s ^ x ^ y stays, and the carry, which is worth two, is counted: five instructions for two words instead of six.
+    // The adder needs x and x ^ y only, and both are one xor of what is stored: the second word of a pair is kept as
+    // the xor of the two, in activations and weights alike.
+    template <int M, int N>
+    static REBNN_INLINE void count_pairs(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
+                                         Int (&counts)[M][N]) {
+        constexpr int kXor3 = 0x96;
+        // majority(x, s, y) from x, s and the new parity p, as y = x ^ s ^ p
+        constexpr int kCarry = 0xd4;
+        const auto* w = static_cast<const uint32_t*>(weights);
+        const int64_t step = conv.plan->vector_bytes() / 4;
+        Int carries[M][N], parity[M][N];
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n) carries[m][n] = parity[m][n] = zero();
+        }
+        for (int64_t run = 0; run < conv.run_count; ++run)
+            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; k += 2, w += 2 * kLanes) {
+                Int word[N], both[N];
+                REBNN_UNROLL
+                for (int n = 0; n < N; ++n) {
+                    word[n] = _mm512_loadu_si512(w + n * step);
+                    both[n] = _mm512_loadu_si512(w + n * step + kLanes);
+                }
+                REBNN_UNROLL
+                for (int m = 0; m < M; ++m) {
+                    const Int a = _mm512_set1_epi32(int(fields[m][k])), ab = _mm512_set1_epi32(int(fields[m][k + 1]));
+                    REBNN_UNROLL
+                    for (int n = 0; n < N; ++n) {
+                        const Int x = _mm512_xor_si512(a, word[n]), before = parity[m][n];
+                        parity[m][n] = _mm512_ternarylogic_epi32(before, ab, both[n], kXor3);
+                        const Int carry = _mm512_ternarylogic_epi32(x, before, parity[m][n], kCarry);
+                        carries[m][n] = _mm512_add_epi32(carries[m][n], ones(carry));
+                    }
+                }
+            }
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n)
+                counts[m][n] = _mm512_add_epi32(_mm512_slli_epi32(carries[m][n], 1), ones(parity[m][n]));
+        }
+    }
+};
+
+bool supported() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vpopcntdq");
+}
+
+}  // namespace
+
+const Kernel kAvx512 = {"avx512",
+                        supported,
+                        {Avx512::kLanes, /*byte_lanes=*/false, Avx512::kWordPairs},
+                        Avx512::kVectors,
+                        pack_pixels<Avx512>,
+                        compute_block<Avx512>};
+
+}  // namespace rebnn
+
+#endif  // REBNN_X86

@@ -1,0 +1,113 @@
+// Plain C++ for any processor; also the description of what an `Isa` offers to pack.h and tiles.h.
+
+#include <cmath>
+#include <cstring>
+
+#include "pack.h"
+#include "tiles.h"
+
+namespace rebnn {
+namespace {
+
+struct Generic {
+    static constexpr int kWidth = 4;    // floats of a Vec, 32-bit integers of an Int
+    static constexpr int kLanes = 16;   // output channels of a weight vector, Layout::lanes
+    static constexpr int kPixels = 2;   // largest tile: pixels ...
+    static constexpr int kVectors = 1;  // ... times vectors
+    static constexpr bool kWordPairs = false;  // Layout::word_pairs
+
+    struct Vec {
+        float v[kWidth];
+    };
+    struct Int {
+        uint32_t v[kWidth];
+    };
+
+    template <class F>
+    static REBNN_INLINE Vec each(F f) {
+        Vec out;
+        for (int i = 0; i < kWidth; ++i) out.v[i] = f(i);
+        return out;
+    }
+
+    static Vec load(const float* p) { return each([&](int i) { return p[i]; }); }
+    static Vec load_partial(const float* p, int64_t n) { return each([&](int i) { return i < n ? p[i] : 0.f; }); }
+    static void store(float* p, Vec a) { std::memcpy(p, a.v, sizeof(a.v)); }
+    static void store_partial(float* p, int64_t n, Vec a) { std::memcpy(p, a.v, size_t(n) * sizeof(float)); }
+    static Vec broadcast(float a) { return each([&](int) { return a; }); }
+    static Vec add(Vec a, Vec b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
+    static Vec mul(Vec a, Vec b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
+    static Vec fma(Vec a, Vec b, Vec c) { return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+    // torch's: y > 0 ? y : y * slope
+    static Vec prelu(Vec a, Vec slope) { return each([&](int i) { return a.v[i] > 0 ? a.v[i] : a.v[i] * slope.v[i]; }); }
+
+    // Bit i is a[i] >= 0, so -0.0 counts as positive and NaN as negative.
+    static uint32_t sign_bits(Vec a) {
+        uint32_t bits = 0;
+        for (int i = 0; i < kWidth; ++i) bits |= uint32_t(a.v[i] >= 0) << i;
+        return bits;
+    }
+    static Int zero() { return Int{}; }
+    static Int set_bit_if_sign(Int bits, Vec a, uint32_t bit) {
+        for (int i = 0; i < kWidth; ++i) bits.v[i] |= a.v[i] >= 0 ? bit : 0;
+        return bits;
+    }
+    static void store_int(uint32_t* p, Int a) { std::memcpy(p, a.v, sizeof(a.v)); }
+
+    // The integer convolution, correction - 2 count, as floats.
+    static Vec result(const int32_t* corrections, Int counts) {
+        return each([&](int i) { return float(corrections[i] - 2 * int32_t(counts.v[i])); });
+    }
+
+    // counts[m][part] = set bits of (field xor weight) over the whole receptive field of pixel m.
+    template <int M, int N>
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
+                                   Int (&counts)[M][N * kLanes / kWidth]) {
+        static_assert(N == 1, "one vector at a time");
+        uint32_t total[M][kLanes] = {}, bytes[M][kLanes] = {};
+        const auto* w = static_cast<const uint32_t*>(weights);
+        int pending = 0;
+        for (int64_t run = 0; run < conv.run_count; ++run)
+            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
+                for (int m = 0; m < M; ++m)
+                    for (int lane = 0; lane < kLanes; ++lane) bytes[m][lane] += byte_counts(fields[m][k] ^ w[lane]);
+                if (++pending == 31) {  // 8 bits a word: a 32nd could overflow a byte
+                    flush(total, bytes);
+                    pending = 0;
+                }
+            }
+        flush(total, bytes);
+        std::memcpy(counts, total, sizeof(total));
+    }
+
+private:
+    // Set bits of each byte, in that byte.
+    static REBNN_INLINE uint32_t byte_counts(uint32_t x) {
+        x -= (x >> 1) & 0x55555555u;
+        x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
+        return (x + (x >> 4)) & 0x0f0f0f0fu;
+    }
+
+    template <int M>
+    static REBNN_INLINE void flush(uint32_t (&total)[M][kLanes], uint32_t (&bytes)[M][kLanes]) {
+        for (int m = 0; m < M; ++m)
+            for (int lane = 0; lane < kLanes; ++lane) {
+                const uint32_t pairs = (bytes[m][lane] & 0x00ff00ffu) + ((bytes[m][lane] >> 8) & 0x00ff00ffu);
+                total[m][lane] += (pairs & 0xffffu) + (pairs >> 16);
+                bytes[m][lane] = 0;
+            }
+    }
+};
+
+bool always() { return true; }
+
+}  // namespace
+
+const Kernel kGeneric = {"generic",
+                         always,
+                         {Generic::kLanes, /*byte_lanes=*/false, Generic::kWordPairs},
+                         Generic::kVectors,
+                         pack_pixels<Generic>,
+                         compute_block<Generic>};
+
+}  // namespace rebnn

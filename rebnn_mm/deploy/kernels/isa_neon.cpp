@@ -1,0 +1,121 @@
+// ARM NEON, 64 bit: a byte popcount and pairwise widening additions.
+#include "pack.h"
+#include "tiles.h"
+
+#if defined(REBNN_NEON)
+
+#include <arm_neon.h>
+
+namespace rebnn {
+namespace {
+
+struct Neon {
+    static constexpr int kWidth = 4;
+    static constexpr int kLanes = 16;
+    static constexpr int kPixels = 4;
+    static constexpr int kVectors = 1;
+    static constexpr bool kWordPairs = false;
+    static constexpr int kParts = kLanes / kWidth;
+    // a byte counts up to 8 for each word: 31 words fit
+    static constexpr int kWordsInBytes = 31;
+
+    using Vec = float32x4_t;
+    using Int = uint32x4_t;
+
+    static REBNN_INLINE Vec load(const float* p) { return vld1q_f32(p); }
+    static REBNN_INLINE Vec load_partial(const float* p, int64_t n) {
+        float v[kWidth] = {};
+        for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+        return vld1q_f32(v);
+    }
+    static REBNN_INLINE void store(float* p, Vec a) { vst1q_f32(p, a); }
+    static REBNN_INLINE void store_partial(float* p, int64_t n, Vec a) {
+        float v[kWidth];
+        vst1q_f32(v, a);
+        for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+    }
+    static REBNN_INLINE Vec broadcast(float a) { return vdupq_n_f32(a); }
+    static REBNN_INLINE Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
+    static REBNN_INLINE Vec mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+    static REBNN_INLINE Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+    static REBNN_INLINE Vec prelu(Vec a, Vec slope) {
+        return vbslq_f32(vcgtq_f32(a, vdupq_n_f32(0)), a, vmulq_f32(a, slope));
+    }
+
+    static REBNN_INLINE uint32_t sign_bits(Vec a) {
+        const uint32_t bit[kWidth] = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(vcgeq_f32(a, vdupq_n_f32(0)), vld1q_u32(bit)));
+    }
+    static REBNN_INLINE Int zero() { return vdupq_n_u32(0); }
+    static REBNN_INLINE Int set_bit_if_sign(Int bits, Vec a, uint32_t bit) {
+        return vorrq_u32(bits, vandq_u32(vcgeq_f32(a, vdupq_n_f32(0)), vdupq_n_u32(bit)));
+    }
+    static REBNN_INLINE void store_int(uint32_t* p, Int a) { vst1q_u32(p, a); }
+
+    static REBNN_INLINE Vec result(const int32_t* corrections, Int counts) {
+        return vcvtq_f32_s32(vsubq_s32(vld1q_s32(corrections), vreinterpretq_s32_u32(vshlq_n_u32(counts, 1))));
+    }
+
+    template <int M, int N>
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
+                                   Int (&counts)[M][N * kParts]) {
+        static_assert(N == 1, "one vector at a time");
+        const auto* w = static_cast<const uint32_t*>(weights);
+        uint8x16_t bytes[M][kParts];
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int part = 0; part < kParts; ++part) {
+                counts[m][part] = zero();
+                bytes[m][part] = vdupq_n_u8(0);
+            }
+        }
+        int pending = 0;
+        for (int64_t run = 0; run < conv.run_count; ++run)
+            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
+                Int word[kParts];
+                REBNN_UNROLL
+                for (int part = 0; part < kParts; ++part) word[part] = vld1q_u32(w + part * kWidth);
+                REBNN_UNROLL
+                for (int m = 0; m < M; ++m) {
+                    const Int a = vdupq_n_u32(fields[m][k]);
+                    REBNN_UNROLL
+                    for (int part = 0; part < kParts; ++part)
+                        bytes[m][part] = vaddq_u8(bytes[m][part], vcntq_u8(vreinterpretq_u8_u32(veorq_u32(a, word[part]))));
+                }
+                if (++pending == kWordsInBytes) {
+                    flush(bytes, counts);
+                    pending = 0;
+                }
+            }
+        flush(bytes, counts);
+    }
+
+private:
+    template <int M>
+    static REBNN_INLINE void flush(uint8x16_t (&bytes)[M][kParts], Int (&counts)[M][kParts]) {
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int part = 0; part < kParts; ++part) {
+                counts[m][part] = vpadalq_u16(counts[m][part], vpaddlq_u8(bytes[m][part]));
+                bytes[m][part] = vdupq_n_u8(0);
+            }
+        }
+    }
+};
+
+bool always() { return true; }
+
+}  // namespace
+
+const Kernel kNeon = {"neon",
+                      always,
+                      {Neon::kLanes, /*byte_lanes=*/false, Neon::kWordPairs},
+                      Neon::kVectors,
+                      pack_pixels<Neon>,
+                      compute_block<Neon>};
+
+}  // namespace rebnn
+
+#endif  // REBNN_NEON

@@ -1,0 +1,64 @@
+// What the driver hands to the code of one instruction set.
+#pragma once
+
+#include "plan.h"
+
+// Instruction sets that this compiler can produce; which one runs is decided on the processor.
+#if defined(__GNUC__) && defined(__x86_64__)
+#define REBNN_X86
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define REBNN_NEON
+#endif
+
+namespace rebnn {
+
+// One call: sizes, memory and tables, all read-only but `packed` and `out`.
+struct Conv {
+    const Plan* plan;
+    int64_t n, h, w, out_h, out_w, padded_h, padded_w;
+    bool channels_last;
+    const float* x;
+    const float* residual;  // or null
+    float* out;
+    uint32_t* packed;  // signs of x with its border of 0-bits: [n][padded_h][padded_w][group][word]
+    // The words under a kernel, as runs of neighbours: a run for each kernel row if its taps touch, else for each tap.
+    const int64_t* runs;  // where each run starts, in words from the first word of a pixel's receptive field
+    int64_t run_count, run_words;
+    // out = corrections[row_class][column_class][channel] - 2 popcount: a 0-bit in the border was read as -1
+    const int32_t* corrections;
+    const int32_t* row_class;     // [out_h]
+    const int32_t* column_class;  // [out_w]
+    int64_t column_classes;
+
+    REBNN_INLINE int64_t pixel_words() const { return plan->groups * plan->words; }
+    REBNN_INLINE int64_t out_pixels() const { return n * out_h * out_w; }
+};
+
+// Output pixels (counted through the whole batch) times up to Kernel::block_vectors vectors of output channels.
+struct Block {
+    int64_t first_pixel, last_pixel;
+    int64_t group, vector, vectors;
+};
+
+struct Kernel {
+    const char* name;
+    bool (*supported)();
+    Layout layout;
+    int64_t block_vectors;
+    // Signs of the input pixels [first, last), counted through the whole batch, into conv.packed.
+    void (*pack)(const Conv& conv, int64_t first, int64_t last);
+    void (*compute)(const Conv& conv, const Block& block);
+};
+
+// Compiled for this processor family, best first; some are perhaps not supported() by this processor.
+extern const Kernel* const kKernels[];
+extern const int32_t kKernelCount;
+
+extern const Kernel kGeneric;
+#if defined(REBNN_X86)
+extern const Kernel kAvx512, kAvx2;
+#elif defined(REBNN_NEON)
+extern const Kernel kNeon;
+#endif
+
+}  // namespace rebnn

@@ -1,0 +1,160 @@
+// Signs of the input as bits, for any instruction set `Isa` (see isa_generic.cpp for what one offers).
+#pragma once
+
+#include "kernel.h"
+
+namespace rebnn {
+namespace {
+
+// Where pixel `index` (counted through the batch) lies in the bordered buffer.
+struct PixelCursor {
+    PixelCursor(const Conv& conv, int64_t index) : conv(conv) {
+        x = index % conv.w;
+        y = index / conv.w % conv.h;
+        image = index / conv.w / conv.h;
+        locate();
+    }
+
+    void next() {
+        out += conv.pixel_words();
+        if (++x < conv.w) return;
+        x = 0;
+        if (++y == conv.h) {
+            y = 0;
+            ++image;
+        }
+        locate();
+    }
+
+    const Conv& conv;
+    int64_t image, y, x;
+    uint32_t* out;
+
+private:
+    void locate() {
+        const int64_t row = image * conv.padded_h + y + conv.plan->padding_h;
+        out = conv.packed + (row * conv.padded_w + x + conv.plan->padding_w) * conv.pixel_words();
+    }
+};
+
+// What happens to the input before its sign; a null pointer leaves the step out.
+struct InputParameters {
+    explicit InputParameters(const Plan& plan)
+        : shift(plan.at<float>(plan.shift)),
+          scale(plan.at<float>(plan.input_scale)),
+          offset(plan.at<float>(plan.input_offset)) {}
+    const float *shift, *scale, *offset;
+};
+
+template <class Isa, bool kShift, bool kNorm>
+struct Packer {
+    // `count` <= 32 bits of neighbouring channels from `channel` on.
+    static uint32_t channel_bits(const float* x, const InputParameters& input, int64_t channel, int64_t count) {
+        uint32_t bits = 0;
+        for (int64_t i = 0; i < count; i += Isa::kWidth) {
+            const int64_t left = count - i, at = channel + i;
+            if (left >= Isa::kWidth) {
+                auto v = Isa::load(x + at);
+                if (kShift) v = Isa::add(v, Isa::load(input.shift + at));
+                if (kNorm) v = Isa::fma(v, Isa::load(input.scale + at), Isa::load(input.offset + at));
+                bits |= Isa::sign_bits(v) << i;
+            } else {
+                auto v = Isa::load_partial(x + at, left);
+                if (kShift) v = Isa::add(v, Isa::load_partial(input.shift + at, left));
+                if (kNorm)
+                    v = Isa::fma(v, Isa::load_partial(input.scale + at, left),
+                                 Isa::load_partial(input.offset + at, left));
+                bits |= (Isa::sign_bits(v) & ((1u << left) - 1)) << i;
+            }
+        }
+        return bits;
+    }
+
+    static void nhwc(const Conv& conv, int64_t first, int64_t last) {
+        const Plan& plan = *conv.plan;
+        const InputParameters input(plan);
+        const bool pairs = Isa::kWordPairs && plan.word_pairs;
+        PixelCursor pixel(conv, first);
+        for (int64_t p = first; p < last; ++p, pixel.next()) {
+            const float* x = conv.x + p * plan.c_in;
+            uint32_t* out = pixel.out;
+            for (int64_t group = 0; group < plan.groups; ++group) {
+                uint32_t previous = 0;
+                int64_t word = 0;
+                for (int64_t c = 0; c < plan.in_group; c += kWordBits, ++word) {
+                    const int64_t left = plan.in_group - c, channel = group * plan.in_group + c;
+                    // the constant lets the compiler unroll what nearly every word is
+                    const uint32_t bits = left >= kWordBits ? channel_bits(x, input, channel, kWordBits)
+                                                            : channel_bits(x, input, channel, left);
+                    *out++ = pairs && word % 2 ? bits ^ previous : bits;
+                    previous = bits;
+                }
+            }
+        }
+    }
+
+    // One word of channels for `count` <= kWidth neighbouring pixels, whose channels lie `plane` floats apart.
+    static void pixel_words(const float* x, int64_t plane, const InputParameters& input, int64_t channel,
+                            int64_t channels, int64_t count, uint32_t* words) {
+        auto bits = Isa::zero();
+        for (int64_t c = 0; c < channels; ++c) {
+            auto v = count == Isa::kWidth ? Isa::load(x + c * plane) : Isa::load_partial(x + c * plane, count);
+            if (kShift) v = Isa::add(v, Isa::broadcast(input.shift[channel + c]));
+            if (kNorm)
+                v = Isa::fma(v, Isa::broadcast(input.scale[channel + c]), Isa::broadcast(input.offset[channel + c]));
+            bits = Isa::set_bit_if_sign(bits, v, 1u << c);
+        }
+        Isa::store_int(words, bits);
+    }
+
+    static void nchw(const Conv& conv, int64_t first, int64_t last) {
+        const Plan& plan = *conv.plan;
+        const InputParameters input(plan);
+        const bool pairs = Isa::kWordPairs && plan.word_pairs;
+        const int64_t plane = conv.h * conv.w;
+        for (int64_t p = first; p < last;) {
+            const PixelCursor start(conv, p);
+            const int64_t in_plane = p % plane;
+            int64_t count = last - p < Isa::kWidth ? last - p : Isa::kWidth;
+            if (count > plane - in_plane) count = plane - in_plane;
+            for (int64_t group = 0; group < plan.groups; ++group) {
+                uint32_t words[Isa::kWidth], previous[Isa::kWidth];
+                for (int64_t word = 0; word < plan.words; ++word) {
+                    const int64_t channel = group * plan.in_group + word * kWordBits;
+                    const int64_t left = plan.in_group - word * kWordBits;
+                    const float* x = conv.x + (start.image * plan.c_in + channel) * plane + in_plane;
+                    pixel_words(x, plane, input, channel, left < kWordBits ? left : kWordBits, count, words);
+                    PixelCursor pixel = start;
+                    for (int64_t i = 0; i < count; ++i, pixel.next()) {
+                        pixel.out[group * plan.words + word] = pairs && word % 2 ? words[i] ^ previous[i] : words[i];
+                        previous[i] = words[i];
+                    }
+                }
+            }
+            p += count;
+        }
+    }
+};
+
+template <class Isa, bool kShift, bool kNorm>
+void pack_with(const Conv& conv, int64_t first, int64_t last) {
+    using Packing = Packer<Isa, kShift, kNorm>;
+    conv.channels_last ? Packing::nhwc(conv, first, last) : Packing::nchw(conv, first, last);
+}
+
+template <class Isa>
+void pack_pixels(const Conv& conv, int64_t first, int64_t last) {
+    const bool shift = conv.plan->shift != 0, norm = conv.plan->input_scale != 0;
+    if (shift && norm) {
+        pack_with<Isa, true, true>(conv, first, last);
+    } else if (shift) {
+        pack_with<Isa, true, false>(conv, first, last);
+    } else if (norm) {
+        pack_with<Isa, false, true>(conv, first, last);
+    } else {
+        pack_with<Isa, false, false>(conv, first, last);
+    }
+}
+
+}  // namespace
+}  // namespace rebnn

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstdint>
+
+namespace rebnn {
+
+// body(data, i) for every i in [0, tasks), each once, in any order, on up to `threads` threads.
+void parallel_for(int64_t tasks, int32_t threads, void (*body)(void* data, int64_t task), void* data);
+
+template <class Body>
+void parallel_for(int64_t tasks, int32_t threads, Body body) {
+    parallel_for(tasks, threads, [](void* data, int64_t task) { (*static_cast<Body*>(data))(task); }, &body);
+}
+
+}  // namespace rebnn

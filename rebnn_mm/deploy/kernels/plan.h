@@ -1,0 +1,74 @@
+// What a layer needs at run time, in one relocatable block of bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "rebnn_kernels.h"
+
+// Files are compiled for different instruction sets. An inline function that is not inlined could be linked from a
+// file whose instructions this processor lacks, so shared ones always are.
+#if defined(_MSC_VER)
+#define REBNN_INLINE __forceinline
+#else
+#define REBNN_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace rebnn {
+
+constexpr int64_t kWordBits = 32;
+constexpr int64_t kAlignment = 64;
+
+static constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// How an instruction set wants its weights. Output channels lie in the lanes of a vector.
+struct Layout {
+    int64_t lanes;     // output channels in one vector: the unit that a group's channels are padded to
+    bool byte_lanes;   // a lane holds 8 bits of the reduction (look-up kernels) instead of 32
+    bool word_pairs;   // if words come in pairs, the second is replaced by the xor of both (carry-save kernels)
+};
+
+enum Epilogue : int32_t { kBias = 1, kAffine = 2, kRPReLU = 4 };
+
+// Rows of the per-channel parameters, each `channels()` floats long.
+enum Row { kAlphaRow, kBiasRow, kScaleRow, kOffsetRow, kBeforeRow, kSlopeRow, kAfterRow, kRows };
+
+// Header of a plan; offsets are in bytes from its start, 0 where there is nothing.
+struct Plan {
+    uint32_t magic;
+    int32_t kernel;    // index into all_kernels()
+    int32_t epilogue;  // of enum Epilogue
+    int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
+    int64_t in_group;    // input channels of a group
+    int64_t out_group;   // output channels of a group
+    int64_t words;       // 32-bit words that hold in_group bits; the rest of the last one is 0
+    int64_t word_pairs;  // whether words are stored as Layout::word_pairs says: their number must be even
+    int64_t lanes;       // of Layout
+    int64_t out_padded;  // out_group rounded up to whole vectors
+    int64_t bytes;
+    // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][byte of the word][lane]
+    int64_t weights, tap_sums, rows, shift, input_scale, input_offset;
+
+    REBNN_INLINE int64_t taps() const { return kernel_h * kernel_w; }
+    REBNN_INLINE int64_t channels() const { return groups * out_padded; }
+    REBNN_INLINE int64_t vectors() const { return out_padded / lanes; }
+    REBNN_INLINE int64_t vector_bytes() const { return taps() * words * lanes * 4; }
+
+    template <class T>
+    REBNN_INLINE const T* at(int64_t offset) const {
+        return offset ? reinterpret_cast<const T*>(reinterpret_cast<const char*>(this) + offset) : nullptr;
+    }
+    REBNN_INLINE const float* row(Row which) const { return at<float>(rows) + which * channels(); }
+    // sum of the signs of one tap's weights, [tap][group][out_padded]: what a padded pixel adds
+    REBNN_INLINE const int32_t* sums() const { return at<int32_t>(tap_sums); }
+};
+
+constexpr uint32_t kPlanMagic = 0x314e4252;  // "RBN1"
+
+// Fill in everything but the contents; false if a size is out of range.
+bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan);
+
+// Write weights and parameters behind `plan`, whose header is filled in.
+void plan_contents(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan);
+
+}  // namespace rebnn

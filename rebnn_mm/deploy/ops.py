@@ -1,0 +1,179 @@
+"""Bit-packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
+
+Operators get everything as arguments and prepare the weight anew in each call. A module that runs in eager
+mode holds a :class:`Conv2dPlan` or :class:`LinearPlan` instead, which gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rebnn_mm.deploy.layer import Geometry, Pair, RPReLUParameters, pair
+from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan, memory_format_of
+from rebnn_mm.deploy.reference import fold_batch_norm
+
+__all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
+
+
+@torch.library.custom_op("rebnn_mm::binary_conv2d", mutates_args=(), device_types="cpu")
+def _conv2d_op(
+    x: Tensor,
+    packed: Tensor,
+    alpha: Tensor,
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    shift: Tensor | None = None,
+    input_scale: Tensor | None = None,
+    input_offset: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    residual: Tensor | None = None,
+    before: Tensor | None = None,
+    slope: Tensor | None = None,
+    after: Tensor | None = None,
+) -> Tensor:
+    plan = Conv2dPlan(
+        packed,
+        alpha,
+        weight_shape=weight_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        shift=shift,
+        input_norm=_together(input_scale, input_offset),
+        bias=bias,
+        scale=scale,
+        offset=offset,
+        rprelu=_together(before, slope, after),
+    )
+    return plan(x, residual)
+
+
+@_conv2d_op.register_fake
+def _conv2d_fake(x, packed, alpha, weight_shape, stride, padding, dilation, groups, *parameters):
+    geometry = Geometry.of(weight_shape, stride, padding, dilation, groups)
+    size = geometry.output_size(x.shape[2], x.shape[3])
+    return torch.empty(
+        (x.shape[0], geometry.c_out, *size), dtype=x.dtype, device=x.device, memory_format=memory_format_of(x)
+    )
+
+
+@torch.library.custom_op("rebnn_mm::binary_linear", mutates_args=(), device_types="cpu")
+def _linear_op(
+    x: Tensor,
+    packed: Tensor,
+    alpha: Tensor,
+    weight_shape: Sequence[int],
+    shift: Tensor | None = None,
+    input_scale: Tensor | None = None,
+    input_offset: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    residual: Tensor | None = None,
+    before: Tensor | None = None,
+    slope: Tensor | None = None,
+    after: Tensor | None = None,
+) -> Tensor:
+    plan = LinearPlan(
+        packed,
+        alpha,
+        weight_shape=weight_shape,
+        shift=shift,
+        input_norm=_together(input_scale, input_offset),
+        bias=bias,
+        scale=scale,
+        offset=offset,
+        rprelu=_together(before, slope, after),
+    )
+    return plan(x, residual)
+
+
+@_linear_op.register_fake
+def _linear_fake(x, packed, alpha, weight_shape, *parameters):
+    return x.new_empty((*x.shape[:-1], weight_shape[0]))
+
+
+def _together(*parts: Tensor | None) -> tuple | None:
+    """The parts as one parameter, None if there are none."""
+    if all(part is None for part in parts):
+        return None
+    if any(part is None for part in parts):
+        raise ValueError(f"{len(parts)} tensors belong together (input_norm or rprelu); some of them are None")
+    return parts
+
+
+def binary_conv2d(
+    x: Tensor,
+    packed: Tensor,
+    alpha: Tensor,
+    *,
+    weight_shape: Sequence[int],
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    shift: Tensor | None = None,
+    input_norm: tuple[Tensor, Tensor] | None = None,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    residual: Tensor | None = None,
+    rprelu: RPReLUParameters | None = None,
+) -> Tensor:
+    """``torch.ops.rebnn_mm.binary_conv2d``: prepare a :class:`Conv2dPlan` of these arguments and call it once."""
+    return _conv2d_op(
+        x,
+        packed,
+        alpha,
+        list(weight_shape),
+        list(pair(stride, "stride", 1)),
+        list(pair(padding, "padding", 0)),
+        list(pair(dilation, "dilation", 1)),
+        groups,
+        shift,
+        *(input_norm or (None, None)),
+        bias,
+        scale,
+        offset,
+        residual,
+        *(rprelu or (None, None, None)),
+    )
+
+
+def binary_linear(
+    x: Tensor,
+    packed: Tensor,
+    alpha: Tensor,
+    *,
+    weight_shape: Sequence[int],
+    shift: Tensor | None = None,
+    input_norm: tuple[Tensor, Tensor] | None = None,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    residual: Tensor | None = None,
+    rprelu: RPReLUParameters | None = None,
+) -> Tensor:
+    """``torch.ops.rebnn_mm.binary_linear``: prepare a :class:`LinearPlan` of these arguments and call it once."""
+    return _linear_op(
+        x,
+        packed,
+        alpha,
+        list(weight_shape),
+        shift,
+        *(input_norm or (None, None)),
+        bias,
+        scale,
+        offset,
+        residual,
+        *(rprelu or (None, None, None)),
+    )

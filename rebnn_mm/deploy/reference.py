@@ -1,0 +1,76 @@
+"""The bit-packed layers in plain torch: slow, obvious, and the same bits as the native kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rebnn_mm.deploy.layer import Geometry, Parameters
+from rebnn_mm.functional import sign
+
+
+def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """``a * b + c`` in float32, rounded once, as the instruction of this name does; shapes are broadcast.
+
+    The product of two float32 is exact in float64, the sum is not. Rounding that to odd (if anything was
+    lost, the last bit is 1) keeps the second rounding, to float32, from falling on the wrong side of a tie
+    (Boldo and Melquiond, IEEE Transactions on Computers 57(4), 2008).
+    """
+    product, c = torch.broadcast_tensors(a.double() * b.double(), c.double())
+    total = product + c
+    part = total - product
+    lost = (product - (total - part)) + (c - part)  # Knuth's two-sum: total + lost is the exact sum
+    bits = total.view(torch.int64)
+    even = (bits & 1 == 0) & (lost != 0) & total.isfinite()
+    away_from_zero = (lost > 0) == (total > 0)
+    bits = torch.where(even, torch.where(away_from_zero, bits + 1, bits - 1), bits)
+    return bits.view(torch.float64).float()
+
+
+def fold_batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and offset, (C,), such that ``fma(y, scale, offset)`` is ``norm(y)`` in eval mode, bit for bit.
+
+    Takes torch's batch norms. This is how torch computes them on a CPU; other devices may round differently.
+
+    Raises:
+        ValueError: The norm has no running statistics.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"{norm} normalises by its input's statistics (track_running_stats=False), not by constants")
+    mean, var = norm.running_mean.detach().float(), norm.running_var.detach().float()
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight.detach().float()
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach().float()
+    scale = torch.rsqrt(var + norm.eps) * weight  # torch's own: 1 / sqrt rounds differently
+    return scale, fma(-mean, scale, bias)
+
+
+def reference_conv2d(
+    x: Tensor, weight: Tensor, geometry: Geometry, parameters: Parameters, residual: Tensor | None = None
+) -> Tensor:
+    """(N, C_in, H, W) -> (N, C_out, H', W'), ``weight`` (C_out, C_in/groups, K_h, K_w) in {-1, +1}.
+
+    Steps and their order are those of :class:`~rebnn_mm.deploy.layer.Parameters`.
+    """
+
+    def channel(vector: Tensor) -> Tensor:
+        return vector.view(-1, 1, 1)
+
+    if parameters.shift is not None:
+        x = x + channel(parameters.shift)
+    if parameters.input_norm is not None:
+        x = fma(x, *map(channel, parameters.input_norm))
+    y = nn.functional.conv2d(
+        sign(x), weight, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups
+    )
+    y = y * channel(parameters.alpha)
+    if parameters.bias is not None:
+        y = y + channel(parameters.bias)
+    if parameters.scale is not None and parameters.offset is not None:
+        y = fma(y, channel(parameters.scale), channel(parameters.offset))
+    if residual is not None:
+        y = y + residual
+    if parameters.rprelu is not None:
+        before, slope, after = map(channel, parameters.rprelu)
+        y = y + before
+        y = torch.where(y > 0, y, y * slope) + after
+    return y
