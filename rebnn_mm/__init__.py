@@ -2,10 +2,14 @@
 
 Importing the package registers its layers, backbones and hooks in mmengine's registries; configs
 do so through ``custom_imports``. It needs torch and mmengine only: what adapts to mmdet and
-mmpretrain is in :mod:`rebnn_mm.integrations`.
+mmpretrain is in :mod:`rebnn_mm.integrations`. Where mmengine is not installed there is nothing to
+register with: :mod:`rebnn_mm.deploy` still loads and runs exported classifiers, with torch and numpy alone.
 """
 
-from rebnn_mm import backbones, convert, estimators, hooks, layers
+from importlib.util import find_spec
+
+if find_spec("mmengine") is not None:
+    from rebnn_mm import backbones, convert, estimators, hooks, layers
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "backbones", "convert", "estimators", "hooks", "layers"]

@@ -127,6 +127,12 @@ def count_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ModelC
     return _collect(model, macs)
 
 
+def count_bytes(model: nn.Module) -> ModelCount:
+    """Bytes of each layer without running the model: calls and operations are 0."""
+    layers = [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
+    return _collect(model, {layer: [] for layer in layers})
+
+
 def format_table(count: ModelCount) -> str:
     """Text table: every layer, the remaining modules by kind, the totals."""
     rows = [("layer", "kind", "precision", "calls", "FLOPs", "BOPs", "bytes trained", "bytes packed")]

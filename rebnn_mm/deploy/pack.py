@@ -1,0 +1,134 @@
+"""Turn a built model into its packed twin: any model with ReBNN layers, from the tensors of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.deploy.format import PackedFile, RebnnFileError
+from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinear
+from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.structure import describe_resnet, is_packed
+from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.layers import BinaryLayer, ReBNNConv2d, ReBNNLinear
+
+# No forward in eval mode reads these, so a file does not hold them.
+TRAINING_ONLY = ("gamma", "num_batches_tracked")
+
+
+def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Module:
+    """Replace the 1-bit layers of ``model`` by packed ones, under their own names, and load all tensors of ``file``.
+
+    A :class:`ReBNNResNet` becomes a :class:`PackedResNet` as a whole, so that its units run fused. The weights
+    of ``model`` may be on the meta device. Returns the model (another object if it is itself replaced), in eval mode.
+
+    Raises:
+        RebnnFileError: The tensors are not those of this model.
+        ValueError: A 1-bit layer that has no packed form; see :func:`check_layer`.
+    """
+    weights = Weights(file)
+    packed: dict[nn.Module, nn.Module] = {}
+    model = _replaced(model, weights, exact, packed)
+    _load_rest(model, weights, {new for old, new in packed.items() if new is not old})
+    weights.check_all_used()
+    return model.eval()
+
+
+def check_layer(name: str, layer: BinaryLayer) -> None:
+    """Raise ValueError if ``layer`` computes something that no packed layer does; ``name`` is for the message."""
+    if type(layer) not in (ReBNNConv2d, ReBNNLinear):
+        raise ValueError(
+            f"{name} is a {type(layer).__name__}, a file holds ReBNNConv2d and ReBNNLinear: train with those, or make "
+            "the layer a subclass's weights and alpha of one of them before exporting"
+        )
+    norm: Any = layer.input_norm
+    if norm is not None and not norm.track_running_stats:
+        raise ValueError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
+    if isinstance(layer, ReBNNConv2d) and _padding(layer) is None:
+        raise ValueError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
+
+
+def _replaced(module: nn.Module, weights: Weights, exact: bool, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """What stands in the place of ``module``, itself or its packed twin, its parts replaced likewise.
+
+    ``done`` maps every module to that. One in several places is loaded by its first name, under which the file has it.
+    """
+    if module not in done:
+        twin = _packed_twin(module, weights, exact)
+        done[module] = module if twin is None else twin
+        if twin is None:
+            for name, child in list(module._modules.items()):
+                if child is not None:
+                    module._modules[name] = _replaced(child, weights.at(name), exact, done)
+    return done[module]
+
+
+def _packed_twin(module: nn.Module, weights: Weights, exact: bool) -> nn.Module | None:
+    """The packed form of a backbone or of a layer with 1-bit weights and input; None for all else."""
+    if isinstance(module, ReBNNResNet):
+        record = describe_resnet(module)
+        return None if record is None else PackedResNet(record, weights, exact)
+    return _packed_layer(module, weights) if is_packed(module) else None
+
+
+def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
+    check_layer(type(module).__name__, module)
+    shape = tuple(module.weight.shape)
+    alpha = weights.real("alpha", *module.alpha.shape).flatten()
+    around = Around(
+        input_norm=None if module.input_norm is None else weights.norm("input_norm", module.input_norm.num_features),
+        bias=None if module.bias is None else weights.real("bias", shape[0]),
+    )
+    packed = weights.bits("weight", *shape)
+    if isinstance(module, ReBNNLinear):
+        return PackedLinear(packed, alpha, (shape[0], shape[1]), around)
+    padding = _padding(module)
+    assert padding is not None
+    conv = ConvShape(shape, module.stride, padding, module.dilation, module.groups)
+    pad = None
+    if module.padding_mode != "zeros":
+        pad = (tuple(module._reversed_padding_repeated_twice), module.padding_mode)
+    return PackedConv2d(packed, alpha, conv, around, pad, getattr(module, "shortcut", False))
+
+
+def _padding(layer: Any) -> tuple[int, int] | None:
+    """Zeros on each side, (rows, columns); None if the sides differ. Other modes pad before the layer: none."""
+    if layer.padding_mode != "zeros":
+        return 0, 0
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    return (top, left) if left == right and top == bottom else None
+
+
+def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> None:
+    """Give every module outside ``packed`` its tensors from the file; tensors in two places stay shared."""
+    inside = {part for module in packed for part in module.modules()}
+    loaded: dict[int, Tensor] = {}
+    kept = []  # while the old tensors live, no other can have their ids
+    for prefix, module in model.named_modules():
+        if module in inside:
+            continue
+        own = weights.at(prefix)
+        for name, old in [*module._parameters.items(), *module._buffers.items()]:
+            if old is None or name in module._non_persistent_buffers_set:
+                continue
+            if id(old) not in loaded:
+                kept.append(old)
+                new = _load(module, name, old, own)
+                loaded[id(old)] = nn.Parameter(new, False) if name in module._parameters else new
+            setattr(module, name, loaded[id(old)])
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if left:
+        raise RebnnFileError(f"{left[0]!r} has no value: the file does not hold it, nor does the model make it")
+
+
+def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor:
+    if name in TRAINING_ONLY:
+        return torch.zeros(old.shape, dtype=old.dtype)
+    if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
+        return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
+    if old.is_floating_point():
+        return weights.real(name, *old.shape)
+    return weights.integer(name, *old.shape)

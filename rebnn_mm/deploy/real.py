@@ -1,0 +1,95 @@
+"""The real-valued parts of a packed network: as fast as the trained layers' bits allow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm, conv2d, max_pool2d
+
+NHWC = torch.channels_last
+
+
+class RealConv2d(nn.Module):
+    """Convolution without bias, (N, C_in, H, W) -> (N, C_out, H', W') in channels-last memory.
+
+    A trained network computes in contiguous (NCHW) memory. Channels-last is faster (a 7x7 stem 2.5
+    times), but oneDNN may then add in another order: some shapes give the same bits, some do not,
+    and it depends on the machine and the thread count. So with ``exact`` both are computed at the first
+    call for a shape and thread count, and channels-last is used from then on if they agree.
+
+    Args:
+        weight: (C_out, C_in, K, K).
+        stride: Both ways.
+        padding: Both ways, with zeros.
+        exact: Give the bits of the contiguous layout; False always takes channels-last.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, stride: int = 1, padding: int = 0, exact: bool = True) -> None:
+        super().__init__()
+        self.stride, self.padding, self.exact = stride, padding, exact
+        self.register_buffer("weight", weight.contiguous(memory_format=NHWC))
+        self._agrees: dict[tuple[int, ...], bool] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        key = (*x.shape, torch.get_num_threads())
+        if not self.exact or self._agrees.get(key):
+            return self._conv(x.contiguous(memory_format=NHWC), self.weight)
+        y = self._conv(x.contiguous(), self.weight.contiguous())
+        if key not in self._agrees and not torch.compiler.is_compiling() and 2 * torch.count_nonzero(y) > y.numel():
+            # an input of zeros would agree in any layout, so it decides nothing
+            self._agrees[key] = torch.equal(y, self._conv(x.contiguous(memory_format=NHWC), self.weight))
+        return y.contiguous(memory_format=NHWC)
+
+    def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
+        return conv2d(x, weight, None, self.stride, self.padding)
+
+
+class FoldedNorm(nn.Module):
+    """``fma(x, scale, offset)`` for each channel: (N, C, H, W) -> (N, C, H, W), in the input's memory format.
+
+    torch has no fma; its batch norm is one in eval mode, and with mean 0, variance 1 and an eps that
+    vanishes beside 1 its two constants are exactly ``scale`` and ``offset``.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, scale: Tensor, offset: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("offset", offset)
+        self.register_buffer("mean", torch.zeros_like(scale))
+        self.register_buffer("var", torch.ones_like(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift."""
+        return batch_norm(x, self.mean, self.var, self.scale, self.offset, eps=1e-30)
+
+
+class PooledStem(nn.Module):
+    """7x7 convolution -> batch norm -> max-pool, as max-pool -> batch norm on a quarter of the pixels.
+
+    Exact: the norm is ``fma(x, scale, offset)`` and rounding keeps order, so it changes places with a maximum
+    where scale >= 0. Where it is < 0 the signs of kernel and scale are turned, which changes no bit.
+
+    Args:
+        weight: (C, C_in, 7, 7).
+        scale: (C,), of the folded norm.
+        offset: (C,).
+        exact: As for :class:`RealConv2d`.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, offset: Tensor, exact: bool = True) -> None:
+        super().__init__()
+        turn = torch.where(scale < 0, -1.0, 1.0)
+        self.conv = RealConv2d(weight * turn.view(-1, 1, 1, 1), stride=2, padding=3, exact=exact)
+        self.norm = FoldedNorm(scale.abs(), offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C, ceil(ceil(H/2)/2), ceil(ceil(W/2)/2))."""
+        return self.norm(max_pool2d(self.conv(x), 3, stride=2, padding=1))

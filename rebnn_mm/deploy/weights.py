@@ -1,0 +1,85 @@
+"""The tensors of a file, each handed out only if it is what the network expects."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rebnn_mm.deploy.format import BinaryTensor, PackedFile, RebnnFileError
+from rebnn_mm.deploy.packing import unpack_signs
+
+
+class Weights:
+    """Tensors below a dotted prefix. Every tensor must be taken once: see :meth:`check_all_used`.
+
+    Args:
+        file: From :func:`rebnn_mm.deploy.format.read_file`.
+        prefix: Put before every name, with its final dot.
+    """
+
+    def __init__(self, file: PackedFile, prefix: str = "", _used: set[str] | None = None) -> None:
+        self._file = file
+        self._prefix = prefix
+        self._used = set() if _used is None else _used
+
+    def at(self, name: str) -> Weights:
+        """The tensors below ``name``."""
+        return Weights(self._file, f"{self._prefix}{name}." if name else self._prefix, self._used)
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds ``name``."""
+        return self._prefix + name in self._file.tensors
+
+    def is_binary(self, name: str) -> bool:
+        """Whether the file holds ``name`` with one bit an element."""
+        return isinstance(self._file.tensors.get(self._prefix + name), BinaryTensor)
+
+    def real(self, name: str, *shape: int) -> Tensor:
+        """A real-valued tensor of ``shape``, as float32.
+
+        Raises:
+            RebnnFileError: It is not there, not real-valued, or of another shape.
+        """
+        tensor = self._take(name, shape, "real-valued")
+        assert isinstance(tensor, Tensor)
+        return tensor.float()
+
+    def integer(self, name: str, *shape: int) -> Tensor:
+        """An integer tensor of ``shape``; raises as :meth:`real`."""
+        tensor = self._take(name, shape, "integer")
+        assert isinstance(tensor, Tensor)
+        return tensor
+
+    def bits(self, name: str, *shape: int) -> Tensor:
+        """A packed binary weight of ``shape``, see :mod:`rebnn_mm.deploy.packing`; raises as :meth:`real`."""
+        tensor = self._take(name, shape, "1-bit")
+        assert isinstance(tensor, BinaryTensor)
+        return tensor.packed
+
+    def signs(self, name: str, *shape: int) -> Tensor:
+        """A binary weight of ``shape`` as float32 in {-1, +1}; raises as :meth:`real`."""
+        return unpack_signs(self.bits(name, *shape), shape)
+
+    def norm(self, name: str, channels: int) -> tuple[Tensor, Tensor]:
+        """(scale, offset) of a folded batch norm, ``fma(x, scale, offset)``; raises as :meth:`real`."""
+        return self.real(f"{name}.scale", channels), self.real(f"{name}.offset", channels)
+
+    def check_all_used(self) -> None:
+        """Raise RebnnFileError if the file holds tensors that nobody asked for: it is of another network."""
+        rest = [name for name in self._file.tensors if name not in self._used]
+        if rest:
+            raise RebnnFileError(f"the file holds {len(rest)} tensors that its network has no place for: {rest[0]!r}")
+
+    def _take(self, name: str, shape: tuple[int, ...], kind: str) -> Tensor | BinaryTensor:
+        full = self._prefix + name
+        tensor = self._file.tensors.get(full)
+        if tensor is None or _kind(tensor) != kind or tuple(tensor.shape) != shape:
+            found = "is missing" if tensor is None else f"is a {_kind(tensor)} tensor of shape {tuple(tensor.shape)}"
+            raise RebnnFileError(f"{full!r} {found}; the network needs a {kind} one of shape {shape}")
+        self._used.add(full)
+        return tensor
+
+
+def _kind(tensor: Tensor | BinaryTensor) -> str:
+    if isinstance(tensor, BinaryTensor):
+        return "1-bit"
+    return "real-valued" if tensor.is_floating_point() else "integer"
