@@ -72,15 +72,16 @@ std::vector<int32_t> correction_table(const Plan& plan, const BorderClasses& row
     return table;
 }
 
-std::vector<int64_t> word_runs(const Plan& plan, const Conv& conv, int64_t* run_words) {
-    const int64_t pixel = conv.pixel_words(), row = conv.padded_w * pixel;
-    const bool touching = plan.groups == 1 && plan.dilation_w == 1;
-    *run_words = touching ? plan.kernel_w * plan.words : plan.words;
-    std::vector<int64_t> runs;
+std::vector<int64_t> word_offsets(const Plan& plan, const Conv& conv) {
+    std::vector<int64_t> offsets;
+    offsets.reserve(size_t(plan.taps() * plan.words));
     for (int64_t ky = 0; ky < plan.kernel_h; ++ky)
-        for (int64_t kx = 0; kx < (touching ? 1 : plan.kernel_w); ++kx)
-            runs.push_back(ky * plan.dilation_h * row + kx * plan.dilation_w * pixel);
-    return runs;
+        for (int64_t kx = 0; kx < plan.kernel_w; ++kx) {
+            const int64_t pixel = ky * plan.dilation_h * conv.padded_w + kx * plan.dilation_w;
+            for (int64_t word = 0; word < plan.words; ++word)
+                offsets.push_back(pixel * conv.pixel_words() + word * plan.word_size);
+        }
+    return offsets;
 }
 
 void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
@@ -142,13 +143,13 @@ int32_t run(const Kernel& kernel, Conv conv, int32_t threads) {
         const BorderClasses rows(conv.out_h, conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
         const BorderClasses columns(conv.out_w, conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
         const auto corrections = correction_table(plan, rows, columns);
-        const auto runs = word_runs(plan, conv, &conv.run_words);
+        const auto offsets = word_offsets(plan, conv);
         const size_t packed_bytes = size_t(words) * 4;
         std::unique_ptr<void, Free> packed(std::malloc(packed_bytes));
         if (!packed) return REBNN_OUT_OF_MEMORY;
         conv.packed = static_cast<uint32_t*>(packed.get());
-        conv.runs = runs.data();
-        conv.run_count = int64_t(runs.size());
+        conv.offsets = offsets.data();
+        conv.offset_count = int64_t(offsets.size());
         conv.corrections = corrections.data();
         conv.row_class = rows.of.data();
         conv.column_class = columns.of.data();

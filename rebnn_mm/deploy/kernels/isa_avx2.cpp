@@ -1,5 +1,6 @@
-// AVX2 has no popcount. A byte shuffle looks up 32 four-bit table entries at once instead: for a nibble `a` of the
-// activation the table row is popcount(a ^ w) for all 16 w, and 32 output channels index it with their own nibble.
+// AVX2 has no popcount. A byte shuffle looks up 32 table entries at once instead: for a nibble `a` of the activation
+// the table's row is popcount(a ^ w) for all 16 w, and 32 output channels index it with a nibble of their weights.
+// Nibbles lie in bytes of their own, so that nothing is left to do but load, shuffle and add.
 #include "pack.h"
 #include "tiles.h"
 
@@ -26,7 +27,8 @@ struct Avx2 {
     static constexpr int kPixels = 4;
     static constexpr int kVectors = 2;
     static constexpr bool kWordPairs = false;
-    // A byte holds up to 255: two nibbles of 4 bits for each of 4 bytes of a word make 32, seven times.
+    static constexpr int kWordSize = 2;
+    // A byte holds up to 255: the 8 nibbles of a word count up to 32.
     static constexpr int kWordsInBytes = 7;
     // 16 bits hold up to 65535
     static constexpr int kFlushesInShorts = 65535 / (kWordsInBytes * 32);
@@ -63,55 +65,58 @@ struct Avx2 {
     static REBNN_INLINE Int load_int(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
     static REBNN_INLINE void store_int(void* p, Int a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 
-    static REBNN_INLINE Vec result(const int32_t* corrections, Int counts) {
-        return _mm256_cvtepi32_ps(_mm256_sub_epi32(load_int(corrections), _mm256_slli_epi32(counts, 1)));
+    // Each nibble in the upper half of its own byte: the offset of its row in the table.
+    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) {
+        const __m128i mask = _mm_set1_epi8(char(0xf0)), bits = _mm_cvtsi32_si128(int(word));
+        const __m128i low = _mm_and_si128(_mm_slli_epi16(bits, 4), mask), high = _mm_and_si128(bits, mask);
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi8(low, high));
     }
 
+    static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
+        return _mm256_cvtepi32_ps(_mm256_sub_epi32(load_int(corrections), _mm256_slli_epi32(load_int(counts), 1)));
+    }
+    static REBNN_INLINE void transpose(float* square) { transpose_square<kWidth>(square); }
+
     template <int M, int N>
-    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                   Int (&counts)[M][N * kLanes / kWidth]) {
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                   uint32_t* counts) {
         const auto* w = static_cast<const uint8_t*>(weights);
         const int64_t step = conv.plan->vector_bytes();
-        const Int low_nibble = _mm256_set1_epi8(15);
         Int bytes[M][N];
         Sums<M, N> sums;
         clear(bytes);
         int pending = 0;
-        for (int64_t run = 0; run < conv.run_count; ++run)
-            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += 4 * kLanes) {
+        for (int64_t word = 0; word < conv.offset_count; ++word) {
+            const int64_t k = conv.offsets[word];
+            REBNN_UNROLL
+            for (int i = 0; i < 8; ++i, w += kLanes) {
+                Int weight[N];
                 REBNN_UNROLL
-                for (int byte = 0; byte < 4; ++byte) {
-                    Int low[N], high[N];
+                for (int n = 0; n < N; ++n) weight[n] = load_int(w + n * step);
+                REBNN_UNROLL
+                for (int m = 0; m < M; ++m) {
+                    const Int row = table_row(reinterpret_cast<const uint8_t*>(fields[m] + k)[i]);
                     REBNN_UNROLL
                     for (int n = 0; n < N; ++n) {
-                        const Int both = load_int(w + n * step + byte * kLanes);
-                        low[n] = _mm256_and_si256(both, low_nibble);
-                        high[n] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_nibble);
+                        bytes[m][n] = _mm256_add_epi8(bytes[m][n], _mm256_shuffle_epi8(row, weight[n]));
+                        REBNN_PIN(bytes[m][n]);
                     }
-                    REBNN_UNROLL
-                    for (int m = 0; m < M; ++m) {
-                        const uint32_t a = fields[m][k] >> (8 * byte);
-                        const Int low_counts = table_row(a & 15), high_counts = table_row(a >> 4 & 15);
-                        REBNN_UNROLL
-                        for (int n = 0; n < N; ++n) {
-                            bytes[m][n] = _mm256_add_epi8(bytes[m][n], _mm256_shuffle_epi8(low_counts, low[n]));
-                            bytes[m][n] = _mm256_add_epi8(bytes[m][n], _mm256_shuffle_epi8(high_counts, high[n]));
-                        }
-                    }
-                }
-                if (++pending == kWordsInBytes) {
-                    sums.add(bytes);
-                    clear(bytes);
-                    pending = 0;
                 }
             }
+            if (++pending == kWordsInBytes) {
+                sums.add(bytes);
+                clear(bytes);
+                pending = 0;
+            }
+        }
         sums.add(bytes);
         sums.finish(counts);
     }
 
 private:
-    static REBNN_INLINE Int table_row(uint32_t nibble) {
-        return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(kNibbleCounts.row[nibble])));
+    static REBNN_INLINE Int table_row(uint8_t offset) {
+        const uint8_t* row = &kNibbleCounts.row[0][0] + offset;
+        return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(row)));
     }
 
     template <int M, int N>
@@ -156,14 +161,14 @@ private:
             flushes = 0;
         }
 
-        REBNN_INLINE void finish(Int (&counts)[M][N * kLanes / kWidth]) const {
+        REBNN_INLINE void finish(uint32_t* counts) const {
             for (int m = 0; m < M; ++m)
                 for (int n = 0; n < N; ++n)
-                    for (int part = 0; part < kLanes / kWidth; ++part) {
-                        const auto* at = reinterpret_cast<const __m128i*>(shorts[m][n] + part * kWidth);
-                        Int sum = _mm256_cvtepu16_epi32(_mm_load_si128(at));
-                        if (any_wide) sum = _mm256_add_epi32(sum, load_int(wide[m][n] + part * kWidth));
-                        counts[m][n * (kLanes / kWidth) + part] = sum;
+                    for (int at = 0; at < kLanes; at += kWidth, counts += kWidth) {
+                        const auto* from = reinterpret_cast<const __m128i*>(shorts[m][n] + at);
+                        Int sum = _mm256_cvtepu16_epi32(_mm_load_si128(from));
+                        if (any_wide) sum = _mm256_add_epi32(sum, load_int(wide[m][n] + at));
+                        store_int(counts, sum);
                     }
         }
     };
@@ -175,7 +180,7 @@ bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppor
 
 const Kernel kAvx2 = {"avx2",
                       supported,
-                      {Avx2::kLanes, /*byte_lanes=*/true, Avx2::kWordPairs},
+                      {Avx2::kLanes, /*nibbles=*/true, Avx2::kWordPairs},
                       Avx2::kVectors,
                       pack_pixels<Avx2>,
                       compute_block<Avx2>};

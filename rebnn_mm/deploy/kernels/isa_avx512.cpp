@@ -12,9 +12,10 @@ namespace {
 struct Avx512 {
     static constexpr int kWidth = 16;
     static constexpr int kLanes = 16;
-    static constexpr int kPixels = 6;
+    static constexpr int kPixels = 4;
     static constexpr int kVectors = 2;
     static constexpr bool kWordPairs = true;
+    static constexpr int kWordSize = 1;
 
     using Vec = __m512;
     using Int = __m512i;
@@ -41,13 +42,17 @@ struct Avx512 {
     }
     static REBNN_INLINE void store_int(uint32_t* p, Int a) { _mm512_storeu_si512(p, a); }
 
-    static REBNN_INLINE Vec result(const int32_t* corrections, Int counts) {
-        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(corrections), _mm512_slli_epi32(counts, 1)));
+    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) { *p = word; }
+
+    static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
+        const Int twice = _mm512_slli_epi32(_mm512_loadu_si512(counts), 1);
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(corrections), twice));
     }
+    static REBNN_INLINE void transpose(float* square) { transpose_square<kWidth>(square); }
 
     template <int M, int N>
-    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                   Int (&counts)[M][N]) {
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                   uint32_t* counts) {
         conv.plan->word_pairs ? count_pairs<M, N>(conv, fields, weights, counts)
                               : count_words<M, N>(conv, fields, weights, counts);
     }
@@ -57,8 +62,8 @@ private:
 
     // xor, popcount, add: three instructions a word.
     template <int M, int N>
-    static REBNN_INLINE void count_words(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                         Int (&counts)[M][N]) {
+    static REBNN_INLINE void count_words(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                         uint32_t* counts) {
         const auto* w = static_cast<const uint32_t*>(weights);
         const int64_t step = conv.plan->vector_bytes() / 4;
         Int total[M][N];
@@ -67,23 +72,23 @@ private:
             REBNN_UNROLL
             for (int n = 0; n < N; ++n) total[m][n] = zero();
         }
-        for (int64_t run = 0; run < conv.run_count; ++run)
-            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
-                Int word[N];
+        for (int64_t i = 0; i < conv.offset_count; ++i, w += kLanes) {
+            const int64_t k = conv.offsets[i];
+            Int word[N];
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n) word[n] = _mm512_loadu_si512(w + n * step);
+            REBNN_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const Int a = _mm512_set1_epi32(int(fields[m][k]));
                 REBNN_UNROLL
-                for (int n = 0; n < N; ++n) word[n] = _mm512_loadu_si512(w + n * step);
-                REBNN_UNROLL
-                for (int m = 0; m < M; ++m) {
-                    const Int a = _mm512_set1_epi32(int(fields[m][k]));
-                    REBNN_UNROLL
-                    for (int n = 0; n < N; ++n)
-                        total[m][n] = _mm512_add_epi32(total[m][n], ones(_mm512_xor_si512(a, word[n])));
-                }
+                for (int n = 0; n < N; ++n)
+                    total[m][n] = _mm512_add_epi32(total[m][n], ones(_mm512_xor_si512(a, word[n])));
             }
+        }
         REBNN_UNROLL
         for (int m = 0; m < M; ++m) {
             REBNN_UNROLL
-            for (int n = 0; n < N; ++n) counts[m][n] = total[m][n];
+            for (int n = 0; n < N; ++n) _mm512_storeu_si512(counts + (m * N + n) * kLanes, total[m][n]);
         }
     }
 
@@ -92,8 +97,8 @@ private:
     // The adder needs x and x ^ y only, and both are one xor of what is stored: the second word of a pair is kept as
     // the xor of the two, in activations and weights alike.
     template <int M, int N>
-    static REBNN_INLINE void count_pairs(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                         Int (&counts)[M][N]) {
+    static REBNN_INLINE void count_pairs(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                         uint32_t* counts) {
         constexpr int kXor3 = 0x96;
         // majority(x, s, y) from x, s and the new parity p, as y = x ^ s ^ p
         constexpr int kCarry = 0xd4;
@@ -105,31 +110,32 @@ private:
             REBNN_UNROLL
             for (int n = 0; n < N; ++n) carries[m][n] = parity[m][n] = zero();
         }
-        for (int64_t run = 0; run < conv.run_count; ++run)
-            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; k += 2, w += 2 * kLanes) {
-                Int word[N], both[N];
+        for (int64_t i = 0; i < conv.offset_count; i += 2, w += 2 * kLanes) {
+            const int64_t k = conv.offsets[i];
+            Int word[N], both[N];
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n) {
+                word[n] = _mm512_loadu_si512(w + n * step);
+                both[n] = _mm512_loadu_si512(w + n * step + kLanes);
+            }
+            REBNN_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const Int a = _mm512_set1_epi32(int(fields[m][k])), ab = _mm512_set1_epi32(int(fields[m][k + 1]));
                 REBNN_UNROLL
                 for (int n = 0; n < N; ++n) {
-                    word[n] = _mm512_loadu_si512(w + n * step);
-                    both[n] = _mm512_loadu_si512(w + n * step + kLanes);
-                }
-                REBNN_UNROLL
-                for (int m = 0; m < M; ++m) {
-                    const Int a = _mm512_set1_epi32(int(fields[m][k])), ab = _mm512_set1_epi32(int(fields[m][k + 1]));
-                    REBNN_UNROLL
-                    for (int n = 0; n < N; ++n) {
-                        const Int x = _mm512_xor_si512(a, word[n]), before = parity[m][n];
-                        parity[m][n] = _mm512_ternarylogic_epi32(before, ab, both[n], kXor3);
-                        const Int carry = _mm512_ternarylogic_epi32(x, before, parity[m][n], kCarry);
-                        carries[m][n] = _mm512_add_epi32(carries[m][n], ones(carry));
-                    }
+                    const Int x = _mm512_xor_si512(a, word[n]), before = parity[m][n];
+                    parity[m][n] = _mm512_ternarylogic_epi32(before, ab, both[n], kXor3);
+                    const Int carry = _mm512_ternarylogic_epi32(x, before, parity[m][n], kCarry);
+                    carries[m][n] = _mm512_add_epi32(carries[m][n], ones(carry));
                 }
             }
+        }
         REBNN_UNROLL
         for (int m = 0; m < M; ++m) {
             REBNN_UNROLL
             for (int n = 0; n < N; ++n)
-                counts[m][n] = _mm512_add_epi32(_mm512_slli_epi32(carries[m][n], 1), ones(parity[m][n]));
+                _mm512_storeu_si512(counts + (m * N + n) * kLanes,
+                                    _mm512_add_epi32(_mm512_slli_epi32(carries[m][n], 1), ones(parity[m][n])));
         }
     }
 };
@@ -142,7 +148,7 @@ bool supported() {
 
 const Kernel kAvx512 = {"avx512",
                         supported,
-                        {Avx512::kLanes, /*byte_lanes=*/false, Avx512::kWordPairs},
+                        {Avx512::kLanes, /*nibbles=*/false, Avx512::kWordPairs},
                         Avx512::kVectors,
                         pack_pixels<Avx512>,
                         compute_block<Avx512>};

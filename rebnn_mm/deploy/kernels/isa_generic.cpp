@@ -15,6 +15,7 @@ struct Generic {
     static constexpr int kPixels = 2;   // largest tile: pixels ...
     static constexpr int kVectors = 1;  // ... times vectors
     static constexpr bool kWordPairs = false;  // Layout::word_pairs
+    static constexpr int kWordSize = 1;        // Plan::word_size
 
     struct Vec {
         float v[kWidth];
@@ -54,28 +55,34 @@ struct Generic {
     }
     static void store_int(uint32_t* p, Int a) { std::memcpy(p, a.v, sizeof(a.v)); }
 
-    // The integer convolution, correction - 2 count, as floats.
-    static Vec result(const int32_t* corrections, Int counts) {
-        return each([&](int i) { return float(corrections[i] - 2 * int32_t(counts.v[i])); });
-    }
+    // 32 signs as the kernel reads them, kWordSize * 32 bits.
+    static void store_word(uint32_t* p, uint32_t word) { *p = word; }
 
-    // counts[m][part] = set bits of (field xor weight) over the whole receptive field of pixel m.
+    // The integer convolution, correction - 2 count, as floats.
+    static Vec result(const int32_t* corrections, const uint32_t* counts) {
+        return each([&](int i) { return float(corrections[i] - 2 * int32_t(counts[i])); });
+    }
+    // kWidth rows of kWidth floats, in place.
+    static void transpose(float* square) { transpose_square<kWidth>(square); }
+
+    // counts[m][n * kLanes + lane] = set bits of (field xor weight) over the whole receptive field of pixel m.
     template <int M, int N>
-    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                   Int (&counts)[M][N * kLanes / kWidth]) {
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                   uint32_t* counts) {
         static_assert(N == 1, "one vector at a time");
         uint32_t total[M][kLanes] = {}, bytes[M][kLanes] = {};
         const auto* w = static_cast<const uint32_t*>(weights);
         int pending = 0;
-        for (int64_t run = 0; run < conv.run_count; ++run)
-            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
-                for (int m = 0; m < M; ++m)
-                    for (int lane = 0; lane < kLanes; ++lane) bytes[m][lane] += byte_counts(fields[m][k] ^ w[lane]);
-                if (++pending == 31) {  // 8 bits a word: a 32nd could overflow a byte
-                    flush(total, bytes);
-                    pending = 0;
-                }
+        for (int64_t i = 0; i < conv.offset_count; ++i, w += kLanes) {
+            for (int m = 0; m < M; ++m) {
+                const uint32_t a = fields[m][conv.offsets[i]];
+                for (int lane = 0; lane < kLanes; ++lane) bytes[m][lane] += byte_counts(a ^ w[lane]);
             }
+            if (++pending == 31) {  // 8 bits a word: a 32nd could overflow a byte
+                flush(total, bytes);
+                pending = 0;
+            }
+        }
         flush(total, bytes);
         std::memcpy(counts, total, sizeof(total));
     }
@@ -105,7 +112,7 @@ bool always() { return true; }
 
 const Kernel kGeneric = {"generic",
                          always,
-                         {Generic::kLanes, /*byte_lanes=*/false, Generic::kWordPairs},
+                         {Generic::kLanes, /*nibbles=*/false, Generic::kWordPairs},
                          Generic::kVectors,
                          pack_pixels<Generic>,
                          compute_block<Generic>};

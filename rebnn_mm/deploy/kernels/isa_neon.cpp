@@ -15,6 +15,7 @@ struct Neon {
     static constexpr int kPixels = 4;
     static constexpr int kVectors = 1;
     static constexpr bool kWordPairs = false;
+    static constexpr int kWordSize = 1;
     static constexpr int kParts = kLanes / kWidth;
     // a byte counts up to 8 for each word: 31 words fit
     static constexpr int kWordsInBytes = 31;
@@ -52,53 +53,64 @@ struct Neon {
     }
     static REBNN_INLINE void store_int(uint32_t* p, Int a) { vst1q_u32(p, a); }
 
-    static REBNN_INLINE Vec result(const int32_t* corrections, Int counts) {
-        return vcvtq_f32_s32(vsubq_s32(vld1q_s32(corrections), vreinterpretq_s32_u32(vshlq_n_u32(counts, 1))));
+    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) { *p = word; }
+
+    static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
+        const int32x4_t twice = vreinterpretq_s32_u32(vshlq_n_u32(vld1q_u32(counts), 1));
+        return vcvtq_f32_s32(vsubq_s32(vld1q_s32(corrections), twice));
     }
+    static REBNN_INLINE void transpose(float* square) { transpose_square<kWidth>(square); }
 
     template <int M, int N>
-    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const (&fields)[M], const void* weights,
-                                   Int (&counts)[M][N * kParts]) {
+    static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,
+                                   uint32_t* counts) {
         static_assert(N == 1, "one vector at a time");
         const auto* w = static_cast<const uint32_t*>(weights);
+        Int total[M][kParts];
         uint8x16_t bytes[M][kParts];
         REBNN_UNROLL
         for (int m = 0; m < M; ++m) {
             REBNN_UNROLL
             for (int part = 0; part < kParts; ++part) {
-                counts[m][part] = zero();
+                total[m][part] = zero();
                 bytes[m][part] = vdupq_n_u8(0);
             }
         }
         int pending = 0;
-        for (int64_t run = 0; run < conv.run_count; ++run)
-            for (int64_t k = conv.runs[run], end = k + conv.run_words; k < end; ++k, w += kLanes) {
-                Int word[kParts];
+        for (int64_t i = 0; i < conv.offset_count; ++i, w += kLanes) {
+            Int word[kParts];
+            REBNN_UNROLL
+            for (int part = 0; part < kParts; ++part) word[part] = vld1q_u32(w + part * kWidth);
+            REBNN_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const Int a = vdupq_n_u32(fields[m][conv.offsets[i]]);
                 REBNN_UNROLL
-                for (int part = 0; part < kParts; ++part) word[part] = vld1q_u32(w + part * kWidth);
-                REBNN_UNROLL
-                for (int m = 0; m < M; ++m) {
-                    const Int a = vdupq_n_u32(fields[m][k]);
-                    REBNN_UNROLL
-                    for (int part = 0; part < kParts; ++part)
-                        bytes[m][part] = vaddq_u8(bytes[m][part], vcntq_u8(vreinterpretq_u8_u32(veorq_u32(a, word[part]))));
-                }
-                if (++pending == kWordsInBytes) {
-                    flush(bytes, counts);
-                    pending = 0;
+                for (int part = 0; part < kParts; ++part) {
+                    const uint8x16_t ones = vcntq_u8(vreinterpretq_u8_u32(veorq_u32(a, word[part])));
+                    bytes[m][part] = vaddq_u8(bytes[m][part], ones);
                 }
             }
-        flush(bytes, counts);
+            if (++pending == kWordsInBytes) {
+                flush(bytes, total);
+                pending = 0;
+            }
+        }
+        flush(bytes, total);
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int part = 0; part < kParts; ++part) vst1q_u32(counts + m * kLanes + part * kWidth, total[m][part]);
+        }
     }
 
 private:
     template <int M>
-    static REBNN_INLINE void flush(uint8x16_t (&bytes)[M][kParts], Int (&counts)[M][kParts]) {
+    static REBNN_INLINE void flush(uint8x16_t (&bytes)[M][kParts], Int (&total)[M][kParts]) {
         REBNN_UNROLL
         for (int m = 0; m < M; ++m) {
             REBNN_UNROLL
             for (int part = 0; part < kParts; ++part) {
-                counts[m][part] = vpadalq_u16(counts[m][part], vpaddlq_u8(bytes[m][part]));
+                total[m][part] = vpadalq_u16(total[m][part], vpaddlq_u8(bytes[m][part]));
                 bytes[m][part] = vdupq_n_u8(0);
             }
         }
@@ -111,7 +123,7 @@ bool always() { return true; }
 
 const Kernel kNeon = {"neon",
                       always,
-                      {Neon::kLanes, /*byte_lanes=*/false, Neon::kWordPairs},
+                      {Neon::kLanes, /*nibbles=*/false, Neon::kWordPairs},
                       Neon::kVectors,
                       pack_pixels<Neon>,
                       compute_block<Neon>};

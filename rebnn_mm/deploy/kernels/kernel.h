@@ -20,17 +20,19 @@ struct Conv {
     const float* x;
     const float* residual;  // or null
     float* out;
-    uint32_t* packed;  // signs of x with its border of 0-bits: [n][padded_h][padded_w][group][word]
-    // The words under a kernel, as runs of neighbours: a run for each kernel row if its taps touch, else for each tap.
-    const int64_t* runs;  // where each run starts, in words from the first word of a pixel's receptive field
-    int64_t run_count, run_words;
+    // signs of x with a border of 0-bits: [n][padded_h][padded_w][group][word], or [...][word][2] as nibbles
+    uint32_t* packed;
+    // Where the words under a kernel lie, in uint32_t from the first one of a pixel's receptive field: [tap][word].
+    const int64_t* offsets;
+    int64_t offset_count;
     // out = corrections[row_class][column_class][channel] - 2 popcount: a 0-bit in the border was read as -1
     const int32_t* corrections;
     const int32_t* row_class;     // [out_h]
     const int32_t* column_class;  // [out_w]
     int64_t column_classes;
 
-    REBNN_INLINE int64_t pixel_words() const { return plan->groups * plan->words; }
+    REBNN_INLINE int64_t group_words() const { return plan->words * plan->word_size; }
+    REBNN_INLINE int64_t pixel_words() const { return plan->groups * group_words(); }
     REBNN_INLINE int64_t out_pixels() const { return n * out_h * out_w; }
 };
 

@@ -86,7 +86,8 @@ struct Packer {
                     // the constant lets the compiler unroll what nearly every word is
                     const uint32_t bits = left >= kWordBits ? channel_bits(x, input, channel, kWordBits)
                                                             : channel_bits(x, input, channel, left);
-                    *out++ = pairs && word % 2 ? bits ^ previous : bits;
+                    Isa::store_word(out, pairs && word % 2 ? bits ^ previous : bits);
+                    out += Isa::kWordSize;
                     previous = bits;
                 }
             }
@@ -126,7 +127,8 @@ struct Packer {
                     pixel_words(x, plane, input, channel, left < kWordBits ? left : kWordBits, count, words);
                     PixelCursor pixel = start;
                     for (int64_t i = 0; i < count; ++i, pixel.next()) {
-                        pixel.out[group * plan.words + word] = pairs && word % 2 ? words[i] ^ previous[i] : words[i];
+                        Isa::store_word(pixel.out + (group * plan.words + word) * Isa::kWordSize,
+                                        pairs && word % 2 ? words[i] ^ previous[i] : words[i]);
                         previous[i] = words[i];
                     }
                 }

@@ -50,8 +50,8 @@ void write_channel(const Layout& layout, const BitReader& bits, int64_t channel,
             const uint32_t value = bits.read(start + word * kWordBits, plan->in_group - word * kWordBits);
             const uint32_t stored = plan->word_pairs && word % 2 ? value ^ previous : value;
             const int64_t slot = (tap * plan->words + word) * plan->lanes;
-            if (layout.byte_lanes) {
-                for (int64_t i = 0; i < 4; ++i) bytes[slot * 4 + i * plan->lanes + lane] = uint8_t(stored >> (8 * i));
+            if (layout.nibbles) {
+                for (int64_t i = 0; i < 8; ++i) bytes[slot * 8 + i * plan->lanes + lane] = stored >> (4 * i) & 15;
             } else {
                 words[slot + lane] = stored;
             }
@@ -111,6 +111,7 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
     if (plan->in_group * plan->taps() > int64_t(1) << 24) return false;
     plan->words = (plan->in_group + kWordBits - 1) / kWordBits;
     plan->word_pairs = layout.word_pairs && plan->words % 2 == 0;
+    plan->word_size = layout.nibbles ? 2 : 1;
     plan->lanes = layout.lanes;
     plan->out_padded = round_up(plan->out_group, layout.lanes);
     plan->bytes = round_up(sizeof(Plan), kAlignment);

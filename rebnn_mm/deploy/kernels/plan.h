@@ -24,7 +24,7 @@ static constexpr int64_t round_up(int64_t value, int64_t step) { return (value +
 // How an instruction set wants its weights. Output channels lie in the lanes of a vector.
 struct Layout {
     int64_t lanes;     // output channels in one vector: the unit that a group's channels are padded to
-    bool byte_lanes;   // a lane holds 8 bits of the reduction (look-up kernels) instead of 32
+    bool nibbles;      // a lane holds 4 bits of the reduction in a byte (look-up kernels) instead of 32
     bool word_pairs;   // if words come in pairs, the second is replaced by the xor of both (carry-save kernels)
 };
 
@@ -43,16 +43,17 @@ struct Plan {
     int64_t out_group;   // output channels of a group
     int64_t words;       // 32-bit words that hold in_group bits; the rest of the last one is 0
     int64_t word_pairs;  // whether words are stored as Layout::word_pairs says: their number must be even
+    int64_t word_size;   // uint32_t that a word takes: 2 if its nibbles are spread over bytes
     int64_t lanes;       // of Layout
     int64_t out_padded;  // out_group rounded up to whole vectors
     int64_t bytes;
-    // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][byte of the word][lane]
+    // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][nibble of the word][lane]
     int64_t weights, tap_sums, rows, shift, input_scale, input_offset;
 
     REBNN_INLINE int64_t taps() const { return kernel_h * kernel_w; }
     REBNN_INLINE int64_t channels() const { return groups * out_padded; }
     REBNN_INLINE int64_t vectors() const { return out_padded / lanes; }
-    REBNN_INLINE int64_t vector_bytes() const { return taps() * words * lanes * 4; }
+    REBNN_INLINE int64_t vector_bytes() const { return taps() * words * word_size * lanes * 4; }
 
     template <class T>
     REBNN_INLINE const T* at(int64_t offset) const {

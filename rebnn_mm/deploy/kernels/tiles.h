@@ -12,187 +12,178 @@
 #define REBNN_UNROLL
 #endif
 
+// Pins a vector to a register here. Without it gcc sums what it unrolled in another order, with more values alive than
+// there are registers (measured with AVX2: 1.2 times slower).
+#if defined(__GNUC__) && defined(__x86_64__)
+#define REBNN_PIN(vector) __asm__("" : "+v"(vector))
+#endif
+
 namespace rebnn {
 namespace {
 
-// The float epilogue of `Isa::kWidth` results; the order of operations is the training layers', bit for bit.
-// `At` gives a row's values for these results: neighbouring channels, or one channel broadcast over pixels.
-template <class Isa, class At>
-REBNN_INLINE typename Isa::Vec finish(int32_t epilogue, typename Isa::Vec y, const typename Isa::Vec* residual, At at) {
-    y = Isa::mul(y, at(kAlphaRow));
-    if (epilogue & kBias) y = Isa::add(y, at(kBiasRow));
-    if (epilogue & kAffine) y = Isa::fma(y, at(kScaleRow), at(kOffsetRow));
-    if (residual) y = Isa::add(y, *residual);
-    if (epilogue & kRPReLU) y = Isa::add(Isa::prelu(Isa::add(y, at(kBeforeRow)), at(kSlopeRow)), at(kAfterRow));
-    return y;
-}
+// Some output pixels, one after the other through the batch, and their bit counts on the way to floats: few enough
+// to stay in the first-level cache.
+template <class Isa>
+struct Pixels {
+    static constexpr int64_t kMost = 48;
 
-// Output pixels one after the other through the batch, with what the tile needs of each.
-struct OutputCursor {
-    OutputCursor(const Conv& conv, int64_t index, int64_t group) : conv(conv), group_word(group * conv.plan->words) {
-        x = index % conv.out_w;
-        y = index / conv.out_w % conv.out_h;
-        image = index / conv.out_w / conv.out_h;
-        locate();
-    }
+    int64_t count = 0;
+    const uint32_t* fields[kMost];      // first packed word of the receptive field, in the block's group
+    const int32_t* corrections[kMost];  // at the block's first channel
+    alignas(64) uint32_t counts[kMost * Isa::kVectors * Isa::kLanes];
 
-    void next() {
-        field += conv.plan->stride_w * conv.pixel_words();
-        if (++x < conv.out_w) return;
-        x = 0;
-        if (++y == conv.out_h) {
-            y = 0;
-            ++image;
-        }
-        locate();
-    }
-
-    const int32_t* corrections() const { return row_corrections + conv.column_class[x] * conv.plan->channels(); }
-
-    const uint32_t* field;  // first word of the receptive field
-
-private:
-    void locate() {
-        const int64_t row = image * conv.padded_h + y * conv.plan->stride_h;
-        field = conv.packed + (row * conv.padded_w + x * conv.plan->stride_w) * conv.pixel_words() + group_word;
-        row_corrections = conv.corrections + conv.row_class[y] * conv.column_classes * conv.plan->channels();
-    }
-
-    const Conv& conv;
-    const int64_t group_word;
-    const int32_t* row_corrections;
-    int64_t image, y, x;
-};
-
-// M pixels times N vectors of output channels.
-template <class Isa, int M, int N>
-struct Tile {
-    static constexpr int kParts = N * Isa::kLanes / Isa::kWidth;
-
-    const uint32_t* fields[M];
-    const int32_t* corrections[M];  // from the tile's first channel on
-    typename Isa::Int counts[M][kParts];
-
-    REBNN_INLINE void count(const Conv& conv, OutputCursor& pixel, int64_t group, int64_t vector) {
+    // The pixels [first, last) of the batch's output.
+    void locate(const Conv& conv, int64_t group, int64_t vector, int64_t first, int64_t last) {
         const Plan& plan = *conv.plan;
-        for (int m = 0; m < M; ++m, pixel.next()) {
-            fields[m] = pixel.field;
-            corrections[m] = pixel.corrections() + group * plan.out_padded + vector * Isa::kLanes;
-        }
-        const char* weights = plan.at<char>(plan.weights) + (group * plan.vectors() + vector) * plan.vector_bytes();
-        Isa::template count<M, N>(conv, fields, weights, counts);
-    }
-
-    // `channels` valid ones of pixels that lie c_out floats apart, from offset `out` of the output.
-    REBNN_INLINE void store_nhwc(const Conv& conv, int64_t padded_channel, int64_t channels, int64_t out) const {
-        const Plan& plan = *conv.plan;
-        REBNN_UNROLL
-        for (int part = 0; part < kParts; ++part) {
-            const int64_t at = part * Isa::kWidth, left = channels - at;
-            if (left <= 0) break;
-            auto row = [&](Row which) { return Isa::load(plan.row(which) + padded_channel + at); };
-            REBNN_UNROLL
-            for (int m = 0; m < M; ++m) {
-                const int64_t target = out + m * plan.c_out + at;
-                const auto y = Isa::result(corrections[m] + at, counts[m][part]);
-                if (left >= Isa::kWidth) {
-                    typename Isa::Vec residual;
-                    if (conv.residual) residual = Isa::load(conv.residual + target);
-                    Isa::store(conv.out + target, finish<Isa>(plan.epilogue, y, conv.residual ? &residual : nullptr, row));
-                } else {
-                    typename Isa::Vec residual;
-                    if (conv.residual) residual = Isa::load_partial(conv.residual + target, left);
-                    Isa::store_partial(conv.out + target, left,
-                                       finish<Isa>(plan.epilogue, y, conv.residual ? &residual : nullptr, row));
-                }
+        const int64_t channel = group * plan.out_padded + vector * Isa::kLanes;
+        const int64_t step = plan.stride_w * conv.pixel_words();
+        int64_t x = first % conv.out_w, y = first / conv.out_w % conv.out_h, image = first / conv.out_w / conv.out_h;
+        for (count = 0; count < last - first; x = 0, ++y) {
+            if (y == conv.out_h) {
+                y = 0;
+                ++image;
+            }
+            const int64_t row = (image * conv.padded_h + y * plan.stride_h) * conv.padded_w * conv.pixel_words();
+            const uint32_t* field = conv.packed + row + x * step + group * conv.group_words();
+            const int32_t* corrections_of_row =
+                conv.corrections + conv.row_class[y] * conv.column_classes * plan.channels() + channel;
+            for (; x < conv.out_w && count < last - first; ++x, ++count, field += step) {
+                fields[count] = field;
+                corrections[count] = corrections_of_row + conv.column_class[x] * plan.channels();
             }
         }
     }
-
-    // The integer results as floats, a row of N * kLanes for each pixel.
-    REBNN_INLINE void store_raw(float* out) const {
-        REBNN_UNROLL
-        for (int part = 0; part < kParts; ++part) {
-            REBNN_UNROLL
-            for (int m = 0; m < M; ++m)
-                Isa::store(out + m * N * Isa::kLanes + part * Isa::kWidth,
-                           Isa::result(corrections[m] + part * Isa::kWidth, counts[m][part]));
-        }
-    }
 };
 
-// Pixels [first, last) times N vectors of a group, in tiles of M pixels and one smaller. Results go to the output if it
-// is channels_last, and unfinished to `raw`, [pixel][N * kLanes], if not.
+// Bit counts of pixels [first, count) times N vectors, in tiles of M pixels and one smaller.
 template <class Isa, int M, int N>
-void compute_tiles(const Conv& conv, int64_t group, int64_t vector, OutputCursor& pixel, int64_t first, int64_t last,
-                   float* raw) {
-    const Plan& plan = *conv.plan;
-    const int64_t within = vector * Isa::kLanes;
-    for (; last - first >= M; first += M) {
-        Tile<Isa, M, N> tile;
-        tile.count(conv, pixel, group, vector);
-        if (raw) {
-            tile.store_raw(raw);
-            raw += M * N * Isa::kLanes;
-        } else {
-            tile.store_nhwc(conv, group * plan.out_padded + within, plan.out_group - within,
-                            first * plan.c_out + group * plan.out_group + within);
-        }
-    }
+void count_tiles(const Conv& conv, const void* weights, Pixels<Isa>& pixels, int64_t first) {
+    for (; pixels.count - first >= M; first += M)
+        Isa::template count<M, N>(conv, pixels.fields + first, weights, pixels.counts + first * N * Isa::kLanes);
     if constexpr (M > 1) {
-        if (first < last) compute_tiles<Isa, M - 1, N>(conv, group, vector, pixel, first, last, raw);
+        if (first < pixels.count) count_tiles<Isa, M - 1, N>(conv, weights, pixels, first);
     }
 }
 
-// Results of a block, [pixel][N * kLanes], to one channel's pixels after the other. A block's pixels may
-// belong to several images: `count` of them are one image's.
-template <class Isa, int N>
-void finish_nchw(const Conv& conv, const float* raw, int64_t padded_channel, int64_t channels, int64_t count,
-                 int64_t out) {
+// The float steps; their order is the training layers', bit for bit. `Isa::kWidth` neighbouring channels share
+// one pixel, or neighbouring pixels one channel, whose parameters are broadcast then.
+template <class Isa>
+struct Finish {
+    using Vec = typename Isa::Vec;
+
+    template <class At>
+    REBNN_INLINE Finish(const Conv& conv, const At& at)
+        : epilogue(conv.plan->epilogue),
+          alpha(at(kAlphaRow)),
+          bias(at(kBiasRow)),
+          scale(at(kScaleRow)),
+          offset(at(kOffsetRow)),
+          before(at(kBeforeRow)),
+          slope(at(kSlopeRow)),
+          after(at(kAfterRow)) {}
+
+    template <class Load>
+    REBNN_INLINE Vec operator()(Vec y, const float* residual, const Load& load) const {
+        y = Isa::mul(y, alpha);
+        if (epilogue & kBias) y = Isa::add(y, bias);
+        if (epilogue & kAffine) y = Isa::fma(y, scale, offset);
+        if (residual) y = Isa::add(y, load(residual));
+        if (epilogue & kRPReLU) y = Isa::add(Isa::prelu(Isa::add(y, before), slope), after);
+        return y;
+    }
+
+    const int32_t epilogue;
+    const Vec alpha, bias, scale, offset, before, slope, after;
+};
+
+// What a block's results are: which channels, and where its first pixel's first channel lies in the output.
+struct Target {
+    int64_t padded_channel;  // in the plan's rows
+    int64_t channels;        // valid ones from there on
+    int64_t stride;          // channels of a pixel in Pixels::counts
+    int64_t out;
+};
+
+// One vector of channels, `at` channels behind the target's first, of every pixel. Everything that the loop needs is
+// in local variables: stores of floats might change what the references refer to, for all the compiler knows.
+template <class Isa, class Load, class Store>
+REBNN_INLINE void finish_channels(const Conv& conv, const Pixels<Isa>& pixels, const Target& target, int64_t at,
+                                  const Load& load, const Store& store) {
     const Plan& plan = *conv.plan;
-    constexpr int64_t kStride = N * Isa::kLanes;
-    const int64_t plane = conv.out_h * conv.out_w;
-    for (int64_t c = 0; c < channels && c < kStride; ++c) {
-        auto row = [&](Row which) { return Isa::broadcast(plan.row(which)[padded_channel + c]); };
-        for (int64_t p = 0; p < count; p += Isa::kWidth) {
-            const int64_t left = count - p < Isa::kWidth ? count - p : Isa::kWidth;
-            const int64_t target = out + c * plane + p;
-            float column[Isa::kWidth] = {};
-            for (int64_t i = 0; i < left; ++i) column[i] = raw[(p + i) * kStride + c];
-            typename Isa::Vec residual;
-            if (conv.residual) residual = Isa::load_partial(conv.residual + target, left);
-            Isa::store_partial(conv.out + target, left,
-                               finish<Isa>(plan.epilogue, Isa::load(column), conv.residual ? &residual : nullptr, row));
+    const Finish<Isa> finish(conv, [&](Row which) { return Isa::load(plan.row(which) + target.padded_channel + at); });
+    const int64_t count = pixels.count, stride = target.stride, c_out = plan.c_out;
+    const uint32_t* counts = pixels.counts + at;
+    float* out = conv.out + target.out + at;
+    const float* residual = conv.residual ? conv.residual + target.out + at : nullptr;
+    const int64_t residual_step = residual ? c_out : 0;
+    for (int64_t p = 0; p < count; ++p, counts += stride, out += c_out, residual += residual_step)
+        store(out, finish(Isa::result(pixels.corrections[p] + at, counts), residual, load));
+}
+
+template <class Isa>
+void finish_nhwc(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
+    for (int64_t at = 0; at < target.stride && at < target.channels; at += Isa::kWidth) {
+        const int64_t left = target.channels - at;
+        if (left >= Isa::kWidth) {
+            finish_channels(
+                conv, pixels, target, at, [](const float* from) { return Isa::load(from); },
+                [](float* to, typename Isa::Vec y) { Isa::store(to, y); });
+        } else {
+            finish_channels(
+                conv, pixels, target, at, [&](const float* from) { return Isa::load_partial(from, left); },
+                [&](float* to, typename Isa::Vec y) { Isa::store_partial(to, left, y); });
         }
     }
 }
 
-template <class Isa, int N>
-void compute_nchw(const Conv& conv, const Block& block, int64_t vector, OutputCursor& pixel) {
+// All pixels belong to one image.
+template <class Isa>
+void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
+    constexpr int kWidth = Isa::kWidth;
     const Plan& plan = *conv.plan;
-    constexpr int64_t kStride = N * Isa::kLanes, kBatch = 48;
-    const int64_t within = vector * Isa::kLanes, plane = conv.out_h * conv.out_w;
-    const int64_t channel = block.group * plan.out_group + within, channels = plan.out_group - within;
-    alignas(64) float raw[kBatch * kStride];
-    for (int64_t first = block.first_pixel, next; first < block.last_pixel; first = next) {
-        const int64_t image = first / plane;
-        next = first + kBatch;
-        if (next > block.last_pixel) next = block.last_pixel;
-        if (next > (image + 1) * plane) next = (image + 1) * plane;
-        compute_tiles<Isa, Isa::kPixels, N>(conv, block.group, vector, pixel, first, next, raw);
-        finish_nchw<Isa, N>(conv, raw, block.group * plan.out_padded + within, channels, next - first,
-                            (image * plan.c_out + channel) * plane + first % plane);
+    const int64_t plane = conv.out_h * conv.out_w;
+    for (int64_t at = 0; at < target.stride && at < target.channels; at += kWidth) {
+        for (int64_t p = 0; p < pixels.count; p += kWidth) {
+            const int64_t left = pixels.count - p < kWidth ? pixels.count - p : kWidth;
+            alignas(64) float square[kWidth * kWidth] = {};
+            for (int64_t i = 0; i < left; ++i)
+                Isa::store(square + i * kWidth, Isa::result(pixels.corrections[p + i] + at,
+                                                            pixels.counts + (p + i) * target.stride + at));
+            Isa::transpose(square);
+            for (int64_t c = 0; c < kWidth && at + c < target.channels; ++c) {
+                const int64_t channel = target.padded_channel + at + c;
+                const Finish<Isa> finish(conv, [&](Row which) { return Isa::broadcast(plan.row(which)[channel]); });
+                const int64_t out = target.out + (at + c) * plane + p;
+                const auto load = [&](const float* from) { return Isa::load_partial(from, left); };
+                const float* residual = conv.residual ? conv.residual + out : nullptr;
+                Isa::store_partial(conv.out + out, left, finish(Isa::load(square + c * kWidth), residual, load));
+            }
+        }
     }
 }
 
 template <class Isa, int N>
 void compute_vectors(const Conv& conv, const Block& block, int64_t vector) {
-    OutputCursor pixel(conv, block.first_pixel, block.group);
-    if (conv.channels_last) {
-        compute_tiles<Isa, Isa::kPixels, N>(conv, block.group, vector, pixel, block.first_pixel, block.last_pixel,
-                                            nullptr);
-    } else {
-        compute_nchw<Isa, N>(conv, block, vector, pixel);
+    const Plan& plan = *conv.plan;
+    const int64_t within = vector * Isa::kLanes, plane = conv.out_h * conv.out_w;
+    const char* weights = plan.at<char>(plan.weights) + (block.group * plan.vectors() + vector) * plan.vector_bytes();
+    Target target{block.group * plan.out_padded + within, plan.out_group - within, N * Isa::kLanes, 0};
+    const int64_t channel = block.group * plan.out_group + within;
+    Pixels<Isa> pixels;
+    for (int64_t first = block.first_pixel, next; first < block.last_pixel; first = next) {
+        next = first + Pixels<Isa>::kMost;
+        if (next > block.last_pixel) next = block.last_pixel;
+        const int64_t image = first / plane;
+        if (!conv.channels_last && next > (image + 1) * plane) next = (image + 1) * plane;
+        pixels.locate(conv, block.group, vector, first, next);
+        count_tiles<Isa, Isa::kPixels, N>(conv, weights, pixels, 0);
+        if (conv.channels_last) {
+            target.out = first * plan.c_out + channel;
+            finish_nhwc(conv, pixels, target);
+        } else {
+            target.out = (image * plan.c_out + channel) * plane + first % plane;
+            finish_nchw(conv, pixels, target);
+        }
     }
 }
 
@@ -200,6 +191,17 @@ template <class Isa>
 void compute_block(const Conv& conv, const Block& block) {
     if (block.vectors == Isa::kVectors) return compute_vectors<Isa, Isa::kVectors>(conv, block, block.vector);
     for (int64_t i = 0; i < block.vectors; ++i) compute_vectors<Isa, 1>(conv, block, block.vector + i);
+}
+
+// Isa::transpose in plain C++.
+template <int kWidth>
+REBNN_INLINE void transpose_square(float* square) {
+    for (int i = 0; i < kWidth; ++i)
+        for (int j = 0; j < i; ++j) {
+            const float value = square[i * kWidth + j];
+            square[i * kWidth + j] = square[j * kWidth + i];
+            square[j * kWidth + i] = value;
+        }
 }
 
 }  // namespace
