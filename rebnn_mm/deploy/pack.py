@@ -41,8 +41,8 @@ def check_layer(name: str, layer: BinaryLayer) -> None:
     """Raise ValueError if ``layer`` computes something that no packed layer does; ``name`` is for the message."""
     if type(layer) not in (ReBNNConv2d, ReBNNLinear):
         raise ValueError(
-            f"{name} is a {type(layer).__name__}, a file holds ReBNNConv2d and ReBNNLinear: train with those, or make "
-            "the layer a subclass's weights and alpha of one of them before exporting"
+            f"{name} is a {type(layer).__name__}, a file holds ReBNNConv2d and ReBNNLinear: train with those, or put "
+            "one of them in its place before exporting"
         )
     norm: Any = layer.input_norm
     if norm is not None and not norm.track_running_stats:
@@ -119,6 +119,9 @@ def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> No
                 new = _load(module, name, old, own)
                 loaded[id(old)] = nn.Parameter(new, False) if name in module._parameters else new
             setattr(module, name, loaded[id(old)])
+        if isinstance(module, BinaryLayer) and module.binarizes_weight:
+            # a new layer would take alpha from its weight at the first forward, unless its state dict brings one
+            module.load_state_dict(dict(module.named_parameters(recurse=False)), strict=False)
     left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     if left:
         raise RebnnFileError(f"{left[0]!r} has no value: the file does not hold it, nor does the model make it")

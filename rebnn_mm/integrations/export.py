@@ -1,0 +1,140 @@
+"""Config and checkpoint -> ``.rebnn`` file, for mmdet and mmpretrain alike."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+import rebnn_mm
+from rebnn_mm.deploy.card import ModelCard, Preprocessing
+from rebnn_mm.deploy.export import Check, export_model
+from rebnn_mm.deploy.report import ExportReport
+from rebnn_mm.deploy.runtime import PackedClassifier, load_model
+from rebnn_mm.integrations.build import build_model, scope_of
+from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.inference import _dataset_meta
+from rebnn_mm.integrations.inspection import _loads_rgb, image_shape
+from rebnn_mm.layers import binary_layers
+
+
+def export_config(
+    cfg: Config,
+    checkpoint: str | Path,
+    path: str | Path,
+    float16: bool = False,
+    verify: bool = True,
+    metrics: dict[str, float] | None = None,
+) -> ExportReport:
+    """Write the trained model to ``path``, with its config, class names, preprocessing and origin.
+
+    Args:
+        cfg: From :func:`rebnn_mm.integrations.build.read_config`.
+        checkpoint: Weights trained with it.
+        path: The file to write.
+        float16: As for :func:`rebnn_mm.deploy.export_model`.
+        verify: Compare with the trained model on two noise images, of the config's size and of an odd one, and
+            refuse to write a file that differs in one bit.
+        metrics: What the trained model was measured at, to be stored.
+
+    Raises:
+        FileNotFoundError: No such checkpoint or folder.
+        ValueError: A checkpoint that does not fit; a model without 1-bit layers, or that a file cannot hold, or that
+            differs when packed.
+        TypeError: The config holds objects that are no plain values.
+    """
+    weights = load_weights(checkpoint)
+    model = build_model(cfg)
+    load_into(model, weights, checkpoint)
+    card = ModelCard(
+        config=cfg.to_dict(),
+        classes=tuple(_dataset_meta(weights, cfg).get("classes") or ()) or None,
+        preprocessing=preprocessing_of(cfg),
+        method=method_of(cfg, model),
+        source_commit=source_commit(),
+        metrics=metrics,
+    )
+    check = None
+    if verify:
+        rgb = _loads_rgb(cfg, "test")
+        check = Check(noise_images(cfg), lambda part, image: outputs(part, image, scope_of(cfg), rgb), load_model)
+    return export_model(model, path, card, check, float16)
+
+
+def preprocessing_of(cfg: Config) -> Preprocessing | None:
+    """What the config's data preprocessor does to an image; None if it does not normalize."""
+    part = {**(cfg.get("data_preprocessor") or {}), **(cfg.model.get("data_preprocessor") or {})}
+    if part.get("mean") is None or part.get("std") is None:
+        return None
+    turns = any(part.get(key) for key in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr"))
+    try:
+        size = image_shape(cfg)
+    except ValueError:
+        size = None
+    order = "rgb" if turns != _loads_rgb(cfg, "test") else "bgr"
+    return Preprocessing(tuple(part["mean"]), tuple(part["std"]), order, size)
+
+
+def method_of(cfg: Config, model: nn.Module) -> str:
+    """Kinds of 1-bit layers and the balance hook's options, as ``'ReBNNConv2d; BalanceHook(magnitude=weight)'``."""
+    kinds = sorted({type(layer).__name__ for layer in binary_layers(model).values()})
+    hooks = [dict(hook) for hook in cfg.get("custom_hooks") or () if hook.get("type") == "BalanceHook"]
+    said = [f"BalanceHook({', '.join(f'{k}={v}' for k, v in hook.items() if k != 'type')})" for hook in hooks]
+    return "; ".join([*kinds, *said])
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that this package is imported from; None if it is installed or git is missing."""
+    folder = Path(rebnn_mm.__file__).parent
+    try:
+        # of a package within somebody else's repository, git would give their commit
+        subprocess.run(
+            ["git", "-C", folder, "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True
+        )
+        head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip()
+
+
+def noise_images(cfg: Config) -> list[Tensor]:
+    """Two images, (3, H, W) uint8, of the pipelines' size and of about half of it, with odd sides."""
+    try:
+        height, width = image_shape(cfg)
+    except ValueError:
+        height, width = 32, 32
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(height, width), (height // 2 | 1, width // 2 | 1)]
+    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+
+
+def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> list[Any]:
+    """What is compared: a classifier's logits; a detector's features, its heads' outputs, and boxes, scores, labels.
+
+    Args:
+        model: The trained model, or its packed twin.
+        image: (3, H, W) uint8, as the config's pipeline reads images.
+        scope: ``'mmdet'`` or ``'mmpretrain'``.
+        rgb: Whether the pipeline reads RGB.
+    """
+    if isinstance(model, PackedClassifier):
+        return [model.logits(model.normalize((image if rgb else image.flip(0))[None]))]
+    if scope == "mmpretrain":
+        data = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)
+        return [model(data["inputs"], mode="tensor")]
+    from mmdet.structures import DetDataSample
+
+    shape = tuple(image.shape[1:])
+    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+    found = model(**data, mode="predict")[0].pred_instances
+    return [model.extract_feat(data["inputs"]), model(**data, mode="tensor"), *_tensors(found)]
+
+
+def _tensors(instances: Any) -> Sequence[Tensor]:
+    return [value for _, value in sorted(instances.items()) if isinstance(value, Tensor)]

@@ -1,0 +1,170 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
+from rebnn_mm.deploy.format import BinaryTensor, read_file
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("threads")
+IMAGES = (torch.randn(1, 3, 64, 64), torch.randn(2, 3, 45, 71))
+
+
+def test_card_and_report(classifier, tmp_path):
+    model = classifier()
+    card = ModelCard(
+        config={"default_scope": "mmpretrain", "scale": (32, 32)},
+        classes=tuple("abcdefghij"),
+        preprocessing=Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), "bgr", (32, 32)),
+        method="ReBNNConv2d",
+        source_commit="0123",
+        metrics={"top1": 0.5},
+    )
+    report = export_model(model, tmp_path / "m.rebnn", card, Check(IMAGES))
+    assert ModelCard.from_plain(read_file(tmp_path / "m.rebnn").info) == card
+    assert report.checked == 2 and report.size == (tmp_path / "m.rebnn").stat().st_size
+    assert report.before == sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    text = str(report)
+    assert "backbone.layer1.0.unit.conv     1-bit             9,344          352" in text  # 16 * 144 bits and 16 alphas
+    assert "16 of 21 layers are 1-bit" in text and "same bits on 2 inputs" in text
+
+
+def test_the_exported_model_is_untouched(classifier, tmp_path):
+    model = classifier().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_model(model, tmp_path / "m.rebnn", check=Check(IMAGES[:1]), float16=True)
+    assert model.training and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_model_that_differs_is_refused_and_nothing_is_written(classifier, tmp_path):
+    class Shifted(ReBNNConv2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    model = nn.Sequential(Shifted(3, 4, 3))
+    with pytest.raises(ValueError, match="0 is a Shifted, a file holds ReBNNConv2d"):
+        export_model(model, tmp_path / "m.rebnn", check=Check(IMAGES))
+    changed = nn.Sequential(ReBNNConv2d(3, 4, 3), nn.Identity())
+    changed[1].register_forward_hook(lambda module, args, output: output + 1)
+    other = nn.Sequential(ReBNNConv2d(3, 4, 3), nn.Identity())
+    check = Check(IMAGES, load=lambda path: load_model(path, model=other))
+    with pytest.raises(ValueError, match="differs from the trained one: input 0, output 0, by up to 1"):
+        export_model(changed, tmp_path / "m.rebnn", check=check)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float16_states_its_error_and_equals_the_rounded_model(classifier, tmp_path):
+    model = classifier()
+    full = export_model(model, tmp_path / "full.rebnn")
+    half = export_model(model, tmp_path / "half.rebnn", check=Check(IMAGES), float16=True)
+    assert half.size < full.size and 0 < half.float16["weights"] < 1e-3 and half.float16["outputs"] > 0
+    assert read_file(tmp_path / "half.rebnn").info["float16"] == half.float16
+    tensors = read_file(tmp_path / "half.rebnn").tensors
+    halves = {n for n, t in tensors.items() if not isinstance(t, BinaryTensor) and t.dtype == torch.float16}
+    assert halves == {"backbone.stem.0.weight", "head.fc.weight"} | {
+        f"backbone.layer{i}.0.downsample.1.weight" for i in (2, 3, 4)
+    }
+    model.head.fc.weight.data[0, 0] = 1e6
+    with pytest.raises(ValueError, match="head.fc.weight reaches 1e\\+06"):
+        export_model(model, tmp_path / "m.rebnn", float16=True)
+
+
+def test_what_cannot_be_exported_says_why(tmp_path):
+    with pytest.raises(ValueError, match="nothing to pack"):
+        export_model(nn.Conv2d(3, 4, 3), tmp_path / "m.rebnn")
+    with pytest.raises(ValueError, match="float64: call model.float"):
+        export_model(nn.Sequential(ReBNNConv2d(3, 4, 3)).double(), tmp_path / "m.rebnn")
+    with pytest.raises(ValueError, match="pads unevenly"):
+        export_model(nn.Sequential(ReBNNConv2d(3, 4, 2, padding="same")), tmp_path / "m.rebnn")
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        export_model(nn.Sequential(ReBNNConv2d(3, 4, 3)), tmp_path / "no/m.rebnn")
+    with pytest.raises(TypeError, match="config.f is a function"):
+        export_model(nn.Sequential(ReBNNConv2d(3, 4, 3)), tmp_path / "m", ModelCard(config={"f": lambda: 0}))
+
+
+def test_alpha_of_a_layer_that_never_ran_is_taken_from_its_weight(tmp_path):
+    layer = ReBNNConv2d(3, 4, 3)
+    nn.init.constant_(layer.weight, 2.0)
+    export_model(nn.Sequential(layer), tmp_path / "m.rebnn", check=Check(IMAGES))
+    assert torch.equal(read_file(tmp_path / "m.rebnn").tensors["0.alpha"].flatten(), torch.full((4,), 2.0))
+
+
+def own_model():
+    """Every option of the layers, a shared layer, and tied weights."""
+    shared = ReBNNConv2d(8, 8, 3, padding="same", bias=True, input_norm=True)
+    tied = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+    tied[1].weight = tied[0].weight
+    return nn.Sequential(
+        ReBNNConv2d(3, 8, 3, padding=1, padding_mode="reflect", stride=(1, 2), bias=True),
+        nn.BatchNorm2d(8),
+        shared,
+        *tied,
+        shared,
+        ReBNNConv2d(8, 8, (3, 1), padding=(1, 0), groups=4, dilation=(2, 1), weight_only=True),
+        ReBNNConv2d(8, 8, 3, activation_only=True),
+        nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.BatchNorm1d(32),
+        ReBNNLinear(32, 5, bias=True),
+    )
+
+
+def test_any_model_of_ones_own(tmp_path):
+    model = own_model().train()
+    for _ in range(3):
+        model(torch.randn(4, 3, 30, 40))
+    report = export_model(
+        model, tmp_path / "m.rebnn", check=Check((torch.randn(2, 3, 31, 45), torch.randn(1, 3, 30, 30)))
+    )
+    assert report.checked == 2
+    names = set(read_file(tmp_path / "m.rebnn").tensors)
+    assert (
+        "2.input_norm.scale" in names and not any(name.startswith("5.") for name in names) and "4.weight" not in names
+    )
+    packed = load_model(tmp_path / "m.rebnn", model=own_model())
+    assert packed[2] is packed[5] and packed[3].weight is packed[4].weight
+    x = torch.randn(3, 3, 33, 50)
+    assert torch.equal(packed(x), model.eval()(x))
+    with pytest.raises(RebnnFileError, match="needs a 1-bit one of shape"):
+        load_model(tmp_path / "m.rebnn", model=nn.Sequential(ReBNNConv2d(3, 8, 5)))
+    with pytest.raises(RebnnFileError, match="no place for"):
+        load_model(tmp_path / "m.rebnn", model=own_model()[:1])
+    with pytest.raises(RebnnFileError, match=r"give load_model\(path, model=...\)"):
+        load_model(tmp_path / "m.rebnn")
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_tool_writes_a_classifier(classifier, tmp_path):
+    path = ROOT / "configs/resnet18_rebnn_cifar10.py"
+    model = classifier(stem="cifar", base_channels=64)
+    meta = dict(dataset_meta=dict(classes=tuple("abcdefghij")))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / "c.pth")
+    command = [
+        sys.executable,
+        ROOT / "tools/export.py",
+        path,
+        tmp_path / "c.pth",
+        tmp_path / "c.rebnn",
+        "--metric",
+        "top1=0.5",
+    ]
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    assert "same bits on 2 inputs" in done.stdout and "written to" in done.stdout
+    card = load_model(tmp_path / "c.rebnn").card
+    assert card.classes == tuple("abcdefghij") and card.metrics == {"top1": 0.5}
+    assert card.preprocessing == Preprocessing((125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255), "rgb", (32, 32))
+    assert "BalanceHook(magnitude=weight)" in card.method and card.config["default_scope"] == "mmpretrain"
+    command[3] = tmp_path / "none.pth"
+    failed = run(command)
+    assert failed.returncode == 1 and "export: checkpoint" in failed.stderr and "Traceback" not in failed.stderr

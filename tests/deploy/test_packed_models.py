@@ -1,0 +1,129 @@
+"""Packed files inside mmdet and mmpretrain."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mmdet")
+
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+
+from rebnn_mm.deploy import ModelCard, RebnnFileError, export_model, load_model  # noqa: E402
+from rebnn_mm.deploy.format import read_file, write_file  # noqa: E402
+from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear  # noqa: E402
+from rebnn_mm.deploy.network import PackedResNet  # noqa: E402
+from rebnn_mm.integrations.export import export_config  # noqa: E402
+from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
+from rebnn_mm.layers import binary_layers  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+@pytest.fixture(scope="module")
+def packed_file(detector, tmp_path_factory):
+    """(file, report) of the detector, verified while exported."""
+    cfg, checkpoint, _ = detector
+    path = tmp_path_factory.mktemp("packed") / "d.rebnn"
+    return path, export_config(cfg, checkpoint, path)
+
+
+def test_detector_is_small_and_was_compared(packed_file):
+    path, report = packed_file
+    assert report.checked == 2 and report.before / path.stat().st_size > 8
+    binary = {row.name for row in report.layers if row.precision == "1-bit"}
+    assert {"rpn_head.rpn_conv", "neck.fpn_convs.0.conv", "roi_head.bbox_head.shared_fcs.0"} <= binary
+
+
+def test_detector_features_and_boxes_are_equal(detector, packed_file):
+    cfg, _, model = detector
+    packed = load_packed_model(packed_file[0])
+    assert isinstance(packed.backbone, PackedResNet) and not binary_layers(packed)
+    assert isinstance(packed.rpn_head.rpn_conv, PackedConv2d)
+    assert isinstance(packed.roi_head.bbox_head.shared_fcs[0], PackedLinear)
+    assert packed.dataset_meta == {"classes": ("cat", "dog")} and packed.cfg.default_scope == "mmdet"
+    for size in [(128, 160), (97, 131)]:
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+        results = []
+        for part in (model, packed):
+            from mmdet.structures import DetDataSample
+
+            sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0))
+            data = part.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+            with torch.no_grad():
+                results.append(
+                    (part.backbone(data["inputs"]), part.test_step(dict(inputs=[image], data_samples=[sample])))
+                )
+        (features, [expected]), (packed_features, [found]) = results
+        assert all(torch.equal(a, b) for a, b in zip(features, packed_features, strict=True))
+        assert len(expected.pred_instances) > 20
+        for key in ("bboxes", "scores", "labels"):
+            assert torch.equal(expected.pred_instances[key], found.pred_instances[key])
+
+
+def test_detector_works_in_mmdets_inference(packed_file):
+    from mmdet.apis import inference_detector
+
+    packed = load_packed_model(packed_file[0])
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert len(inference_detector(packed, image).pred_instances) > 0
+
+
+def test_packed_model_is_a_registered_type(packed_file):
+    model = MODELS.build(dict(type="PackedModel", path=str(packed_file[0])))
+    assert isinstance(model.backbone, PackedResNet)
+    assert type(load_model(packed_file[0])) is type(model)
+
+
+def test_classifier_in_mmpretrain_equals_the_light_one(classifier, tmp_path):
+    from mmpretrain.structures import DataSample
+
+    from rebnn_mm.deploy import Preprocessing
+
+    model = classifier(base_channels=8)
+    head = dict(type="LinearClsHead", num_classes=10, in_channels=64)
+    backbone = dict(type="ReBNNResNet", depth=18, base_channels=8)
+    config = dict(
+        default_scope="mmpretrain",
+        data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True),
+        model=dict(type="ImageClassifier", backbone=backbone, neck=dict(type="GlobalAveragePooling"), head=head),
+    )
+    card = ModelCard(config=config, preprocessing=Preprocessing((120.0,) * 3, (60.0,) * 3))
+    export_model(model, tmp_path / "c.rebnn", card)
+    image = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
+    packed = load_packed_model(tmp_path / "c.rebnn")
+    [sample] = packed.test_step(dict(inputs=[image], data_samples=[DataSample()]))
+    light = load_model(tmp_path / "c.rebnn")
+    assert torch.equal(light(image.flip(0)[None])[0], sample.pred_score)
+    assert torch.equal(packed(torch.zeros(1, 3, 40, 40)), model(torch.zeros(1, 3, 40, 40)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"default_scope": "os"}, "no config of a model of mmdet or mmpretrain"),
+        ({"custom_imports": {"imports": ["antigravity"]}}, "imports 'antigravity'"),
+        ({"custom_imports": {"imports": "rebnn_mm_evil.x"}}, "imports 'rebnn_mm_evil.x'"),
+        ({"model.neck.type": "os.system"}, "type 'os.system': only registered"),
+        ({"model.neck.type": "mmdet.utils.os.system"}, "only registered"),
+        ({"model.rpn_head.base": "subprocess.Popen"}, "only registered"),
+        ({"model.neck.type": 3}, "only registered"),
+        ({"model.neck.out_channels": 1 << 20}, "far more weights than the file holds"),
+        ({"model.neck.num_outs": 7}, None),
+        ({"model.backbone.depth": 34}, "is missing"),
+        ({"model.rpn_head.binarize": None}, "needs a real-valued one"),
+    ],
+    ids=str,
+)
+def test_hostile_configs(packed_file, tmp_path, change, message):
+    file = read_file(packed_file[0])
+    config = Config(copy.deepcopy(file.info["config"]))
+    config.merge_from_dict(change)
+    write_file(tmp_path / "bad.rebnn", {**file.info, "config": config.to_dict()}, file.tensors)
+    if message is None:
+        load_packed_model(tmp_path / "bad.rebnn")
+        return
+    with pytest.raises(RebnnFileError, match=message):
+        load_packed_model(tmp_path / "bad.rebnn")
