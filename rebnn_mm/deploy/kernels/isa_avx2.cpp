@@ -16,7 +16,8 @@ struct NibbleCounts {
     alignas(64) uint8_t row[16][16];
     constexpr NibbleCounts() : row() {
         for (int a = 0; a < 16; ++a)
-            for (int w = 0; w < 16; ++w) row[a][w] = uint8_t((a ^ w) % 2 + (a ^ w) / 2 % 2 + (a ^ w) / 4 % 2 + (a ^ w) / 8);
+            for (int w = 0; w < 16; ++w)
+                for (int bits = a ^ w; bits; bits >>= 1) row[a][w] = uint8_t(row[a][w] + (bits & 1));
     }
 };
 constexpr NibbleCounts kNibbleCounts;

@@ -40,7 +40,9 @@ struct Generic {
     static Vec mul(Vec a, Vec b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
     static Vec fma(Vec a, Vec b, Vec c) { return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
     // torch's: y > 0 ? y : y * slope
-    static Vec prelu(Vec a, Vec slope) { return each([&](int i) { return a.v[i] > 0 ? a.v[i] : a.v[i] * slope.v[i]; }); }
+    static Vec prelu(Vec a, Vec slope) {
+        return each([&](int i) { return a.v[i] > 0 ? a.v[i] : a.v[i] * slope.v[i]; });
+    }
 
     // Bit i is a[i] >= 0, so -0.0 counts as positive and NaN as negative.
     static uint32_t sign_bits(Vec a) {

@@ -89,7 +89,8 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
                              spec.stride_w, spec.dilation_h, spec.dilation_w, spec.groups};
     for (int64_t size : sizes)
         if (size < 1 || size > kLargest) return false;
-    if (spec.padding_h < 0 || spec.padding_w < 0 || spec.padding_h > kLargest || spec.padding_w > kLargest) return false;
+    for (int64_t padding : {spec.padding_h, spec.padding_w})
+        if (padding < 0 || padding > kLargest) return false;
     if (spec.c_in % spec.groups || spec.c_out % spec.groups) return false;
     *plan = Plan{};
     plan->magic = kPlanMagic;

@@ -1,0 +1,110 @@
+"""The kernels without Python around them: cross-compiled for ARM and run in an emulator, and under sanitizers."""
+
+import shutil
+import struct
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import rebnn_mm.deploy.kernels
+from rebnn_mm.deploy.layer import Geometry, Parameters
+from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.reference import reference_conv2d
+from rebnn_mm.functional import sign
+
+SOURCES = Path(rebnn_mm.deploy.kernels.__file__).parent
+HARNESS = Path(__file__).with_name("run_cases.cpp")
+FLAGS = ["-std=c++17", "-ffp-contract=off", "-w", "-pthread", f"-I{SOURCES}"]
+X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
+ARM_COMPILER, ARM_EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+
+# weight_shape, stride, padding, dilation, groups, n, h, w
+CASES = [
+    ((64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1, 1, 9, 9),
+    ((33, 70, 3, 3), (2, 1), (1, 1), (1, 1), 1, 2, 9, 11),
+    ((50, 96, 5, 5), (1, 1), (2, 2), (1, 1), 1, 1, 7, 6),
+    ((24, 40, 2, 3), (1, 2), (0, 3), (2, 1), 2, 1, 8, 7),
+    ((21, 1, 3, 3), (1, 1), (1, 1), (1, 1), 21, 1, 7, 7),
+    ((10, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 6, 5),
+    ((40, 512, 1, 1), (1, 1), (0, 0), (1, 1), 1, 1, 5, 3),
+    ((16, 7400, 3, 3), (1, 1), (1, 1), (1, 1), 1, 1, 2, 2),
+]
+
+
+def floats(value: Tensor | None, channels_last: bool = False) -> bytes:
+    if value is None:
+        return struct.pack("<q", 0)
+    if channels_last:
+        value = value.permute(0, 2, 3, 1)
+    return struct.pack("<q", value.numel()) + value.contiguous().numpy().tobytes()
+
+
+def case_bytes(number: int) -> bytes:
+    """One case as run_cases.cpp reads it; every second one is channels_last and has all parameters."""
+    weight_shape, stride, padding, dilation, groups, n, h, w = CASES[number]
+    geometry = Geometry(weight_shape, stride, padding, dilation, groups)
+    full = channels_last = number % 2 == 0
+    torch.manual_seed(number)
+    weight = torch.randn(weight_shape)
+    x = torch.randn(n, geometry.c_in, h, w)
+    x.view(-1)[::7], x.view(-1)[3::11], x.view(-1)[5::101] = 0.0, -0.0, float("nan")
+    out, into = (lambda: torch.randn(geometry.c_out)), (lambda: torch.randn(geometry.c_in))
+    norm, rprelu = (into(), into()), (out(), out(), out())
+    parameters = Parameters(out(), into(), norm, out(), out(), out(), rprelu) if full else Parameters(out())
+    residual = torch.randn(n, geometry.c_out, *geometry.output_size(h, w)) if full else None
+    expected = reference_conv2d(x, sign(weight), geometry, parameters, residual)
+    packed = pack_signs(weight)
+    vectors = [parameters.shift, *(parameters.input_norm or (None, None)), parameters.alpha, parameters.bias]
+    vectors += [parameters.scale, parameters.offset, *(parameters.rprelu or (None, None, None))]
+    sizes = (geometry.c_in, geometry.c_out, *weight_shape[2:], *stride, *padding, *dilation, groups)
+    return b"".join(
+        [
+            struct.pack("<16q", *sizes, n, h, w, channels_last, packed.numel()),
+            packed.numpy().tobytes(),
+            *map(floats, vectors),
+            *(floats(value, channels_last) for value in (x, residual, expected)),
+        ]
+    )
+
+
+def build(folder: Path, compiler: str, *flags: str) -> Path:
+    """The harness and all kernels as one program."""
+
+    def compile_one(source: Path) -> str:
+        target = folder / (source.stem + ".o")
+        isa = [] if compiler == ARM_COMPILER else X86.get(source.name, [])
+        subprocess.run([compiler, *FLAGS, *flags, *isa, "-c", source, "-o", target], check=True)
+        return str(target)
+
+    with ThreadPoolExecutor() as pool:
+        objects = list(pool.map(compile_one, [HARNESS, *SOURCES.glob("*.cpp")]))
+    program = folder / "run_cases"
+    subprocess.run([compiler, *flags, "-pthread", *objects, "-o", program], check=True)
+    return program
+
+
+def run_cases(folder: Path, *command: str) -> str:
+    cases = folder / "cases"
+    cases.write_bytes(b"".join(map(case_bytes, range(len(CASES)))))
+    done = subprocess.run([*command, cases], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(
+    not (shutil.which(ARM_COMPILER) and shutil.which(ARM_EMULATOR)), reason=f"needs {ARM_COMPILER} and {ARM_EMULATOR}"
+)
+def test_arm_gives_the_same_bits(tmp_path):
+    program = build(tmp_path, ARM_COMPILER, "-O2", "-static")
+    assert run_cases(tmp_path, ARM_EMULATOR, program) == "neon generic - 8 cases, 16 runs, 0 wrong\n"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path):
+    sanitize = "-fsanitize=address,undefined"
+    program = build(tmp_path, "g++", "-O0", sanitize, "-fno-sanitize-recover=all")
+    assert "8 cases" in run_cases(tmp_path, program)
