@@ -71,9 +71,16 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["rebnn_mm", "rebnn_mm.*"]),
     python_requires=">=3.10",
-    install_requires=["torch>=2.4", "numpy>=1.26", "onedl-mmengine>=0.10.12,<0.11"],
+    # running a packed classifier needs no more; training and detectors need the extra
+    install_requires=["torch>=2.4", "numpy>=1.26"],
     extras_require={
-        "mm": ["onedl-mmcv>=2.3.6,<2.4", "onedl-mmdetection>=3.5.1,<3.6", "onedl-mmpretrain>=1.3.6,<1.4"],
+        "mm": [
+            "onedl-mmengine>=0.10.12,<0.11",
+            "onedl-mmcv>=2.3.6,<2.4",
+            "onedl-mmdetection>=3.5.1,<3.6",
+            "onedl-mmpretrain>=1.3.6,<1.4",
+        ],
+        "onnx": ["onnx>=1.16"],
     },
     ext_modules=[
         Extension(

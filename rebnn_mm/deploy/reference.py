@@ -30,18 +30,22 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 def fold_batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and offset, (C,), such that ``fma(y, scale, offset)`` is ``norm(y)`` in eval mode, bit for bit.
 
-    Takes torch's batch norms. This is how torch computes them on a CPU; other devices may round differently.
+    Takes torch's batch norms. Torch computes ``rsqrt(var + eps) * weight`` and an offset from it, in the rounding of
+    its own build: two probes make it say them, 0 for the offset and 1 for the scale.
 
     Raises:
         ValueError: The norm has no running statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError(f"{norm} normalises by its input's statistics (track_running_stats=False), not by constants")
-    mean, var = norm.running_mean.detach().float(), norm.running_var.detach().float()
-    weight = torch.ones_like(mean) if norm.weight is None else norm.weight.detach().float()
-    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach().float()
-    scale = torch.rsqrt(var + norm.eps) * weight  # torch's own: 1 / sqrt rounds differently
-    return scale, fma(-mean, scale, bias)
+    mean, var, weight, bias = (
+        None if value is None else value.detach().float().cpu()
+        for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    zero = torch.zeros_like(mean)
+    offset = nn.functional.batch_norm(zero[None], mean, var, weight, bias, eps=norm.eps)
+    scale = nn.functional.batch_norm(zero[None] + 1, zero, var, weight, None, eps=norm.eps)
+    return scale.flatten(), offset.flatten()
 
 
 def reference_conv2d(

@@ -245,6 +245,7 @@ def test_fold_batch_norm_is_the_norm():
     for options in (dict(), dict(affine=False), dict(eps=1e-3)):
         norm = nn.BatchNorm2d(67, **options).eval()
         scramble(norm, generator)
+        norm.running_var *= 10 ** torch.linspace(-4, 4, 67)
         scale, offset = (part.view(-1, 1, 1) for part in fold_batch_norm(norm))
         for memory_format, size in product(FORMATS, (1, 7, 16)):
             y = (100 * torch.randn(3, 67, size, size, generator=generator)).contiguous(memory_format=memory_format)
