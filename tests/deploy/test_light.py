@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 
+# torch itself may give other bits with another number of threads
+pytestmark = pytest.mark.usefixtures("threads")
 ROOT = Path(__file__).parents[2]
 # what Python itself takes for a module that is known not to be there
 BLOCKED = """
@@ -19,7 +22,7 @@ import torch
 
 
 def light(code, *args):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, "-c", BLOCKED + code, *args], capture_output=True, text=True, env=env)
 
 

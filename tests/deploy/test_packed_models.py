@@ -27,7 +27,10 @@ def packed_file(detector, tmp_path_factory):
     """(file, report) of the detector, verified while exported."""
     cfg, checkpoint, _ = detector
     path = tmp_path_factory.mktemp("packed") / "d.rebnn"
-    return path, export_config(cfg, checkpoint, path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # small maps
+    yield path, export_config(cfg, checkpoint, path)
+    torch.set_num_threads(before)
 
 
 def test_detector_is_small_and_was_compared(packed_file):
