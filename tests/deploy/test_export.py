@@ -141,7 +141,8 @@ def test_any_model_of_ones_own(tmp_path):
 
 
 def run(command):
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 def test_tool_writes_a_classifier(classifier, tmp_path):
