@@ -80,13 +80,21 @@ class Geometry:
         span = self.dilation[axis] * (self.weight_shape[2 + axis] - 1) + 1
         return (size + 2 * self.padding[axis] - span) // self.stride[axis] + 1
 
-    def check_input(self, x: Tensor) -> None:
-        """Raise TypeError or ValueError unless ``x`` is a float32 CPU tensor (N, C_in, H, W) that the kernel fits."""
+    def output_shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        """(N, C_out, H', W') of the output for the input ``x``.
+
+        Raises:
+            TypeError, ValueError: ``x`` is no float32 CPU tensor (N, C_in, H, W) that the kernel fits.
+        """
         check_float(x, "the input")
-        if x.dim() != 4 or x.shape[1] != self.c_in:
-            raise ValueError(f"the input is (N, {self.c_in}, H, W), got {tuple(x.shape)}")
-        if x.shape[2] < 1 or x.shape[3] < 1 or min(self.output_size(x.shape[2], x.shape[3])) < 1:
-            raise ValueError(f"an input of {tuple(x.shape)} leaves no output pixel: {self}")
+        shape = x.shape
+        if len(shape) != 4 or shape[1] != self.weight_shape[1] * self.groups:
+            raise ValueError(f"the input is (N, {self.c_in}, H, W), got {tuple(shape)}")
+        n, _, h, w = shape
+        out_h, out_w = self.output_size(h, w)
+        if min(h, w, out_h, out_w) < 1:
+            raise ValueError(f"an input of {tuple(shape)} leaves no output pixel: {self}")
+        return n, self.weight_shape[0], out_h, out_w
 
 
 @dataclass(frozen=True)
@@ -147,5 +155,5 @@ def check_float(value: Tensor, name: str) -> None:
     """Raise TypeError unless ``value`` is a float32 tensor on the CPU."""
     if value.dtype != torch.float32:
         raise TypeError(f"{name} is {value.dtype}; bit-packed layers take float32: call .float()")
-    if value.device.type != "cpu":
+    if not value.is_cpu:
         raise TypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")

@@ -36,18 +36,20 @@ class _NativeConv2d:
         if size < 0:
             raise ValueError(f"the {isa} kernels have no plan for {geometry}: sizes go up to 2**20")
         self._plan = torch.empty(size, dtype=torch.uint8)
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), spec, self._plan.data_ptr())
+        self._address = self._plan.data_ptr()
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), spec, self._address)
         library.check_status(status, f"preparing {geometry}")
 
     def __deepcopy__(self, memo: dict) -> _NativeConv2d:
         return self  # never changed after the constructor
 
-    def __call__(self, x: Tensor, residual: Tensor | None, memory_format: torch.memory_format) -> Tensor:
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
+    ) -> Tensor:
+        out = torch.empty(shape, memory_format=memory_format)
         n, _, h, w = x.shape
-        out_h, out_w = self._geometry.output_size(h, w)
-        out = torch.empty((n, self._geometry.c_out, out_h, out_w), memory_format=memory_format)
         status = self._functions.rebnn_conv2d_run(
-            self._plan.data_ptr(),
+            self._address,
             x.data_ptr(),
             *(n, h, w),
             memory_format is torch.channels_last,
@@ -78,7 +80,9 @@ class _TorchConv2d:
         self._weight = unpack_signs(packed, geometry.weight_shape)
         self._geometry, self._parameters = geometry, parameters
 
-    def __call__(self, x: Tensor, residual: Tensor | None, memory_format: torch.memory_format) -> Tensor:
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
+    ) -> Tensor:
         with torch.no_grad():
             y = reference_conv2d(x, self._weight, self._geometry, self._parameters, residual)
             return y.contiguous(memory_format=memory_format)
@@ -135,15 +139,14 @@ class Conv2dPlan:
         Raises:
             TypeError, ValueError: ``x`` or ``residual`` is not float32 on the CPU, or has another shape.
         """
-        self.geometry.check_input(x)
+        shape = self.geometry.output_shape(x)
         memory_format = memory_format_of(x)
         if residual is not None:
             check_float(residual, "the residual")
-            expected = (x.shape[0], self.geometry.c_out, *self.geometry.output_size(x.shape[2], x.shape[3]))
-            if residual.shape != expected:
-                raise ValueError(f"the residual has the output's shape {expected}, got {tuple(residual.shape)}")
+            if residual.shape != shape:
+                raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
             residual = residual.contiguous(memory_format=memory_format)
-        return self._run(x.contiguous(memory_format=memory_format), residual, memory_format)
+        return self._run(x.contiguous(memory_format=memory_format), residual, shape, memory_format)
 
 
 class LinearPlan:

@@ -27,7 +27,7 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return bits.view(torch.float64).float()
 
 
-def fold_batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def fold_batch_norm(norm: nn.modules.batchnorm._NormBase) -> tuple[Tensor, Tensor]:
     """Scale and offset, (C,), such that ``fma(y, scale, offset)`` is ``norm(y)`` in eval mode, bit for bit.
 
     Takes torch's batch norms. Torch computes ``rsqrt(var + eps) * weight`` and an offset from it, in the rounding of

@@ -16,6 +16,8 @@ namespace {
 
 // A task is worth this many multiply-accumulates (some 10 us), or threads cost more than they bring.
 constexpr int64_t kTaskWork = int64_t(1) << 23;
+// Results of a task, in floats: they and the weights of a slab fit into a second-level cache.
+constexpr int64_t kTaskFloats = 32 * 1024;
 // Tasks for each thread, so that one that is interrupted leaves work to the others.
 constexpr int64_t kTasksPerThread = 4;
 constexpr double kLargestBuffer = double(int64_t(1) << 46);
@@ -103,14 +105,13 @@ void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const int64_t slabs_in_group = (plan.vectors() + kernel.block_vectors - 1) / kernel.block_vectors;
     const int64_t slabs = plan.groups * slabs_in_group;
     const int64_t pixel_work = plan.in_group * plan.taps() * kernel.block_vectors * plan.lanes;
-    int64_t size = std::max(std::max<int64_t>(1, kTaskWork / pixel_work), pixels * slabs / (threads * kTasksPerThread));
-    if (threads == 1) size = pixels;
-    // whole tiles of any kernel: 12 pixels are tiles of 2, 3, 4 or 6
-    size = std::min(round_up(size, 12), pixels);
+    const int64_t shared = pixels * slabs / (threads * kTasksPerThread);
+    int64_t size = kTaskFloats / plan.c_out;
+    if (threads > 1) size = std::min(size, std::max(kTaskWork / pixel_work, shared));
+    size = std::min(round_up(std::max<int64_t>(size, 1), 48), pixels);  // in whole batches of Pixels
     const int64_t chunks = (pixels + size - 1) / size;
-    // Chunks of one slab follow each other: its weights stay in the cache.
     parallel_for(slabs * chunks, threads, [&](int64_t task) {
-        const int64_t slab = task / chunks, chunk = task % chunks;
+        const int64_t slab = task % slabs, chunk = task / slabs;
         Block block;
         block.first_pixel = chunk * size;
         block.last_pixel = std::min(pixels, block.first_pixel + size);

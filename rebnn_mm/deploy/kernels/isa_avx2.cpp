@@ -76,7 +76,28 @@ struct Avx2 {
     static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
         return _mm256_cvtepi32_ps(_mm256_sub_epi32(load_int(corrections), _mm256_slli_epi32(load_int(counts), 1)));
     }
-    static REBNN_INLINE void transpose(float* square) { transpose_square<kWidth>(square); }
+    // Interleaves single floats, then pairs, then the two lanes of 128 bits.
+    static REBNN_INLINE void transpose(float* square) {
+        Vec a[kWidth], b[kWidth];
+        REBNN_UNROLL
+        for (int i = 0; i < kWidth; i += 2) {
+            const Vec even = load(square + i * kWidth), odd = load(square + (i + 1) * kWidth);
+            a[i] = _mm256_unpacklo_ps(even, odd);
+            a[i + 1] = _mm256_unpackhi_ps(even, odd);
+        }
+        REBNN_UNROLL
+        for (int i = 0; i < kWidth; i += 4) {
+            b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+            b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+            b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+            b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+        }
+        REBNN_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            store(square + i * kWidth, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+            store(square + (i + 4) * kWidth, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+        }
+    }
 
     template <int M, int N>
     static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,

@@ -48,7 +48,35 @@ struct Avx512 {
         const Int twice = _mm512_slli_epi32(_mm512_loadu_si512(counts), 1);
         return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(corrections), twice));
     }
-    static REBNN_INLINE void transpose(float* square) { transpose_square<kWidth>(square); }
+    // Interleaves single floats, then pairs, then twice the four lanes of 128 bits.
+    static REBNN_INLINE void transpose(float* square) {
+        Vec a[kWidth], b[kWidth];
+        REBNN_UNROLL
+        for (int i = 0; i < kWidth; i += 2) {
+            const Vec even = load(square + i * kWidth), odd = load(square + (i + 1) * kWidth);
+            a[i] = _mm512_unpacklo_ps(even, odd);
+            a[i + 1] = _mm512_unpackhi_ps(even, odd);
+        }
+        REBNN_UNROLL
+        for (int i = 0; i < kWidth; i += 4) {
+            b[i] = unpack_low_pairs(a[i], a[i + 2]);
+            b[i + 1] = unpack_high_pairs(a[i], a[i + 2]);
+            b[i + 2] = unpack_low_pairs(a[i + 1], a[i + 3]);
+            b[i + 3] = unpack_high_pairs(a[i + 1], a[i + 3]);
+        }
+        constexpr int kEvenLanes = 0x88, kOddLanes = 0xdd;
+        REBNN_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            const Vec top_even = _mm512_shuffle_f32x4(b[i], b[i + 4], kEvenLanes);
+            const Vec top_odd = _mm512_shuffle_f32x4(b[i], b[i + 4], kOddLanes);
+            const Vec bottom_even = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], kEvenLanes);
+            const Vec bottom_odd = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], kOddLanes);
+            store(square + i * kWidth, _mm512_shuffle_f32x4(top_even, bottom_even, kEvenLanes));
+            store(square + (i + 4) * kWidth, _mm512_shuffle_f32x4(top_odd, bottom_odd, kEvenLanes));
+            store(square + (i + 8) * kWidth, _mm512_shuffle_f32x4(top_even, bottom_even, kOddLanes));
+            store(square + (i + 12) * kWidth, _mm512_shuffle_f32x4(top_odd, bottom_odd, kOddLanes));
+        }
+    }
 
     template <int M, int N>
     static REBNN_INLINE void count(const Conv& conv, const uint32_t* const* fields, const void* weights,
@@ -58,6 +86,13 @@ struct Avx512 {
     }
 
 private:
+    static REBNN_INLINE Vec unpack_low_pairs(Vec a, Vec b) {
+        return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    }
+    static REBNN_INLINE Vec unpack_high_pairs(Vec a, Vec b) {
+        return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+    }
+
     static REBNN_INLINE Int ones(Int x) { return _mm512_popcnt_epi32(x); }
 
     // xor, popcount, add: three instructions a word.

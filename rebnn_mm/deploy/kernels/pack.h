@@ -48,46 +48,59 @@ struct InputParameters {
 
 template <class Isa, bool kShift, bool kNorm>
 struct Packer {
-    // `count` <= 32 bits of neighbouring channels from `channel` on.
-    static uint32_t channel_bits(const float* x, const InputParameters& input, int64_t channel, int64_t count) {
+    // The signs of kWordBits neighbouring channels from `channel` on.
+    static REBNN_INLINE uint32_t whole_word(const float* x, const InputParameters& input, int64_t channel) {
         uint32_t bits = 0;
-        for (int64_t i = 0; i < count; i += Isa::kWidth) {
-            const int64_t left = count - i, at = channel + i;
-            if (left >= Isa::kWidth) {
-                auto v = Isa::load(x + at);
-                if (kShift) v = Isa::add(v, Isa::load(input.shift + at));
-                if (kNorm) v = Isa::fma(v, Isa::load(input.scale + at), Isa::load(input.offset + at));
-                bits |= Isa::sign_bits(v) << i;
-            } else {
-                auto v = Isa::load_partial(x + at, left);
-                if (kShift) v = Isa::add(v, Isa::load_partial(input.shift + at, left));
-                if (kNorm)
-                    v = Isa::fma(v, Isa::load_partial(input.scale + at, left),
-                                 Isa::load_partial(input.offset + at, left));
-                bits |= (Isa::sign_bits(v) & ((1u << left) - 1)) << i;
-            }
+        REBNN_UNROLL
+        for (int64_t i = 0; i < kWordBits; i += Isa::kWidth) {
+            const int64_t at = channel + i;
+            auto v = Isa::load(x + at);
+            if (kShift) v = Isa::add(v, Isa::load(input.shift + at));
+            if (kNorm) v = Isa::fma(v, Isa::load(input.scale + at), Isa::load(input.offset + at));
+            bits |= Isa::sign_bits(v) << i;
         }
         return bits;
+    }
+
+    // The same of `count` < kWordBits channels; the other bits are 0.
+    static uint32_t part_of_word(const float* x, const InputParameters& input, int64_t channel, int64_t count) {
+        uint32_t bits = 0;
+        for (int64_t i = 0; i < count; i += Isa::kWidth) {
+            const int64_t left = count - i < Isa::kWidth ? count - i : Isa::kWidth, at = channel + i;
+            auto v = Isa::load_partial(x + at, left);
+            if (kShift) v = Isa::add(v, Isa::load_partial(input.shift + at, left));
+            if (kNorm)
+                v = Isa::fma(v, Isa::load_partial(input.scale + at, left), Isa::load_partial(input.offset + at, left));
+            bits |= (Isa::sign_bits(v) & ((1u << left) - 1)) << i;
+        }
+        return bits;
+    }
+
+    static REBNN_INLINE uint32_t word(const float* x, const InputParameters& input, int64_t channel, int64_t count) {
+        return count >= kWordBits ? whole_word(x, input, channel) : part_of_word(x, input, channel, count);
     }
 
     static void nhwc(const Conv& conv, int64_t first, int64_t last) {
         const Plan& plan = *conv.plan;
         const InputParameters input(plan);
-        const bool pairs = Isa::kWordPairs && plan.word_pairs;
+        const int64_t groups = plan.groups, in_group = plan.in_group, c_in = plan.c_in;
+        // the second word of a pair becomes the xor of both, if Layout::word_pairs says so
+        const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
         PixelCursor pixel(conv, first);
-        for (int64_t p = first; p < last; ++p, pixel.next()) {
-            const float* x = conv.x + p * plan.c_in;
+        const float* x = conv.x + first * c_in;
+        for (int64_t p = first; p < last; ++p, pixel.next(), x += c_in) {
             uint32_t* out = pixel.out;
-            for (int64_t group = 0; group < plan.groups; ++group) {
-                uint32_t previous = 0;
-                int64_t word = 0;
-                for (int64_t c = 0; c < plan.in_group; c += kWordBits, ++word) {
-                    const int64_t left = plan.in_group - c, channel = group * plan.in_group + c;
-                    // the constant lets the compiler unroll what nearly every word is
-                    const uint32_t bits = left >= kWordBits ? channel_bits(x, input, channel, kWordBits)
-                                                            : channel_bits(x, input, channel, left);
-                    Isa::store_word(out, pairs && word % 2 ? bits ^ previous : bits);
-                    out += Isa::kWordSize;
+            for (int64_t group = 0; group < groups; ++group) {
+                const int64_t begin = group * in_group, end = begin + in_group;
+                int64_t c = begin;
+                for (; c + 2 * kWordBits <= end; c += 2 * kWordBits, out += 2 * Isa::kWordSize) {
+                    const uint32_t one = whole_word(x, input, c), two = whole_word(x, input, c + kWordBits);
+                    Isa::store_word(out, one);
+                    Isa::store_word(out + Isa::kWordSize, two ^ (one & pairs));
+                }
+                for (uint32_t previous = 0; c < end; c += kWordBits, out += Isa::kWordSize) {
+                    const uint32_t bits = word(x, input, c, end - c);
+                    Isa::store_word(out, bits ^ (previous & pairs));
                     previous = bits;
                 }
             }
@@ -111,7 +124,7 @@ struct Packer {
     static void nchw(const Conv& conv, int64_t first, int64_t last) {
         const Plan& plan = *conv.plan;
         const InputParameters input(plan);
-        const bool pairs = Isa::kWordPairs && plan.word_pairs;
+        const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
         const int64_t plane = conv.h * conv.w;
         for (int64_t p = first; p < last;) {
             const PixelCursor start(conv, p);
@@ -119,7 +132,7 @@ struct Packer {
             int64_t count = last - p < Isa::kWidth ? last - p : Isa::kWidth;
             if (count > plane - in_plane) count = plane - in_plane;
             for (int64_t group = 0; group < plan.groups; ++group) {
-                uint32_t words[Isa::kWidth], previous[Isa::kWidth];
+                uint32_t words[Isa::kWidth], previous[Isa::kWidth] = {};
                 for (int64_t word = 0; word < plan.words; ++word) {
                     const int64_t channel = group * plan.in_group + word * kWordBits;
                     const int64_t left = plan.in_group - word * kWordBits;
@@ -128,7 +141,7 @@ struct Packer {
                     PixelCursor pixel = start;
                     for (int64_t i = 0; i < count; ++i, pixel.next()) {
                         Isa::store_word(pixel.out + (group * plan.words + word) * Isa::kWordSize,
-                                        pairs && word % 2 ? words[i] ^ previous[i] : words[i]);
+                                        words[i] ^ (word % 2 ? previous[i] & pairs : 0));
                         previous[i] = words[i];
                     }
                 }

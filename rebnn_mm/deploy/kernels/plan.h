@@ -14,6 +14,15 @@
 #define REBNN_INLINE inline __attribute__((always_inline))
 #endif
 
+// Accumulators must stay in registers, so loops over them are unrolled by the compiler, not left to its judgement.
+#if defined(__clang__)
+#define REBNN_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define REBNN_UNROLL _Pragma("GCC unroll 16")
+#else
+#define REBNN_UNROLL
+#endif
+
 namespace rebnn {
 
 constexpr int64_t kWordBits = 32;

@@ -3,19 +3,16 @@
 
 #include "kernel.h"
 
-// Accumulators must stay in registers, so loops over them are unrolled by the compiler, not left to its judgement.
-#if defined(__clang__)
-#define REBNN_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define REBNN_UNROLL _Pragma("GCC unroll 16")
-#else
-#define REBNN_UNROLL
-#endif
-
 // Pins a vector to a register here. Without it gcc sums what it unrolled in another order, with more values alive than
 // there are registers (measured with AVX2: 1.2 times slower).
 #if defined(__GNUC__) && defined(__x86_64__)
 #define REBNN_PIN(vector) __asm__("" : "+v"(vector))
+#endif
+
+#if defined(__GNUC__)
+#define REBNN_PREFETCH(address, write) __builtin_prefetch(address, write)
+#else
+#define REBNN_PREFETCH(address, write) ((void)(address))
 #endif
 
 namespace rebnn {
@@ -136,6 +133,17 @@ void finish_nhwc(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
     }
 }
 
+// Ask for the lines that `finish_nhwc` will touch before the counting starts, which takes as long as they need to come
+// from a far cache or memory.
+inline void prefetch_nhwc(const Conv& conv, int64_t out, int64_t pixels, int64_t channels) {
+    constexpr int64_t kLine = 16;  // floats in a cache line
+    for (int64_t p = 0; p < pixels; ++p, out += conv.plan->c_out)
+        for (int64_t at = 0; at < channels; at += kLine) {
+            REBNN_PREFETCH(conv.out + out + at, 1);
+            if (conv.residual) REBNN_PREFETCH(conv.residual + out + at, 0);
+        }
+}
+
 // All pixels belong to one image.
 template <class Isa>
 void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
@@ -176,6 +184,7 @@ void compute_vectors(const Conv& conv, const Block& block, int64_t vector) {
         const int64_t image = first / plane;
         if (!conv.channels_last && next > (image + 1) * plane) next = (image + 1) * plane;
         pixels.locate(conv, block.group, vector, first, next);
+        if (conv.channels_last) prefetch_nhwc(conv, first * plan.c_out + channel, next - first, target.stride);
         count_tiles<Isa, Isa::kPixels, N>(conv, weights, pixels, 0);
         if (conv.channels_last) {
             target.out = first * plan.c_out + channel;
