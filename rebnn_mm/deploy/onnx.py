@@ -3,6 +3,8 @@
 ``form='float'`` uses the standard operators only: a sign is ``Where(x >= 0, 1, -1)``, a binary weight is int8 in
 the file and cast to float. It runs everywhere and is as slow as a real-valued network. ``form='packed'`` has one
 node ``rebnn_mm.BinaryConv2d`` for each 1-bit unit, described in docs/onnx.md, for run-times that implement it.
+``form='real'`` is for comparing speed only: the same network without signs and shifts, a ReLU for each RPReLU and
+every norm folded, which is the least that a real-valued network of this shape can cost; its scores mean nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord, ResNetRecord
 from rebnn_mm.deploy.weights import Weights
 
 DOMAIN, DOMAIN_VERSION, OPSET = "rebnn_mm", 1, 19
-FORMS = ("float", "packed")
+FORMS = ("float", "packed", "real")
 
 
 def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
@@ -34,7 +36,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
     Args:
         path: A ``.rebnn`` file of a classifier or backbone.
         out: The file to write.
-        form: ``'float'`` or ``'packed'``.
+        form: ``'float'``, ``'packed'`` or ``'real'``; see the module's docstring.
 
     Raises:
         FileNotFoundError: ``path`` is no file.
@@ -53,7 +55,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
         record, card = NetworkRecord.from_plain(file.info["network"]), ModelCard.from_plain(file.info)
     except ValueError as error:
         raise RebnnFileError(f"{path}: the header does not describe a network: {error}") from None
-    graph = _Graph(packed=form == "packed")
+    graph = _Graph(form)
     weights = Weights(file)
     if record.classes is None:
         source = "input"
@@ -73,8 +75,8 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
 class _Graph:
     """Nodes and constants in the order they are added; values are named by the node that makes them."""
 
-    def __init__(self, packed: bool) -> None:
-        self.packed = packed
+    def __init__(self, form: str) -> None:
+        self.form = form
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -111,7 +113,7 @@ class _Graph:
         results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
         graph = helper.make_graph(self.nodes, "rebnn_mm", inputs, results, self.constants)
         opsets = [helper.make_opsetid("", OPSET)]
-        if self.packed:
+        if self.form == "packed":
             opsets.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         return helper.make_model(graph, opset_imports=opsets, producer_name="rebnn_mm", ir_version=9)
 
@@ -201,11 +203,15 @@ def _add_unit(graph: _Graph, x: str, shortcut: str, weights: Weights, shape: tup
     shift, alpha = weights.real("shift.shift", channels), weights.real("conv.alpha", out, 1, 1, 1).flatten()
     norm = weights.norm("norm", out)
     act = [weights.real(f"act.{name}", out) for name in ("before.shift", "prelu.weight", "after.shift")]
-    if graph.packed:
+    if graph.form == "packed":
         vectors = [graph.constant(value) for value in (shift, alpha, *norm, *act)]
         packed = graph.constant(weights.bits("conv.weight", *shape))
         attributes.update(weight_shape=list(shape), dilations=[1, 1], group=1)
         return graph.add("BinaryConv2d", x, packed, shortcut, *vectors, domain=DOMAIN, **attributes)
+    if graph.form == "real":
+        kernel = weights.signs("conv.weight", *shape) * (alpha * norm[0]).view(-1, 1, 1, 1)
+        y = graph.add("Conv", x, graph.constant(kernel), graph.constant(norm[1]), **attributes)
+        return graph.add("Relu", graph.add("Add", y, shortcut))
     zero, one, minus = (graph.constant(np.array(value, np.float32)) for value in (0, 1, -1))
     x = graph.add("Where", graph.add("GreaterOrEqual", graph.add("Add", x, graph.channel(shift)), zero), one, minus)
     signs = graph.constant(weights.signs("conv.weight", *shape).numpy().astype(np.int8))

@@ -1,0 +1,125 @@
+"""What a packed file is compared with: the trained model, its real-valued twin, and onnxruntime."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from rebnn_mm.integrations.build import build_model
+from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.layers import BinaryLayer
+
+Calls = dict[str, Callable[[], Any]]
+
+
+def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
+    """A call of ``model`` on (N, 3, H, W) uint8 images, preprocessing and postprocessing included."""
+    preprocessor = getattr(model, "data_preprocessor", None)
+    if preprocessor is None:  # the light run-time
+        return lambda: model(images)
+    if "mmdet" in type(preprocessor).__module__:
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        from mmpretrain.structures import DataSample as Sample
+    shape = tuple(images.shape[2:])
+    meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0)
+    samples = [Sample(metainfo=meta) for _ in images]
+    return lambda: model.test_step(dict(inputs=list(images), data_samples=copy.deepcopy(samples)))
+
+
+def trained_models(cfg: Config, checkpoint: str | Path, images: Tensor) -> Calls:
+    """The trained model, whose 1-bit layers are simulated in float, and its twin with plain layers, both eager.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`rebnn_mm.integrations.checkpoint.load_weights` and ``load_into``.
+    """
+    model = build_model(cfg)
+    load_into(model, load_weights(checkpoint), checkpoint)
+    # a detector's time depends on what it finds: the twin gets the layers' own weights, so both find something
+    return {
+        "trained, simulated 1-bit": predict(model, images),
+        "real-valued twin, torch eager": predict(real_twin(model), images),
+    }
+
+
+def real_twin(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose 1-bit layers are plain ones of the same shape, with ``alpha * binary_weight``."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BinaryLayer) and child.binarizes_weight:
+                setattr(parent, name, _plain(child))
+    return model.eval()
+
+
+def _plain(layer: Any) -> nn.Module:
+    plain: Any
+    if hasattr(layer, "kernel_size"):
+        plain = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            padding_mode=layer.padding_mode,
+            bias=False,
+            device="meta",
+        )
+    else:
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    plain.weight = nn.Parameter(layer.alpha.detach() * layer.binary_weight(), requires_grad=False)
+    plain.bias = layer.bias
+    return plain
+
+
+def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
+    """The file's network, real-valued (see :mod:`rebnn_mm.deploy.onnx`), in onnxruntime: float32 and int8.
+
+    Raises:
+        ModuleNotFoundError: onnx or onnxruntime is not installed.
+        RebnnFileError: The file has no network record (a detector).
+    """
+    import onnxruntime
+    from onnxruntime import quantization
+
+    from rebnn_mm.deploy.onnx import export_onnx
+
+    data = {"images": images.float().numpy()}
+
+    class OneBatch(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter([data])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    calls: Calls = {}
+    with tempfile.TemporaryDirectory() as folder:
+        real, prepared, int8 = (str(Path(folder) / name) for name in ("real.onnx", "prepared.onnx", "int8.onnx"))
+        export_onnx(path, real, form="real")
+        quantization.quant_pre_process(real, prepared, skip_symbolic_shape=True)
+        # unsigned activations: the faster kind on x86
+        kinds = dict(activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
+        quantization.quantize_static(prepared, int8, OneBatch(), per_channel=True, **kinds)
+        for name, file in (("float32", real), ("int8", int8)):
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            calls[f"real-valued, onnxruntime {name}"] = lambda session=session: session.run(None, data)
+    return calls
+
+
+def noise(shape: tuple[int, int], batch: int) -> Tensor:
+    """(batch, 3, H, W) uint8, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, 3, *shape), generator=generator, dtype=torch.uint8)
