@@ -16,11 +16,13 @@ namespace {
 
 // A task is worth this many multiply-accumulates (some 10 us), or threads cost more than they bring.
 constexpr int64_t kTaskWork = int64_t(1) << 23;
-// Results of a task, in floats: they and the weights of a slab fit into a second-level cache.
-constexpr int64_t kTaskFloats = 32 * 1024;
+// Pixels::kMost: tasks are whole batches of pixels, if there are enough.
+constexpr int64_t kBatch = 48;
 // Tasks for each thread, so that one that is interrupted leaves work to the others.
 constexpr int64_t kTasksPerThread = 4;
 constexpr double kLargestBuffer = double(int64_t(1) << 46);
+
+constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 struct Free {
     void operator()(void* memory) const { std::free(memory); }
@@ -92,8 +94,8 @@ void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t t
     const int64_t pixels = conv.n * conv.h * conv.w;
     // a float read costs about as much as 64 multiply-accumulates of bits
     const int64_t worth = std::max<int64_t>(1, kTaskWork / 64 / plan.c_in);
-    const int64_t size = std::max(worth, pixels / (threads * kTasksPerThread) + 1);
-    const int64_t tasks = (pixels + size - 1) / size;
+    const int64_t size = threads == 1 ? pixels : std::max(worth, divide_up(pixels, threads * kTasksPerThread));
+    const int64_t tasks = divide_up(pixels, size);
     parallel_for(tasks, threads, [&](int64_t task) {
         kernel.pack(conv, task * size, std::min(pixels, (task + 1) * size));
     });
@@ -101,23 +103,21 @@ void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t t
 
 void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const Plan& plan = *conv.plan;
-    const int64_t pixels = conv.out_pixels();
-    const int64_t slabs_in_group = (plan.vectors() + kernel.block_vectors - 1) / kernel.block_vectors;
-    const int64_t slabs = plan.groups * slabs_in_group;
-    const int64_t pixel_work = plan.in_group * plan.taps() * kernel.block_vectors * plan.lanes;
-    const int64_t shared = pixels * slabs / (threads * kTasksPerThread);
-    int64_t size = kTaskFloats / plan.c_out;
-    if (threads > 1) size = std::min(size, std::max(kTaskWork / pixel_work, shared));
-    size = std::min(round_up(std::max<int64_t>(size, 1), 48), pixels);  // in whole batches of Pixels
-    const int64_t chunks = (pixels + size - 1) / size;
-    parallel_for(slabs * chunks, threads, [&](int64_t task) {
-        const int64_t slab = task % slabs, chunk = task / slabs;
+    const int64_t pixels = conv.out_pixels(), vectors = plan.vectors();
+    const int64_t work = pixels * plan.groups * plan.out_padded * plan.in_group * plan.taps();
+    const int64_t wanted = threads == 1 ? 1 : std::min(threads * kTasksPerThread, divide_up(work, kTaskWork));
+    // first over pixels; over channels too where pixels are few (a linear layer, the last stage of a network)
+    const int64_t size = std::min(round_up(divide_up(pixels, wanted), kBatch), pixels);
+    const int64_t chunks = divide_up(pixels, size);
+    const int64_t part = round_up(divide_up(vectors, divide_up(wanted, chunks * plan.groups)), kernel.tile_vectors);
+    const int64_t parts = divide_up(vectors, part);
+    parallel_for(chunks * plan.groups * parts, threads, [&](int64_t task) {
         Block block;
-        block.first_pixel = chunk * size;
+        block.first_pixel = task / parts / plan.groups * size;
         block.last_pixel = std::min(pixels, block.first_pixel + size);
-        block.group = slab / slabs_in_group;
-        block.vector = slab % slabs_in_group * kernel.block_vectors;
-        block.vectors = std::min(kernel.block_vectors, plan.vectors() - block.vector);
+        block.group = task / parts % plan.groups;
+        block.first_vector = task % parts * part;
+        block.last_vector = std::min(vectors, block.first_vector + part);
         kernel.compute(conv, block);
     });
 }

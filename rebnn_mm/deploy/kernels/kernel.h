@@ -36,17 +36,17 @@ struct Conv {
     REBNN_INLINE int64_t out_pixels() const { return n * out_h * out_w; }
 };
 
-// Output pixels (counted through the whole batch) times up to Kernel::block_vectors vectors of output channels.
+// Output pixels (counted through the whole batch) times vectors of a group's output channels: [first, last) of both.
 struct Block {
     int64_t first_pixel, last_pixel;
-    int64_t group, vector, vectors;
+    int64_t group, first_vector, last_vector;
 };
 
 struct Kernel {
     const char* name;
     bool (*supported)();
     Layout layout;
-    int64_t block_vectors;
+    int64_t tile_vectors;  // vectors that are computed at once
     // Signs of the input pixels [first, last), counted through the whole batch, into conv.packed.
     void (*pack)(const Conv& conv, int64_t first, int64_t last);
     void (*compute)(const Conv& conv, const Block& block);

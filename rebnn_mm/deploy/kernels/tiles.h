@@ -25,14 +25,14 @@ struct Pixels {
     static constexpr int64_t kMost = 48;
 
     int64_t count = 0;
-    const uint32_t* fields[kMost];      // first packed word of the receptive field, in the block's group
-    const int32_t* corrections[kMost];  // at the block's first channel
+    const uint32_t* fields[kMost];      // first packed word of the receptive field, in the group
+    const int32_t* corrections[kMost];  // at the group's first channel
     alignas(64) uint32_t counts[kMost * Isa::kVectors * Isa::kLanes];
 
     // The pixels [first, last) of the batch's output.
-    void locate(const Conv& conv, int64_t group, int64_t vector, int64_t first, int64_t last) {
+    void locate(const Conv& conv, int64_t group, int64_t first, int64_t last) {
         const Plan& plan = *conv.plan;
-        const int64_t channel = group * plan.out_padded + vector * Isa::kLanes;
+        const int64_t channel = group * plan.out_padded;
         const int64_t step = plan.stride_w * conv.pixel_words();
         int64_t x = first % conv.out_w, y = first / conv.out_w % conv.out_h, image = first / conv.out_w / conv.out_h;
         for (count = 0; count < last - first; x = 0, ++y) {
@@ -93,9 +93,10 @@ struct Finish {
     const Vec alpha, bias, scale, offset, before, slope, after;
 };
 
-// What a block's results are: which channels, and where its first pixel's first channel lies in the output.
+// Whose results the counts of some pixels are, and where the first pixel's first channel lies in the output.
 struct Target {
-    int64_t padded_channel;  // in the plan's rows
+    int64_t within;          // first channel, in its group
+    int64_t padded_channel;  // first channel, in the plan's rows
     int64_t channels;        // valid ones from there on
     int64_t stride;          // channels of a pixel in Pixels::counts
     int64_t out;
@@ -114,7 +115,7 @@ REBNN_INLINE void finish_channels(const Conv& conv, const Pixels<Isa>& pixels, c
     const float* residual = conv.residual ? conv.residual + target.out + at : nullptr;
     const int64_t residual_step = residual ? c_out : 0;
     for (int64_t p = 0; p < count; ++p, counts += stride, out += c_out, residual += residual_step)
-        store(out, finish(Isa::result(pixels.corrections[p] + at, counts), residual, load));
+        store(out, finish(Isa::result(pixels.corrections[p] + target.within + at, counts), residual, load));
 }
 
 template <class Isa>
@@ -155,7 +156,7 @@ void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
             const int64_t left = pixels.count - p < kWidth ? pixels.count - p : kWidth;
             alignas(64) float square[kWidth * kWidth] = {};
             for (int64_t i = 0; i < left; ++i)
-                Isa::store(square + i * kWidth, Isa::result(pixels.corrections[p + i] + at,
+                Isa::store(square + i * kWidth, Isa::result(pixels.corrections[p + i] + target.within + at,
                                                             pixels.counts + (p + i) * target.stride + at));
             Isa::transpose(square);
             for (int64_t c = 0; c < kWidth && at + c < target.channels; ++c) {
@@ -170,36 +171,42 @@ void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
     }
 }
 
+// N vectors of some pixels, whose first is `first`.
 template <class Isa, int N>
-void compute_vectors(const Conv& conv, const Block& block, int64_t vector) {
+void compute_vectors(const Conv& conv, Pixels<Isa>& pixels, int64_t group, int64_t vector, int64_t first) {
     const Plan& plan = *conv.plan;
-    const int64_t within = vector * Isa::kLanes, plane = conv.out_h * conv.out_w;
-    const char* weights = plan.at<char>(plan.weights) + (block.group * plan.vectors() + vector) * plan.vector_bytes();
-    Target target{block.group * plan.out_padded + within, plan.out_group - within, N * Isa::kLanes, 0};
-    const int64_t channel = block.group * plan.out_group + within;
-    Pixels<Isa> pixels;
-    for (int64_t first = block.first_pixel, next; first < block.last_pixel; first = next) {
-        next = first + Pixels<Isa>::kMost;
-        if (next > block.last_pixel) next = block.last_pixel;
-        const int64_t image = first / plane;
-        if (!conv.channels_last && next > (image + 1) * plane) next = (image + 1) * plane;
-        pixels.locate(conv, block.group, vector, first, next);
-        if (conv.channels_last) prefetch_nhwc(conv, first * plan.c_out + channel, next - first, target.stride);
-        count_tiles<Isa, Isa::kPixels, N>(conv, weights, pixels, 0);
-        if (conv.channels_last) {
-            target.out = first * plan.c_out + channel;
-            finish_nhwc(conv, pixels, target);
-        } else {
-            target.out = (image * plan.c_out + channel) * plane + first % plane;
-            finish_nchw(conv, pixels, target);
-        }
-    }
+    const int64_t plane = conv.out_h * conv.out_w;
+    Target target;
+    target.within = vector * Isa::kLanes;
+    target.padded_channel = group * plan.out_padded + target.within;
+    target.channels = plan.out_group - target.within;
+    target.stride = N * Isa::kLanes;
+    const int64_t channel = group * plan.out_group + target.within;
+    target.out = conv.channels_last ? first * plan.c_out + channel
+                                    : (first / plane * plan.c_out + channel) * plane + first % plane;
+    if (conv.channels_last) prefetch_nhwc(conv, target.out, pixels.count, target.stride);
+    const char* weights = plan.at<char>(plan.weights) + (group * plan.vectors() + vector) * plan.vector_bytes();
+    count_tiles<Isa, Isa::kPixels, N>(conv, weights, pixels, 0);
+    conv.channels_last ? finish_nhwc(conv, pixels, target) : finish_nchw(conv, pixels, target);
 }
 
 template <class Isa>
 void compute_block(const Conv& conv, const Block& block) {
-    if (block.vectors == Isa::kVectors) return compute_vectors<Isa, Isa::kVectors>(conv, block, block.vector);
-    for (int64_t i = 0; i < block.vectors; ++i) compute_vectors<Isa, 1>(conv, block, block.vector + i);
+    const int64_t plane = conv.out_h * conv.out_w;
+    Pixels<Isa> pixels;
+    for (int64_t first = block.first_pixel, next; first < block.last_pixel; first = next) {
+        next = first + Pixels<Isa>::kMost;
+        if (next > block.last_pixel) next = block.last_pixel;
+        // in NCHW an image's pixels are not followed by the next one's
+        const int64_t image_end = (first / plane + 1) * plane;
+        if (!conv.channels_last && next > image_end) next = image_end;
+        pixels.locate(conv, block.group, first, next);
+        int64_t vector = block.first_vector;
+        for (; vector + Isa::kVectors <= block.last_vector; vector += Isa::kVectors)
+            compute_vectors<Isa, Isa::kVectors>(conv, pixels, block.group, vector, first);
+        for (; vector < block.last_vector; ++vector)
+            compute_vectors<Isa, 1>(conv, pixels, block.group, vector, first);
+    }
 }
 
 // Isa::transpose in plain C++.

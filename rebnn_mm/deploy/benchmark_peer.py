@@ -1,0 +1,105 @@
+"""One layer of another run-time, timed on request by :mod:`rebnn_mm.deploy.benchmark`, in its own environment.
+
+    python -I benchmark_peer.py KIND CHANNELS SIZE        KIND: ort_fp32, ort_int8, lce
+
+It needs numpy and onnx + onnxruntime, or larq + larq-compute-engine (with tensorflow and tf-keras), and nothing of
+rebnn_mm. The first line that it prints names versions; then each line it reads is a number of calls, answered with the
+CPU microseconds of one call. One thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+
+def onnx_layer(channels: int, size: int, int8: bool) -> tuple[str, Callable[[], object]]:
+    """3x3 convolution with padding 1, float in and out; int8 is symmetric, with a scale for each output channel."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((channels, channels, 3, 3), dtype=np.float32)
+    constants: dict[str, np.ndarray | np.generic] = {"w": weight}
+    nodes = []
+    if int8:
+        scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
+        constants = {
+            "w8": np.round(weight / scale[:, None, None, None]).astype(np.int8),
+            "w_scale": scale,
+            "w_zero": np.zeros(channels, np.int8),
+            "x_scale": np.float32(0.03),
+            "y_scale": np.float32(3),
+            "zero": np.uint8(128),
+        }
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "x_scale", "zero"], ["x8"]),
+            helper.make_node("DequantizeLinear", ["x8", "x_scale", "zero"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["w8", "w_scale", "w_zero"], ["w"], axis=0),
+        ]
+    nodes.append(helper.make_node("Conv", ["xq" if int8 else "x", "w"], ["yq" if int8 else "y"], pads=[1, 1, 1, 1]))
+    if int8:
+        nodes.append(helper.make_node("QuantizeLinear", ["yq", "y_scale", "zero"], ["y8"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["y8", "y_scale", "zero"], ["y"]))
+    shape = [1, channels, size, size]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "layer", values[:1], values[1:], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    x = random.standard_normal(shape, dtype=np.float32)
+    # bound buffers: no copy of input or output is timed
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_output("y")
+    return f"onnxruntime {onnxruntime.__version__}", lambda: session.run_with_iobinding(binding)
+
+
+def lce_layer(channels: int, size: int) -> tuple[str, Callable[[], object]]:
+    """Larq compute-engine's binary convolution and batch norm, with its default (optimised) kernels."""
+    os.environ |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    from importlib.metadata import version
+
+    import larq
+    import larq_compute_engine
+    import tensorflow
+    from larq_compute_engine.tflite.python.interpreter import Interpreter
+
+    quantizers = dict(input_quantizer="ste_sign", kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
+    model = tensorflow.keras.Sequential(
+        [
+            tensorflow.keras.Input((size, size, channels), batch_size=1),
+            larq.layers.QuantConv2D(channels, 3, padding="same", pad_values=1.0, use_bias=False, **quantizers),
+            tensorflow.keras.layers.BatchNormalization(),
+        ]
+    )
+    interpreter = Interpreter(larq_compute_engine.convert_keras_model(model), num_threads=1)
+    x = np.random.default_rng(0).standard_normal((1, size, size, channels), dtype=np.float32)
+    return f"larq-compute-engine {version('larq-compute-engine')}", lambda: interpreter.predict(x)
+
+
+def main() -> None:
+    """Answer timing requests until the input ends."""
+    kind, channels, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        name, call = lce_layer(channels, size) if kind == "lce" else onnx_layer(channels, size, kind == "ort_int8")
+    print(name, flush=True)
+    for line in sys.stdin:
+        start = time.process_time_ns()
+        for _ in range(int(line)):
+            call()
+        print((time.process_time_ns() - start) / int(line) / 1000, flush=True)
+
+
+if __name__ == "__main__":
+    main()
