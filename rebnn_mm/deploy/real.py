@@ -34,14 +34,26 @@ class RealConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
+        if not self.exact:
+            return self._last(x)
+        if torch.compiler.is_compiling():  # a graph cannot try out: it takes the layout that is always right
+            return self._first(x)
         key = (*x.shape, torch.get_num_threads())
-        if not self.exact or self._agrees.get(key):
-            return self._conv(x.contiguous(memory_format=NHWC), self.weight)
-        y = self._conv(x.contiguous(), self.weight.contiguous())
-        if key not in self._agrees and not torch.compiler.is_compiling() and 2 * torch.count_nonzero(y) > y.numel():
+        if self._agrees.get(key):
+            return self._last(x)
+        y = self._first(x)
+        if key not in self._agrees and 2 * torch.count_nonzero(y) > y.numel():
             # an input of zeros would agree in any layout, so it decides nothing
-            self._agrees[key] = torch.equal(y, self._conv(x.contiguous(memory_format=NHWC), self.weight))
-        return y.contiguous(memory_format=NHWC)
+            self._agrees[key] = torch.equal(y, self._last(x))
+        return y
+
+    def _first(self, x: Tensor) -> Tensor:
+        """Computed in contiguous memory, channels first."""
+        return self._conv(x.contiguous(), self.weight.contiguous()).contiguous(memory_format=NHWC)
+
+    def _last(self, x: Tensor) -> Tensor:
+        """Computed channels last."""
+        return self._conv(x.contiguous(memory_format=NHWC), self.weight)
 
     def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
         return conv2d(x, weight, None, self.stride, self.padding)
