@@ -108,6 +108,30 @@ def test_test_gives_the_validations_metric_predictions_and_pictures(data, traine
     assert len(list(shown.iterdir())) == 4
 
 
+def test_packed_file_gives_the_same_metric_and_draws(tool, data, trained, tmp_path, capfd):
+    packed, latest = tmp_path / "m.rebnn", trained / "latest.pth"
+    tool("export")(CONFIG, latest, packed, *options(data))
+    table = capfd.readouterr().out
+    assert re.search(r"backbone.layer1.0.unit.conv +1-bit", table) and packed.stat().st_size < latest.stat().st_size / 3
+    tool("test")(CONFIG, packed, "--work-dir", tmp_path / "t", *options(data))
+    shown = capfd.readouterr()
+    metric = float(re.findall(r"pascal_voc/mAP: ([\d.]+)", shown.out + shown.err)[-1])
+    assert metric == pytest.approx(scalars(trained)[False, 2]["pascal_voc/mAP"], abs=1e-6)
+    images = data / "VOC2007" / "JPEGImages"
+    tool("infer")(images / "test_0000.jpg", packed, "--out", tmp_path / "a", "--score-thr", 0)
+    tool("infer")(images / "test_0000.jpg", CONFIG, latest, "--out", tmp_path / "b", "--score-thr", 0, *options(data))
+    assert (tmp_path / "a" / "test_0000.jpg").read_bytes() == (tmp_path / "b" / "test_0000.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["test", "infer"])
+def test_bad_packed_file(tool, data, tmp_path, name):
+    bad = tmp_path / "m.rebnn"
+    bad.write_bytes(b"\x89RBNN\r\n\x1a" + bytes(100))
+    argv = (CONFIG, bad, *options(data)) if name == "test" else (data, bad, "--out", tmp_path / "out")
+    with pytest.raises(SystemExit, match=f"^{name}: .*m.rebnn is no usable .rebnn file"):
+        tool(name)(*argv)
+
+
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run(data, trained, tmp_path):
     command = [sys.executable, "tools/train.py", str(CONFIG), "--work-dir", str(tmp_path), *options(data)]
     with open(tmp_path / "screen", "w") as screen:
@@ -343,5 +367,10 @@ def test_classifier_trains_and_tests_through_the_same_tools(tool, tmp_path):
     command = (config, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t", *more)
     tool("test")(*command, "--out", tmp_path / "out.pkl")
     assert len(pickle.loads((tmp_path / "out.pkl").read_bytes())) == 4
+    predicted = tmp_path / "packed.pkl"
+    tool("export")(config, tmp_path / "w" / "latest.pth", tmp_path / "m.rebnn", *more)
+    tool("test")(config, tmp_path / "m.rebnn", "--work-dir", tmp_path / "t2", "--out", predicted, *more)
+    for trained, packed in zip(*(pickle.loads(p.read_bytes()) for p in (tmp_path / "out.pkl", predicted)), strict=True):
+        assert torch.equal(trained["pred_score"], packed["pred_score"])
     with pytest.raises(SystemExit, match="for a classifier: tools/infer.py"):
         tool("test")(*command, "--show-dir", tmp_path / "shown")

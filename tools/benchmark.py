@@ -29,10 +29,11 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.deploy.timing import compare, format_timings, machine
     from rebnn_mm.integrations.benchmark import noise, onnxruntime_models, predict, trained_models
     from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.integrations.launch import one_sentence
 
     torch.set_num_threads(args.threads)
     images = noise(tuple(args.shape), args.batch)
-    try:
+    with one_sentence("benchmark"):
         calls = {
             "packed": predict(load_model(args.model), images),
             "packed, exact=False": predict(load_model(args.model, exact=False), images),
@@ -41,8 +42,6 @@ def main(argv: list[str] | None = None) -> None:
             calls |= trained_models(read_config(args.compare[0], args.cfg_options), args.compare[1], images)
         if args.onnxruntime:
             calls |= onnxruntime_models(args.model, images, args.threads)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise SystemExit(f"benchmark: {error}") from None
     print(machine())
     print(
         f"input       {args.batch} x 3 x {args.shape[0]} x {args.shape[1]}, {args.rounds} rounds, {args.clock} clock\n"

@@ -23,12 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.export import export_config
+    from rebnn_mm.integrations.launch import one_sentence
 
-    try:
+    with one_sentence("export"):
         cfg = read_config(args.config, args.cfg_options)
         report = export_config(cfg, args.checkpoint, args.out, args.fp16, args.verify, args.metric)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise SystemExit(f"export: {error}") from None
     print(report)
     print(f"written to {args.out}")
 

@@ -1,6 +1,7 @@
 """Draw a detector's boxes or a classifier's label into images.
 
 python tools/infer.py IMAGE|FOLDER CONFIG CHECKPOINT --out DIR [--score-thr 0.3] [--device cuda:0]
+python tools/infer.py IMAGE|FOLDER MODEL.rebnn       --out DIR
 """
 
 import argparse
@@ -12,8 +13,8 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, build, draw, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="an image, or a folder (with its subfolders)")
-    parser.add_argument("config", help="config file of mmdet or mmpretrain")
-    parser.add_argument("checkpoint", help="weights trained with it")
+    parser.add_argument("config", help="config file of mmdet or mmpretrain, or a packed file alone")
+    parser.add_argument("checkpoint", nargs="?", help="weights trained with it, or its packed file")
     parser.add_argument("--out", required=True, help="folder for the drawn images")
     parser.add_argument("--score-thr", type=float, default=0.3, help="boxes below it are not drawn (default: 0.3)")
     parser.add_argument("--device", help="default: the first GPU, else cpu")
@@ -22,13 +23,18 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
-    from rebnn_mm.integrations.inference import Inferencer, find_images, infer
+    from rebnn_mm.integrations.inference import Inferencer, find_images, infer, is_packed_file, packed_config
     from rebnn_mm.integrations.launch import one_sentence
 
     with one_sentence("infer"):
         pairs = find_images(args.source, args.out)
-        cfg = read_config(args.config, args.cfg_options)
-        inferencer = Inferencer(cfg, args.checkpoint, args.device, args.score_thr)
+        if args.checkpoint is None and is_packed_file(args.config):
+            cfg, weights = packed_config(args.config), args.config
+        elif args.checkpoint is None:
+            parser.error("give CONFIG and CHECKPOINT, or a packed file MODEL.rebnn")
+        else:
+            cfg, weights = read_config(args.config, args.cfg_options), args.checkpoint
+        inferencer = Inferencer(cfg, weights, args.device, args.score_thr)
         report = infer(inferencer, pairs)
     print(f"{len(report.written)} of {len(pairs)} images written to {args.out}")
     if report.failed:

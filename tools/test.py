@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of mmdet or mmpretrain")
-    parser.add_argument("checkpoint", help="weights trained with it")
+    parser.add_argument("checkpoint", help="weights trained with it, or its packed .rebnn file")
     parser.add_argument("--out", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", help="write pictures with predictions here")
     launch.add_run_arguments(parser)

@@ -15,6 +15,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from PIL import Image
+from torch import nn
 
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
@@ -39,8 +40,8 @@ class Inferencer:
 
     Args:
         cfg: From :func:`rebnn_mm.integrations.build.read_config`.
-        checkpoint: Path of the weights; read without running code in them.
-        device: Where to run; None takes the first GPU, else the CPU.
+        checkpoint: Path of the weights, or of a packed ``.rebnn`` file; read without running code in them.
+        device: Where to run; None takes the first GPU, else the CPU. A packed file runs on the CPU only.
         score_threshold: Boxes below it are not drawn.
 
     Raises:
@@ -57,16 +58,18 @@ class Inferencer:
             raise ValueError("the config has no test_dataloader with a pipeline: inference prepares images by it")
         self.scope = scope_of(cfg)
         self.score_threshold = score_threshold
-        weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
-        self.model = build_model(cfg, device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-        load_into(self.model, weights, checkpoint)
+        self.model, meta = (
+            _load_packed(cfg, checkpoint, device)
+            if is_packed_file(checkpoint)
+            else _load_trained(cfg, checkpoint, device)
+        )
         init_default_scope(self.scope)
         # The image is read by us, once, and handed over as an array.
         # pixels come from the caller, and there are no annotations to load
         steps = [step for step in _pipeline(cfg, "test") if not str(step["type"]).split(".")[-1].startswith("Load")]
         self.pipeline = Compose(steps)
         self.to_rgb = any(step.get("to_rgb") for step in _pipeline(cfg, "test") if "Load" in str(step["type"]))
-        self.visualizer = build_visualizer(self.scope, _dataset_meta(weights, cfg))
+        self.visualizer = build_visualizer(self.scope, meta)
 
     def predict(self, image: np.ndarray) -> Any:
         """Data sample with the predictions for one BGR image, (H, W, 3) uint8."""
@@ -86,6 +89,40 @@ class Inferencer:
         self.visualizer.add_datasample(
             file.stem, rgb, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
         )
+
+
+def is_packed_file(path: str | Path) -> bool:
+    """Whether ``path`` is named as a packed file."""
+    return Path(path).suffix == ".rebnn"
+
+
+def packed_config(path: str | Path) -> Config:
+    """The config that a packed file carries.
+
+    Raises:
+        FileNotFoundError: ``path`` is no file.
+        ValueError: It is no packed file, or carries no config that may be used.
+    """
+    from rebnn_mm.deploy.format import read_file
+    from rebnn_mm.integrations.packed import file_config
+
+    return file_config(read_file(path))
+
+
+def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    from rebnn_mm.integrations.packed import load_packed_model
+
+    if device not in (None, "cpu"):
+        raise ValueError(f"device {device!r}: a packed file runs on the CPU")
+    model: Any = load_packed_model(path, cfg)
+    return model, {**_dataset_meta({}, cfg), **model.dataset_meta}  # colours are the config's
+
+
+def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    weights = load_weights(path)  # first: the cheapest check of what a user may get wrong
+    model = build_model(cfg, device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    load_into(model, weights, path)
+    return model, _dataset_meta(weights, cfg)
 
 
 def find_images(source: str | Path, out_dir: str | Path) -> list[tuple[Path, Path]]:

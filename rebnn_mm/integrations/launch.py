@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
@@ -36,7 +37,7 @@ def one_sentence(tool: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None  # what shells expect after Ctrl-C
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         sentence = _own_words(error)
         if sentence is None or os.environ.get(TRACEBACK):
             raise
@@ -158,7 +159,8 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
 
     Args:
         cfg: From :func:`read_run_config`.
-        checkpoint: Path of the weights, which must be those of the config's model, all of them.
+        checkpoint: Path of the weights, which must be those of the config's model, all of them; or of its packed
+            ``.rebnn`` file, which runs on the CPU.
         out: Write all predictions to this ``.pkl`` file.
 
     Raises:
@@ -166,15 +168,30 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
     """
     if out and not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out {out}: predictions are written as .pkl")
-    weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
-    cfg.load_from = checkpoint
     cfg.resume = False
-    runner = build_runner(cfg)
-    load_into(_unwrapped(runner), weights, checkpoint)
+    if Path(checkpoint).suffix == ".rebnn":
+        runner = _packed_runner(cfg, checkpoint)
+    else:
+        weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
+        cfg.load_from = checkpoint
+        runner = build_runner(cfg)
+        load_into(_unwrapped(runner), weights, checkpoint)
     _build_loops(runner, "test_loop")
     if out:
         runner.test_evaluator.metrics.append(_dump_results(cfg, out))
     return runner.test()
+
+
+def _packed_runner(cfg: Config, path: str) -> Runner:
+    """A runner around the packed model of ``path``."""
+    from rebnn_mm.integrations import packed  # noqa: F401  # registers PackedModel
+
+    if get_device() != "cpu":
+        raise ValueError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
+    cfg.load_from = None
+    cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict())
+    cfg.pop("data_preprocessor", None)  # it is in the packed model; the runner would hand it over to PackedModel
+    return build_runner(cfg)
 
 
 def _build_loops(runner: Runner, *names: str) -> None:
