@@ -106,6 +106,8 @@ def own_model():
         shared,
         *tied,
         shared,
+        ReBNNConv2d(8, 8, 3, padding=1, shortcut=True),
+        ReBNNConv2d(8, 8, 3, padding=1, padding_mode="reflect", bias=True, shortcut=True),
         ReBNNConv2d(8, 8, (3, 1), padding=(1, 0), groups=4, dilation=(2, 1), weight_only=True),
         ReBNNConv2d(8, 8, 3, activation_only=True),
         nn.BatchNorm2d(8),
