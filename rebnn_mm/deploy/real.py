@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
+from rebnn_mm.deploy import pool
+
 NHWC = torch.channels_last
 
 
@@ -104,4 +106,7 @@ class PooledStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C, ceil(ceil(H/2)/2), ceil(ceil(W/2)/2))."""
-        return self.norm(max_pool2d(self.conv(x), 3, stride=2, padding=1))
+        y = self.conv(x)
+        if pool.pays():
+            return pool.max_pool_norm(y, self.norm.scale, self.norm.offset)
+        return self.norm(max_pool2d(y, 3, stride=2, padding=1))

@@ -64,4 +64,20 @@ int32_t rebnn_conv2d_run(const void* memory, const float* x, int64_t n, int64_t 
     return run(*rebnn::kKernels[plan->kernel], conv, threads);
 }
 
+int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h, int64_t w, int64_t c,
+                           const float* scale, const float* offset, float* out, int32_t threads) {
+    const int32_t kernel = rebnn::find_kernel(isa);
+    if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
+    rebnn::Pool pool{};
+    pool.n = n;
+    pool.h = h;
+    pool.w = w;
+    pool.c = c;
+    pool.x = x;
+    pool.scale = scale;
+    pool.offset = offset;
+    pool.out = out;
+    return run_pool(*rebnn::kKernels[kernel], pool, threads);
+}
+
 }  // extern "C"

@@ -18,8 +18,6 @@ namespace {
 constexpr int64_t kTaskWork = int64_t(1) << 23;
 // Pixels::kMost: tasks are whole batches of pixels, if there are enough.
 constexpr int64_t kBatch = 48;
-// Tasks for each thread, so that one that is interrupted leaves work to the others.
-constexpr int64_t kTasksPerThread = 4;
 constexpr double kLargestBuffer = double(int64_t(1) << 46);
 
 constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }

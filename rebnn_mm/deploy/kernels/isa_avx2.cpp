@@ -2,6 +2,7 @@
 // the table's row is popcount(a ^ w) for all 16 w, and 32 output channels index it with a nibble of their weights.
 // Nibbles lie in bytes of their own, so that nothing is left to do but load, shuffle and add.
 #include "pack.h"
+#include "pool.h"
 #include "tiles.h"
 
 #if defined(REBNN_X86)
@@ -54,6 +55,11 @@ struct Avx2 {
     static REBNN_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
     static REBNN_INLINE Vec prelu(Vec a, Vec slope) {
         return _mm256_blendv_ps(mul(a, slope), a, _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GT_OQ));
+    }
+
+    static REBNN_INLINE Vec max(Vec a, Vec b) {
+        const Vec larger = _mm256_cmp_ps(b, a, _CMP_GT_OQ), nan = _mm256_cmp_ps(b, b, _CMP_UNORD_Q);
+        return _mm256_blendv_ps(a, b, _mm256_or_ps(larger, nan));
     }
 
     static REBNN_INLINE Vec is_positive(Vec a) { return _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ); }
@@ -205,7 +211,8 @@ const Kernel kAvx2 = {"avx2",
                       {Avx2::kLanes, /*nibbles=*/true, Avx2::kWordPairs},
                       Avx2::kVectors,
                       pack_pixels<Avx2>,
-                      compute_block<Avx2>};
+                      compute_block<Avx2>,
+                      pool_pixels<Avx2>};
 
 }  // namespace rebnn
 

@@ -1,5 +1,6 @@
 // AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
 #include "pack.h"
+#include "pool.h"
 #include "tiles.h"
 
 #if defined(REBNN_X86)
@@ -32,6 +33,11 @@ struct Avx512 {
     static REBNN_INLINE Vec prelu(Vec a, Vec slope) {
         const __mmask16 positive = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GT_OQ);
         return _mm512_mask_mov_ps(_mm512_mul_ps(a, slope), positive, a);
+    }
+
+    static REBNN_INLINE Vec max(Vec a, Vec b) {
+        const __mmask16 larger = _mm512_cmp_ps_mask(b, a, _CMP_GT_OQ), nan = _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
+        return _mm512_mask_mov_ps(a, _kor_mask16(larger, nan), b);
     }
 
     static REBNN_INLINE __mmask16 is_positive(Vec a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ); }
@@ -186,7 +192,8 @@ const Kernel kAvx512 = {"avx512",
                         {Avx512::kLanes, /*nibbles=*/false, Avx512::kWordPairs},
                         Avx512::kVectors,
                         pack_pixels<Avx512>,
-                        compute_block<Avx512>};
+                        compute_block<Avx512>,
+                        pool_pixels<Avx512>};
 
 }  // namespace rebnn
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "pack.h"
+#include "pool.h"
 #include "tiles.h"
 
 namespace rebnn {
@@ -42,6 +43,11 @@ struct Generic {
     // torch's: y > 0 ? y : y * slope
     static Vec prelu(Vec a, Vec slope) {
         return each([&](int i) { return a.v[i] > 0 ? a.v[i] : a.v[i] * slope.v[i]; });
+    }
+
+    // torch's: the first of equals stays, and NaN wins
+    static Vec max(Vec a, Vec b) {
+        return each([&](int i) { return b.v[i] > a.v[i] || b.v[i] != b.v[i] ? b.v[i] : a.v[i]; });
     }
 
     // Bit i is a[i] >= 0, so -0.0 counts as positive and NaN as negative.
@@ -117,6 +123,7 @@ const Kernel kGeneric = {"generic",
                          {Generic::kLanes, /*nibbles=*/false, Generic::kWordPairs},
                          Generic::kVectors,
                          pack_pixels<Generic>,
-                         compute_block<Generic>};
+                         compute_block<Generic>,
+                         pool_pixels<Generic>};
 
 }  // namespace rebnn

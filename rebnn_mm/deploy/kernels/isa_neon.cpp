@@ -1,5 +1,6 @@
 // ARM NEON, 64 bit: a byte popcount and pairwise widening additions.
 #include "pack.h"
+#include "pool.h"
 #include "tiles.h"
 
 #if defined(REBNN_NEON)
@@ -41,6 +42,11 @@ struct Neon {
     static REBNN_INLINE Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
     static REBNN_INLINE Vec prelu(Vec a, Vec slope) {
         return vbslq_f32(vcgtq_f32(a, vdupq_n_f32(0)), a, vmulq_f32(a, slope));
+    }
+
+    static REBNN_INLINE Vec max(Vec a, Vec b) {
+        const uint32x4_t larger = vcgtq_f32(b, a), ordered = vceqq_f32(b, b);
+        return vbslq_f32(vornq_u32(larger, ordered), b, a);
     }
 
     static REBNN_INLINE uint32_t sign_bits(Vec a) {
@@ -126,7 +132,8 @@ const Kernel kNeon = {"neon",
                       {Neon::kLanes, /*nibbles=*/false, Neon::kWordPairs},
                       Neon::kVectors,
                       pack_pixels<Neon>,
-                      compute_block<Neon>};
+                      compute_block<Neon>,
+                      pool_pixels<Neon>};
 
 }  // namespace rebnn
 

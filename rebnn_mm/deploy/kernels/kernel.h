@@ -42,6 +42,24 @@ struct Block {
     int64_t group, first_vector, last_vector;
 };
 
+// Max-pool of 3x3 windows, stride 2, padding 1, then fma(maximum, scale, offset); all NHWC.
+struct Pool {
+    int64_t n, h, w, c, out_h, out_w;
+    const float* x;
+    const float* scale;   // [c]
+    const float* offset;  // [c]
+    float* out;
+};
+
+// Input positions [first, first + count) under window `o` along an axis of `in` positions; never empty.
+struct PoolWindow {
+    REBNN_INLINE PoolWindow(int64_t o, int64_t in) : first(o ? 2 * o - 1 : 0) {
+        const int64_t last = 2 * o + 2;
+        count = (last < in ? last : in) - first;
+    }
+    int64_t first, count;
+};
+
 struct Kernel {
     const char* name;
     bool (*supported)();
@@ -50,6 +68,8 @@ struct Kernel {
     // Signs of the input pixels [first, last), counted through the whole batch, into conv.packed.
     void (*pack)(const Conv& conv, int64_t first, int64_t last);
     void (*compute)(const Conv& conv, const Block& block);
+    // Output pixels [first, last) of a pooling, counted through the whole batch.
+    void (*pool)(const Pool& pool, int64_t first, int64_t last);
 };
 
 // Compiled for this processor family, best first; some are perhaps not supported() by this processor.

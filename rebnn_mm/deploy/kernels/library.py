@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -57,6 +57,10 @@ class Library:
         functions.rebnn_conv2d_run.argtypes = [
             *(pointer, pointer, size, size, size, ctypes.c_int32),
             *(pointer, pointer, ctypes.c_int32),
+        ]
+        functions.rebnn_max_pool_run.argtypes = [
+            *(ctypes.c_char_p, pointer, size, size, size, size),
+            *(pointer, pointer, pointer, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None

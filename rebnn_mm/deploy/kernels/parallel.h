@@ -4,6 +4,9 @@
 
 namespace rebnn {
 
+// Tasks for each thread, so that one that is interrupted leaves work to the others.
+constexpr int64_t kTasksPerThread = 4;
+
 // body(data, i) for every i in [0, tasks), each once, in any order, on up to `threads` threads.
 void parallel_for(int64_t tasks, int32_t threads, void (*body)(void* data, int64_t task), void* data);
 

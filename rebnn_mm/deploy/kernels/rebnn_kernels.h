@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 1
+#define REBNN_ABI_VERSION 2
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -54,6 +54,11 @@ REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* sp
 // memory format. h' = (h + 2 padding - dilation (kernel - 1) - 1) / stride + 1 must be at least 1.
 REBNN_API int32_t rebnn_conv2d_run(const void* plan, const float* x, int64_t n, int64_t h, int64_t w,
                                    int32_t channels_last, const float* residual, float* out, int32_t threads);
+
+// fma(max_pool(x), scale, offset): windows of 3x3 with stride 2 and padding 1, as behind the stem of a ResNet. x is
+// (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum.
+REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h, int64_t w, int64_t c,
+                                     const float* scale, const float* offset, float* out, int32_t threads);
 
 // Threads come from libgomp's GOMP_parallel if it is set, so that torch and this library share one pool and
 // do not wait for each other's spinning threads; from std::thread otherwise.
