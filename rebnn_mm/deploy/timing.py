@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,13 @@ from rebnn_mm import __version__
 from rebnn_mm.deploy.kernels import library
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+# A candidate is called for this long in a round, so that it runs from its own caches, as in use.
+BLOCK_MS = 20.0
+# Thread pools spin for some milliseconds after their last work: the next candidate must not pay for that.
+PAUSE_SECONDS = 0.01
+
+Candidate = Callable[[int], float]
+"""A number of calls -> milliseconds of one of them."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +47,82 @@ class Timing:
     ratio_high: float
 
 
-def compare(candidates: Mapping[str, Callable[[], Any]], rounds: int = 21, clock: str = "wall") -> list[Timing]:
-    """Call all candidates in turn, ``rounds`` times (A B C A B C ...), so that a machine's moods hit all alike.
+def candidate(call: Callable[[], Any], threads: int | None = None, clock: str = "wall") -> Candidate:
+    """``call`` as :func:`compare` takes it.
 
     Args:
-        candidates: Name -> what to call; the first is the one that the others are divided by.
-        rounds: Calls of each; two more before are not counted.
+        call: What is timed.
+        threads: Of torch and the packed kernels; None leaves them as they are.
         clock: ``'wall'``, or ``'cpu'``: time of this process on all its threads, for one thread on a busy machine.
 
     Raises:
-        ValueError: No candidate, fewer than three rounds, an unknown clock.
+        ValueError: An unknown clock, fewer than one thread.
     """
-    if not candidates or rounds < 3 or clock not in CLOCKS:
-        raise ValueError(
-            f"{len(candidates)} candidates, rounds={rounds}, clock={clock!r}: at least 1 and 3, and one of {[*CLOCKS]}"
-        )
+    if clock not in CLOCKS or (threads is not None and threads < 1):
+        raise ValueError(f"clock={clock!r}, threads={threads}: one of {[*CLOCKS]}, and at least 1 thread")
     now = CLOCKS[clock]
+
+    def timed(calls: int) -> float:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        start = now()
+        for _ in range(calls):
+            call()
+        return (now() - start) * 1e3 / calls
+
+    return timed
+
+
+def compare(candidates: Mapping[str, Candidate], rounds: int = 21) -> list[Timing]:
+    """Time all candidates in turn, ``rounds`` times (A B C A B C ...), so that a machine's moods hit all alike.
+
+    In its turn a candidate is called for :data:`BLOCK_MS`, after one call that does not count, or once if that
+    takes longer.
+
+    Args:
+        candidates: Name -> candidate; the first is the one that the others are divided by.
+        rounds: Turns of each.
+
+    Raises:
+        ValueError: No candidate, or fewer than three rounds.
+    """
+    if not candidates or rounds < 3:
+        raise ValueError(f"{len(candidates)} candidates, rounds={rounds}: at least 1 and 3")
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    calls = {}
     with torch.inference_mode():
-        for _ in range(2):
-            for call in candidates.values():
-                call()
+        for name, timed in candidates.items():
+            timed(1)
+            calls[name] = max(1, round(BLOCK_MS / max(timed(2), 1e-6)))
         for _ in range(rounds):
-            for name, call in candidates.items():
-                start = now()
-                call()
-                times[name].append((now() - start) * 1e3)
+            for name, timed in candidates.items():
+                time.sleep(PAUSE_SECONDS)
+                if calls[name] > 1:
+                    timed(1)
+                times[name].append(timed(calls[name]))
     first = next(iter(times.values()))
     return [_timing(name, own, [a / b for a, b in zip(own, first, strict=True)]) for name, own in times.items()]
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensor, as onnxruntime's and TFLite's own arenas do.
+
+    By default it may return an output of some 100 KB to the system at every call, and take 200 page faults (50 us) to
+    get it back. The environment variables MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ do the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        mallopt(trim_threshold, 1 << 30)
+        mallopt(mmap_threshold, 1 << 25)
+
+
 def machine() -> str:
-    """Processor, instruction sets in use, threads, load and versions, one a line."""
+    """Processor, instruction sets in use, load and versions, one a line."""
     lines = [
         f"processor   {_processor()}, {os.cpu_count()} cores seen",
-        f"kernels     {library.current_isa()} (REBNN_MM_ISA), torch's own {torch.backends.cpu.get_cpu_capability()}",
-        f"threads     {torch.get_num_threads()}",
+        f"kernels     {library.current_isa()} (REBNN_MM_ISA), torch's own {torch.backends.cpu.get_cpu_capability()}, "
+        f"limit of oneDNN {os.environ.get('ONEDNN_MAX_CPU_ISA', 'none')}",
         f"versions    rebnn_mm {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
     ]
     if hasattr(os, "getloadavg"):
@@ -87,8 +136,8 @@ def format_timings(timings: list[Timing]) -> str:
     head = f"{'':{width}}  {'median ms':>10}  {'p10..p90':>17}  {'times ' + timings[0].name:>14}  {'p10..p90':>13}"
     lines = [head, "-" * len(head)]
     for t in timings:
-        spread, ratios = f"{t.low:.2f}..{t.high:.2f}", f"{t.ratio_low:.2f}..{t.ratio_high:.2f}"
-        lines.append(f"{t.name:{width}}  {t.mid:10.2f}  {spread:>17}  {t.ratio:14.2f}  {ratios:>13}")
+        spread, ratios = f"{t.low:.3f}..{t.high:.3f}", f"{t.ratio_low:.2f}..{t.ratio_high:.2f}"
+        lines.append(f"{t.name:{width}}  {t.mid:10.3f}  {spread:>17}  {t.ratio:14.2f}  {ratios:>13}")
     return "\n".join(lines)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,72 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from rebnn_mm.deploy import load_model
+from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.peer import Peer
+from rebnn_mm.deploy.timing import candidate, compare, format_timings, keep_freed_memory, machine
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.layers import BinaryLayer
 
 Calls = dict[str, Callable[[], Any]]
+
+
+def benchmark_model(
+    path: str | Path,
+    images: Tensor,
+    trained: tuple[Config, str] | None = None,
+    onnxruntime: bool = False,
+    lce: str | None = None,
+    threads: Sequence[int] = (1,),
+    rounds: int = 21,
+    clock: str = "wall",
+) -> str:
+    """Text table of the packed model's times, and of those that it is compared with.
+
+    Args:
+        path: The ``.rebnn`` file.
+        images: (N, 3, H, W) uint8; their preprocessing is timed, too.
+        trained: Config and checkpoint that it was exported from: adds the trained model and its real-valued twin.
+        onnxruntime: Add onnxruntime, float32 and int8, for a classifier.
+        lce: An interpreter that has larq-compute-engine: adds its BiRealNet-18, one thread, CPU time.
+        threads: All run with the first number; the packed model also with each of the others.
+        rounds: As for :func:`rebnn_mm.deploy.timing.compare`.
+        clock: As for :func:`rebnn_mm.deploy.timing.candidate`.
+
+    Raises:
+        ValueError: A number of threads below 1, fewer than three rounds.
+        RebnnFileError, FileNotFoundError: The file or the checkpoint.
+    """
+    torch.set_num_threads(threads[0])
+    keep_freed_memory()
+    calls: Calls = {
+        "packed": predict(load_model(path), images),
+        "packed, exact=False": predict(load_model(path, exact=False), images),
+    }
+    if trained:
+        calls |= trained_models(*trained, images)
+    if onnxruntime:
+        calls |= onnxruntime_models(path, images, threads[0])
+    candidates = {name: candidate(call, threads[0], clock) for name, call in calls.items()}
+    for count in threads[1:]:
+        candidates[f"packed, {count} threads"] = candidate(predict(load_model(path), images), count, clock)
+    with ExitStack() as stack:
+        if lce:
+            peer = stack.enter_context(Peer(lce, "lce_resnet18", 0, images.shape[2]))
+            candidates[f"{peer.name} BiRealNet-18"] = peer
+        timings = compare(candidates, rounds)
+    size = " x ".join(map(str, images.shape))
+    head = f"{machine()}\nthreads     {threads[0]}\ninput       {size}, {rounds} rounds, {clock} clock\n"
+    return "\n".join([head, format_timings(timings), load_time(path)])
+
+
+def load_time(path: str | Path, rounds: int = 9) -> str:
+    """A line with the time that a classifier's file takes to load; empty for a detector, which mmdet builds."""
+    if read_file(path).info.get("network") is None:
+        return ""
+    timing = compare({"load_model": candidate(lambda: load_model(path))}, rounds)[0]
+    return f"\nload_model takes {timing.mid:.1f} ms ({timing.low:.1f}..{timing.high:.1f})"
 
 
 def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
@@ -105,6 +167,8 @@ def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # its threads would go on spinning while the next candidate is timed
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     calls: Calls = {}
     with tempfile.TemporaryDirectory() as folder:
         real, prepared, int8 = (str(Path(folder) / name) for name in ("real.onnx", "prepared.onnx", "int8.onnx"))
@@ -117,9 +181,3 @@ def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
             session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
             calls[f"real-valued, onnxruntime {name}"] = lambda session=session: session.run(None, data)
     return calls
-
-
-def noise(shape: tuple[int, int], batch: int) -> Tensor:
-    """(batch, 3, H, W) uint8, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, *shape), generator=generator, dtype=torch.uint8)

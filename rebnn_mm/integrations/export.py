@@ -108,9 +108,13 @@ def noise_images(cfg: Config) -> list[Tensor]:
         height, width = image_shape(cfg)
     except ValueError:
         height, width = 32, 32
+    return [noise(size)[0] for size in ((height, width), (height // 2 | 1, width // 2 | 1))]
+
+
+def noise(size: tuple[int, int], batch: int = 1) -> Tensor:
+    """Images of noise, (batch, 3, H, W) uint8, always the same."""
     generator = torch.Generator().manual_seed(0)
-    sizes = [(height, width), (height // 2 | 1, width // 2 | 1)]
-    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    return torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
 
 
 def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> list[Any]:

@@ -46,6 +46,8 @@ def test_detector_features_and_boxes_are_equal(detector, packed_file):
     assert isinstance(packed.backbone, PackedResNet) and not binary_layers(packed)
     assert isinstance(packed.rpn_head.rpn_conv, PackedConv2d)
     assert isinstance(packed.roi_head.bbox_head.shared_fcs[0], PackedLinear)
+    aligned = [layer.use_torchvision for layer in packed.roi_head.bbox_roi_extractor.roi_layers]
+    assert aligned == [True] * 4 and not model.roi_head.bbox_roi_extractor.roi_layers[0].use_torchvision
     assert packed.dataset_meta == {"classes": ("cat", "dog")} and packed.cfg.default_scope == "mmdet"
     for size in [(128, 160), (97, 131)]:
         image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
