@@ -29,8 +29,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("name a MODEL.rebnn file, or --suite without one")
 
     # After parsing, so that --help and a wrong option answer at once.
+    from mmengine.logging import MMLogger
+
     from rebnn_mm.integrations.launch import one_sentence
 
+    MMLogger.get_current_instance().setLevel("WARNING")  # what becomes 1-bit is told when a model is trained
     with one_sentence("benchmark"):
         if args.suite:
             from rebnn_mm.integrations.suite import run_suite

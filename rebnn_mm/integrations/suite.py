@@ -90,13 +90,11 @@ def _steps(folder: Path, rounds: int, onnxruntime: bool, lce: str | None) -> Ite
 
 
 def _untrained(config: str, path: Path, options: dict[str, Any]) -> tuple[str, ...]:
-    """Export ``config`` with seeded initial weights; the arguments that name file, config and checkpoint."""
+    """Export ``config`` with seeded random weights; the arguments that name file, config and checkpoint."""
     cfg = read_config(ROOT / config, dict(options))
     torch.manual_seed(0)
     checkpoint, packed = path.with_suffix(".pth"), path.with_suffix(".rebnn")
-    model = build_model(cfg)
-    model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), checkpoint)
     export_config(cfg, checkpoint, packed, verify=False)
     changes = ("--cfg-options", *(f"{key}={value}" for key, value in options.items())) if options else ()
     return (str(packed), "--compare", config, str(checkpoint), *changes)
