@@ -8,5 +8,5 @@ _base_ = [
     './_base_/runtime/default.py',
 ]
 model = dict(
-    backbone=dict(stem='cifar', conv_cfg=dict(type='Conv2d')),
+    backbone=dict(stem='cifar', conv_cfg={{_base_.binary_conv}}),
     head=dict(num_classes=10, topk=(1, )))

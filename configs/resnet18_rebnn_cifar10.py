@@ -7,4 +7,6 @@ _base_ = [
     './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
-model = dict(backbone=dict(stem='cifar'), head=dict(num_classes=10, topk=(1, )))
+model = dict(
+    backbone=dict(stem='cifar', conv_cfg={{_base_.binary_conv}}),
+    head=dict(num_classes=10, topk=(1, )))

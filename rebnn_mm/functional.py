@@ -45,6 +45,16 @@ def scale_init(w: Tensor) -> Tensor:
     return w.abs().mean(dim=tuple(range(1, w.dim())), keepdim=True)
 
 
+def standardize(w: Tensor) -> Tensor:
+    """``(w - mean) / std`` of each output channel, as ``w``, differentiable; a constant channel gives 0.
+
+    IR-Net's balanced weights (Qin et al., CVPR 2020, equation 7). The standard deviation divides by
+    ``M - 1``, as in the authors' code.
+    """
+    std, mean = torch.std_mean(w, dim=tuple(range(1, w.dim())), keepdim=True)
+    return (w - mean) / std.clamp_min(1e-12)
+
+
 def gradient_magnitude(w: Tensor, grad_w: Tensor, alpha: Tensor) -> Tensor:
     """Largest ``|dL_S/dw_hat|`` in each output channel: (C_out,).
 

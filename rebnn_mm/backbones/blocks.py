@@ -6,6 +6,8 @@ so ``conv_cfg=dict(type='Conv2d')`` gives the real-valued twin of the same struc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.registry import MODELS
@@ -15,6 +17,13 @@ from rebnn_mm.layers import ChannelShift, RPReLU
 
 Config = dict[str, Any]
 
+# what follows the shortcut, by its word in a config; each takes the number of channels
+_ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "rprelu": RPReLU,
+    "prelu": nn.PReLU,
+    "hardtanh": lambda channels: nn.Hardtanh(),
+    "none": lambda channels: nn.Identity(),
+}
 _NORMS = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
 
 
@@ -55,20 +64,57 @@ def downsampling(in_channels: int, out_channels: int, stride: int, norm_cfg: Con
     return nn.Sequential(*pool, conv, build_norm(norm_cfg, out_channels))
 
 
+@dataclass(frozen=True)
+class Around:
+    """Which activations stand around a block's convolutions; the default is ReActNet's.
+
+    Attributes:
+        act: After the shortcut: ``'rprelu'``, ``'prelu'`` (a slope a channel), ``'hardtanh'`` (IR-Net's)
+            or ``'none'`` (Bi-Real Net's).
+        shift: Whether each channel has a learnable threshold before the sign.
+
+    Raises:
+        ValueError: An unknown ``act``.
+    """
+
+    act: str = "rprelu"
+    shift: bool = True
+
+    def __post_init__(self) -> None:
+        if self.act not in _ACTIVATIONS:
+            raise ValueError(f"act={self.act!r}: a 1-bit block takes one of {sorted(_ACTIVATIONS)}")
+
+    def before(self, channels: int) -> nn.Module:
+        """What stands before the convolution."""
+        return ChannelShift(channels) if self.shift else nn.Identity()
+
+    def after(self, channels: int) -> nn.Module:
+        """What stands after the shortcut."""
+        return _ACTIVATIONS[self.act](channels)
+
+
 class BinaryUnit(nn.Module):
-    """shift -> 1-bit convolution -> norm, + shortcut, -> RPReLU.
+    """shift -> 1-bit convolution -> norm, + shortcut, -> RPReLU, or the activations that ``around`` names.
 
     The shortcut is given to ``forward``, so one unit serves the basic and the bottleneck block.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, conv_cfg: Config, norm_cfg: Config
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        conv_cfg: Config,
+        norm_cfg: Config,
+        around: Around | None = None,
     ) -> None:
         super().__init__()
-        self.shift = ChannelShift(in_channels)
+        around = around or Around()
+        self.shift = around.before(in_channels)
         self.conv = build_conv(conv_cfg, in_channels, out_channels, kernel_size, stride)
         self.norm = build_norm(norm_cfg, out_channels)
-        self.act = RPReLU(out_channels)
+        self.act = around.after(out_channels)
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(N, C_in, H, W) and the shortcut's (N, C_out, H', W') -> (N, C_out, H', W')."""
@@ -81,9 +127,17 @@ class BasicBlock(nn.Module):
     convs = 1
     expansion = 1
 
-    def __init__(self, in_channels: int, planes: int, stride: int, conv_cfg: Config, norm_cfg: Config) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        conv_cfg: Config,
+        norm_cfg: Config,
+        around: Around | None = None,
+    ) -> None:
         super().__init__()
-        self.unit = BinaryUnit(in_channels, planes, 3, stride, conv_cfg, norm_cfg)
+        self.unit = BinaryUnit(in_channels, planes, 3, stride, conv_cfg, norm_cfg, around)
         self.downsample = downsampling(in_channels, planes, stride, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,13 +155,21 @@ class Bottleneck(nn.Module):
     convs = 3
     expansion = 4
 
-    def __init__(self, in_channels: int, planes: int, stride: int, conv_cfg: Config, norm_cfg: Config) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        conv_cfg: Config,
+        norm_cfg: Config,
+        around: Around | None = None,
+    ) -> None:
         super().__init__()
         out_channels = planes * self.expansion
         self.planes = planes
-        self.reduce = BinaryUnit(in_channels, planes, 1, 1, conv_cfg, norm_cfg)
-        self.spatial = BinaryUnit(planes, planes, 3, stride, conv_cfg, norm_cfg)
-        self.expand = BinaryUnit(planes, out_channels, 1, 1, conv_cfg, norm_cfg)
+        self.reduce = BinaryUnit(in_channels, planes, 1, 1, conv_cfg, norm_cfg, around)
+        self.spatial = BinaryUnit(planes, planes, 3, stride, conv_cfg, norm_cfg, around)
+        self.expand = BinaryUnit(planes, out_channels, 1, 1, conv_cfg, norm_cfg, around)
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
         self.downsample = downsampling(in_channels, out_channels, stride, norm_cfg)
 

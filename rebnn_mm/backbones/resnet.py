@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rebnn_mm.backbones.blocks import BasicBlock, Bottleneck, Config, build_norm
+from rebnn_mm.backbones.blocks import Around, BasicBlock, Bottleneck, Config, build_norm
 
 
 @MODELS.register_module()
@@ -22,7 +22,7 @@ class ReBNNResNet(BaseModule):
 
     Args:
         depth: 18 or 34 (one 3x3 convolution a block) or 50 (bottleneck).
-        conv_cfg: The 1-bit convolution; default ``dict(type='ReBNNConv2d')``. ``dict(type='Conv2d')``
+        conv_cfg: The 1-bit convolution, of any method; default ``dict(type='ReBNNConv2d')``. ``dict(type='Conv2d')``
             is the real-valued twin, ``dict(type='ReBNNConv2d', activation_only=True)`` stage one.
         in_channels: Channels of the image.
         base_channels: Channels of the stem and the first stage.
@@ -31,11 +31,13 @@ class ReBNNResNet(BaseModule):
         frozen_stages: -1 trains all, 0 freezes the stem, k the stem and the first k stages.
         norm_cfg: Batch norm of stem, blocks and downsampling; default ``dict(type='BN')``.
         norm_eval: Keep all batch norms in eval mode while training.
+        act: After each shortcut: ``'rprelu'`` (ReActNet), ``'prelu'``, ``'hardtanh'`` or ``'none'``.
+        shift: Give each channel a learnable threshold before its sign (ReActNet).
         init_cfg: mmengine's; a ``Pretrained`` checkpoint may hold real-valued weights (stage one,
             or a real-valued twin), alpha is then taken from them.
 
     Raises:
-        ValueError: A depth, stem, stage or norm that does not exist.
+        ValueError: A depth, stem, stage, norm or activation that does not exist.
     """
 
     # blocks of one (18, 34) or three (50) convolutions in each stage
@@ -56,6 +58,8 @@ class ReBNNResNet(BaseModule):
         frozen_stages: int = -1,
         norm_cfg: Config | None = None,
         norm_eval: bool = False,
+        act: str = "rprelu",
+        shift: bool = True,
         init_cfg: Config | list[Config] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
@@ -71,6 +75,7 @@ class ReBNNResNet(BaseModule):
         self.norm_eval = norm_eval
         conv_cfg = conv_cfg or dict(type="ReBNNConv2d")
         norm_cfg = norm_cfg or dict(type="BN")
+        around = Around(act, shift)
 
         self.stem = _build_stem(stem, in_channels, base_channels, norm_cfg)
         block, counts = self.settings[depth]
@@ -80,7 +85,7 @@ class ReBNNResNet(BaseModule):
             blocks = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(block(channels, planes, stride, conv_cfg, norm_cfg))
+                blocks.append(block(channels, planes, stride, conv_cfg, norm_cfg, around))
                 channels = planes * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self._freeze()

@@ -4,5 +4,14 @@ from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
 from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
+from rebnn_mm.hooks.schedules import EDEHook, ReCUHook
 
-__all__ = ["BalanceHook", "EpochSeedHook", "FiniteLossHook", "ResilientCheckpointHook", "seed_worker"]
+__all__ = [
+    "BalanceHook",
+    "EDEHook",
+    "EpochSeedHook",
+    "FiniteLossHook",
+    "ReCUHook",
+    "ResilientCheckpointHook",
+    "seed_worker",
+]

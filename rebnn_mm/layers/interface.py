@@ -22,6 +22,10 @@ class BinaryLayer(nn.Module):
         """Binary weight in {-1, +1}, shaped as ``weight``, without gradient."""
         raise TypeError(f"{type(self).__name__} does not define binary_weight()")
 
+    def scale(self) -> Tensor | None:
+        """What the result of the 1-bit operation is multiplied with, (C_out, 1, ...), without gradient; None is 1."""
+        raise TypeError(f"{type(self).__name__} does not define scale()")
+
 
 def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
     """Layers of ``model`` with 1-bit weights, by their dotted names, in the model's order."""

@@ -1,4 +1,5 @@
 # magnitude='weight': gamma from the largest latent weight; 'gradient' is the paper's equation.
+binary_conv = dict(type='ReBNNConv2d')
 custom_hooks = [
     dict(type='BalanceHook', magnitude='weight'),
     dict(type='EpochSeedHook'),

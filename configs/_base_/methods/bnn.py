@@ -1,0 +1,5 @@
+# The first binary network: signs without a scale.
+binary_conv = dict(type='SignConv2d')
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook')]

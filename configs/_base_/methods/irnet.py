@@ -1,0 +1,6 @@
+# IR-Net: standardised weights; EDEHook sharpens the estimator from the start of training to its end.
+binary_conv = dict(type='IRNetConv2d')
+custom_hooks = [
+    dict(type='EDEHook'),
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook')]

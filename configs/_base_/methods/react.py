@@ -1,0 +1,5 @@
+# ReActNet: what ReBNN builds on, with an analytic scale and no balance parameter.
+binary_conv = dict(type='ReActConv2d')
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook')]

@@ -1,0 +1,5 @@
+# XNOR-Net: the scale is the mean of |w|.
+binary_conv = dict(type='XNORConv2d')
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='FiniteLossHook')]

@@ -1,0 +1,12 @@
+# python tools/train.py configs/resnet18_recu_cifar10.py
+# resnet18_rebnn_cifar10.py with ReCU's convolutions in the same blocks. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet18_rebnn.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/recu.py',
+    './_base_/runtime/default.py',
+]
+model = dict(
+    backbone=dict(stem='cifar', conv_cfg={{_base_.binary_conv}}),
+    head=dict(num_classes=10, topk=(1, )))

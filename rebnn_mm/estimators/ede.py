@@ -1,0 +1,60 @@
+"""Error decay estimator of IR-Net (Qin et al., CVPR 2020, section 3.3).
+
+value  ``sign(x)``
+slope  ``k t (1 - tanh(t x)^2)`` with ``k = max(1/t, 1)``: the derivative of ``k tanh(t x)`` (equations 12 and 13)
+
+A small t lets every element learn (the slope is about 1 everywhere), a large one follows the sign closely.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.functional import sign
+
+
+class _ErrorDecaySign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, t: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.t = t
+        return sign(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        slope = max(1.0, ctx.t)  # k * t
+        return grad * (slope * (1 - torch.tanh(ctx.t * x).square())), None
+
+
+def error_decay_sign(x: Tensor, t: float) -> Tensor:
+    """``sign(x)`` with the slope of ``max(1/t, 1) * tanh(t x)``, ``t > 0``; any shape."""
+    return _ErrorDecaySign.apply(x, t)
+
+
+@MODELS.register_module()
+class EDE(nn.Module):
+    """:func:`error_decay_sign` as a module, for ``estimator=dict(type='EDE')``.
+
+    Attributes:
+        t: Sharpness; :class:`rebnn_mm.hooks.EDEHook` raises it during training. It matters to the
+            backward only, so no checkpoint holds it.
+
+    Args:
+        t: Its value where no hook sets it; IR-Net starts at 0.1.
+
+    Raises:
+        ValueError: ``t`` is not above 0.
+    """
+
+    def __init__(self, t: float = 0.1) -> None:
+        super().__init__()
+        if not t > 0:
+            raise ValueError(f"EDE: t={t!r} must be above 0; IR-Net starts at 0.1 and ends at 10")
+        self.t = float(t)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Binarize ``x``: same shape, values in {-1, +1}."""
+        return error_decay_sign(x, self.t)

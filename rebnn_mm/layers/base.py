@@ -1,0 +1,181 @@
+"""What the 1-bit layers of all methods share: ``y = scale * op(sign(a), b) + bias``.
+
+A method says two things, each with the gradient that its paper gives it: the binary weight ``b``
+(``_signs``) and the scale of each output channel (``_scale``). The scale multiplies the integer
+result, so that a bit-packed run-time can give the same float, bit for bit.
+
+A registered layer names ``nn.Conv2d`` (or ``nn.Linear``) among its own bases: mmengine's initialisers,
+``init_cfg=dict(type='Kaiming', layer='Conv2d')``, look no further up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.estimators import clipped_sign
+from rebnn_mm.layers.interface import BinaryLayer
+
+
+class BinaryBase(BinaryLayer):
+    """The binary input and the method's two members, for convolutions and linear layers alike.
+
+    Attributes:
+        default_estimator: Config of the input's sign where the user gives none; the method's own.
+    """
+
+    default_estimator = "PolynomialSTE"
+
+    def _init_binary(
+        self,
+        estimator: dict[str, Any] | None,
+        weight_only: bool,
+        activation_only: bool,
+        input_norm: nn.Module | None,
+    ) -> None:
+        if weight_only and activation_only:
+            raise ValueError(
+                f"{type(self).__name__}: weight_only and activation_only together leave nothing 1-bit; "
+                "set one of them, or use the plain torch layer"
+            )
+        self.binarizes_weight = not activation_only
+        self.binarizes_input = not weight_only
+        self.input_norm = input_norm
+        cfg = estimator or dict(type=self.default_estimator)
+        self.estimator = MODELS.build(cfg) if self.binarizes_input else None
+        self._init_method()
+
+    def _init_method(self) -> None:
+        """Add the method's own parameters and buffers, if it has any."""
+
+    def _signs(self) -> Tensor:
+        """Binary weight in {-1, +1}, shaped as ``weight``, with the method's gradient."""
+        return clipped_sign(self.weight)
+
+    def _scale(self) -> Tensor | None:
+        """Scale of each output channel, (C_out, 1, ...), with the method's gradient; None is 1."""
+        return None
+
+    @torch.no_grad()
+    def binary_weight(self) -> Tensor:
+        """Binary weight in {-1, +1}, shaped as ``weight``, without gradient."""
+        self._check_binarizes_weight()
+        return self._signs().detach()
+
+    @torch.no_grad()
+    def scale(self) -> Tensor | None:
+        """Scale of each output channel, (C_out, 1, ...), without gradient; None is 1."""
+        self._check_binarizes_weight()
+        scale = self._scale()
+        return None if scale is None else scale.detach()
+
+    def _check_binarizes_weight(self) -> None:
+        if not self.binarizes_weight:
+            raise ValueError(f"{type(self).__name__}(activation_only=True) has real-valued weights")
+
+    def _binary_input(self, x: Tensor) -> Tensor:
+        if self.input_norm is not None:
+            x = self.input_norm(x)
+        return x if self.estimator is None else self.estimator(x)
+
+    def extra_repr(self) -> str:
+        """Add which sides are 1-bit to torch's description."""
+        sides = "W1A1" if self.binarizes_weight and self.binarizes_input else ("W1A32", "W32A1")[self.binarizes_input]
+        return f"{super().extra_repr()}, {sides}"
+
+
+class BinaryConv2d(BinaryBase, nn.Conv2d):
+    """1-bit ``nn.Conv2d``: (N, C_in, H, W) -> (N, C_out, H', W').
+
+    ``padding_mode='zeros'`` pads the binary input with 0 (a third value at the border only); the
+    other modes pad with neighbouring signs. ``bias=True`` is a real-valued offset of each output
+    channel, added after the scale.
+
+    Args:
+        args, kwargs: As for ``nn.Conv2d``.
+        estimator: Config of the input's sign; default is the method's own.
+        weight_only: W1A32, the input stays real-valued.
+        activation_only: W32A1, the weight stays real-valued and plain (stage one).
+        input_norm: Put a batch norm without affine parameters before the sign. A layer behind a
+            ReLU needs it: all its inputs are >= 0, and every sign would be +1.
+        shortcut: Add the real-valued input to the result where the layer keeps its shape, as Bi-Real
+            Net (ECCV 2018) does around every 1-bit convolution; a layer that changes channels or
+            size goes without. For modules that bring no shortcut of their own (an FPN, an RPN
+            head): their real-valued twin needs none, it can hold the identity in its weights.
+
+    Raises:
+        ValueError: Both ``weight_only`` and ``activation_only``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        estimator: dict[str, Any] | None = None,
+        weight_only: bool = False,
+        activation_only: bool = False,
+        input_norm: bool = False,
+        shortcut: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        nn.Conv2d.__init__(self, *args, **kwargs)
+        norm = nn.BatchNorm2d(self.in_channels, affine=False) if input_norm else None
+        self._init_binary(estimator, weight_only, activation_only, norm)
+        self.shortcut = shortcut and _keeps_shape(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve the sign of ``x`` with the binary weight and scale the result."""
+        y = self._scaled_conv(self._binary_input(x))
+        return y + x if self.shortcut else y
+
+    def _scaled_conv(self, x: Tensor) -> Tensor:
+        if not self.binarizes_weight:
+            return self._conv_forward(x, self.weight, self.bias)
+        scale = self._scale()
+        y = self._conv_forward(x, self._signs(), None)
+        if scale is not None:
+            y = y * scale.to(y.dtype).view(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+
+def _keeps_shape(conv: nn.Conv2d) -> bool:
+    """Whether every input gives an output of its own shape."""
+    if conv.in_channels != conv.out_channels or any(step != 1 for step in conv.stride):
+        return False
+    if isinstance(conv.padding, str):
+        return conv.padding == "same"
+    sides = zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+    return all(2 * padding == dilation * (size - 1) for padding, dilation, size in sides)
+
+
+class BinaryLinear(BinaryBase, nn.Linear):
+    """1-bit ``nn.Linear``: (..., C_in) -> (..., C_out); the options are those of :class:`BinaryConv2d`.
+
+    ``input_norm=True`` normalises over the batch and needs (N, C_in).
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        estimator: dict[str, Any] | None = None,
+        weight_only: bool = False,
+        activation_only: bool = False,
+        input_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        nn.Linear.__init__(self, *args, **kwargs)
+        norm = nn.BatchNorm1d(self.in_features, affine=False) if input_norm else None
+        self._init_binary(estimator, weight_only, activation_only, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the sign of ``x`` with the binary weight and scale the result."""
+        x = self._binary_input(x)
+        if not self.binarizes_weight:
+            return nn.functional.linear(x, self.weight, self.bias)
+        scale = self._scale()
+        y = nn.functional.linear(x, self._signs())
+        if scale is not None:
+            y = y * scale.to(y.dtype).flatten()
+        return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -1,0 +1,76 @@
+"""ReCU's layers (Xu et al., "ReCU: Reviving the Dead Weights in Binary Neural Networks", ICCV 2021).
+
+weight    ``w_std = 2 sqrt(2) * (w - mean) / sqrt(var + 1e-5)`` of each output channel, ``b = sign(ReCU(w_std))``
+          with ``ReCU(x) = clamp(x, -Q, Q)`` and ``Q = -mean |w_std| * ln(2 - 2 tau)``, the tau-quantile of a
+          Laplace distribution with the layer's ``mean |w_std|``
+scale     ``alpha``, learned
+gradient  straight through the sign, 0 where the unit clamps, and from there through mean and variance
+input     piecewise-polynomial estimator
+
+:class:`rebnn_mm.hooks.ReCUHook` moves tau during training; without it tau stays at 0.85, where a training
+starts. The clamp keeps every sign, so tau matters to training only.
+
+Differences to the authors' code: alpha starts at ``mean |w|``, theirs at random; theirs also divides each
+image's input by its standard deviation while training, which changes the slope of the input's sign and not its value.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.functional import sign
+from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
+from rebnn_mm.layers.learned_scale import LearnedScale
+
+
+class _StraightSign(torch.autograd.Function):
+    """The sign with slope 1 everywhere: the clamp in front decides which weights have a gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return sign(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad
+
+
+def rectified_clamp(w: Tensor, tau: float) -> Tensor:
+    """``clamp(w, -Q, Q)`` with ``Q = -mean |w| * ln(2 - 2 tau)``, a constant in the backward; any shape.
+
+    Args:
+        w: Weights around zero.
+        tau: Above 0.5 and below 1; the share of weights that lie below Q.
+    """
+    bound = -w.detach().abs().mean() * math.log(2 - 2 * tau)
+    return torch.clamp(w, -bound, bound)
+
+
+class ReCULayer(LearnedScale):
+    """What the convolution and the linear layer share.
+
+    Attributes:
+        tau: The clamp's quantile; 0.85 unless :class:`rebnn_mm.hooks.ReCUHook` sets it.
+    """
+
+    tau: float = 0.85
+
+    def _signs(self) -> Tensor:
+        dims = tuple(range(1, self.weight.dim()))
+        variance, mean = torch.var_mean(self.weight, dim=dims, keepdim=True, correction=0)
+        standard = (self.weight - mean) * (2 * math.sqrt(2) / (variance + 1e-5).sqrt())
+        return _StraightSign.apply(rectified_clamp(standard, self.tau))
+
+
+@MODELS.register_module()
+class ReCUConv2d(ReCULayer, BinaryConv2d, nn.Conv2d):
+    """ReCU's 1-bit ``nn.Conv2d``; options as :class:`BinaryConv2d`, estimator ``PolynomialSTE``."""
+
+
+@MODELS.register_module()
+class ReCULinear(ReCULayer, BinaryLinear, nn.Linear):
+    """ReCU's 1-bit ``nn.Linear``; options as :class:`BinaryLinear`."""
