@@ -7,4 +7,8 @@ _base_ = [
     './_base_/methods/rebnn.py',
     './_base_/runtime/default.py'
 ]
-model = dict(roi_head=dict(bbox_head=dict(num_classes=80)))
+model = dict(
+    backbone=dict(conv_cfg={{_base_.binary_conv}}),
+    neck=dict(conv_cfg={{_base_.binary_conv}}),
+    rpn_head=dict(binarize=dict(layer={{_base_.binary_conv}})),
+    roi_head=dict(bbox_head=dict(num_classes=80)))

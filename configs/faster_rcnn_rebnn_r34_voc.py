@@ -7,4 +7,7 @@ _base_ = [
     './_base_/methods/rebnn.py',
     './_base_/runtime/default.py'
 ]
-model = dict(backbone=dict(depth=34))
+model = dict(
+    backbone=dict(depth=34, conv_cfg={{_base_.binary_conv}}),
+    neck=dict(conv_cfg={{_base_.binary_conv}}),
+    rpn_head=dict(binarize=dict(layer={{_base_.binary_conv}})))

@@ -7,4 +7,4 @@ _base_ = [
     './_base_/methods/real.py',
     './_base_/runtime/default.py',
 ]
-model = dict(backbone=dict(conv_cfg=dict(type='Conv2d')))
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))

@@ -4,12 +4,7 @@ _base_ = [
     './_base_/models/resnet34_rebnn.py',
     './_base_/datasets/imagenet.py',
     './_base_/schedules/adam_linear_256e.py',
-    './_base_/methods/rebnn.py',
+    './_base_/methods/rebnn_gradient.py',
     './_base_/runtime/default.py',
 ]
-# B.3.150 as the paper has it: gamma from the gradient
-custom_hooks = [
-    dict(type='BalanceHook', magnitude='gradient'),
-    dict(type='EpochSeedHook'),
-    dict(type='FiniteLossHook'),
-]
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))

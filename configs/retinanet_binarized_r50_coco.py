@@ -8,7 +8,9 @@ model = dict(
     base='RetinaNet',
     binarize=dict(
         include=['backbone.layer[234]', 'neck', 'bbox_head.cls_convs', 'bbox_head.reg_convs'],
-        exclude=['*.downsample']),
+        exclude=['*.downsample'],
+        types='Conv2d',
+        layer={{_base_.binary_conv}}),
     backbone=dict(norm_eval=False))
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-4))
 train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='seed_worker'))

@@ -8,8 +8,9 @@ _base_ = [
     './_base_/runtime/default.py',
 ]
 model = dict(
-    backbone=dict(_delete_=True, type='ReBNNResNet', depth=18, out_indices=(0, 1, 2, 3)),
+    backbone=dict(
+        _delete_=True, type='ReBNNResNet', depth=18, conv_cfg={{_base_.binary_conv}}, out_indices=(0, 1, 2, 3)),
     neck=dict(
         in_channels=[64, 128, 256, 512],
-        conv_cfg=dict(type='ReBNNConv2d', shortcut=True),
+        conv_cfg=dict(type={{_base_.binary_conv.type}}, shortcut=True),
         norm_cfg=dict(type='BN')))

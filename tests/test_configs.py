@@ -1,6 +1,7 @@
 """Every config in configs/ builds its model, optimizer wrapper settings and names its own command."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from rebnn_mm.layers import binary_layers
 
 ROOT = Path(__file__).parents[1]
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
+# the others inherit a leaf, or are real-valued on purpose
+NAMING_A_METHOD = [p for p in LEAVES if "_base_/methods/" in p.read_text() and "_real_" not in p.name]
 
 
 def build(name, **overrides):
@@ -30,8 +33,24 @@ def test_config_builds_and_starts_with_its_command(path):
     cfg = Config.fromfile(path)
     model = build(path.name)
     hooks = [hook["type"] for hook in cfg.get("custom_hooks", [])]
-    assert bool(binary_layers(model)) == ("_real_" not in path.name) == ("BalanceHook" in hooks)
+    assert bool(binary_layers(model)) == ("_real_" not in path.name)
+    layers = {type(layer).__name__ for layer in binary_layers(model).values()}
+    assert layers == ({cfg.binary_conv.type} if binary_layers(model) else set())
+    own = {"ReBNNConv2d": "BalanceHook", "IRNetConv2d": "EDEHook", "ReCUConv2d": "ReCUHook"}
+    expected = {own[name] for name in layers if name in own}
+    assert set(hooks) & set(own.values()) == expected
     assert cfg.auto_scale_lr.base_batch_size > 0
+
+
+@pytest.mark.parametrize("path", NAMING_A_METHOD, ids=lambda p: p.stem)
+def test_another_method_is_one_word(path, tmp_path):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    leaf = tmp_path / "configs" / path.name
+    leaf.write_text(re.sub(r"methods/\w+\.py", "methods/irnet.py", path.read_text()))
+    cfg = Config.fromfile(leaf)
+    types = set(re.findall(r"'type': '(\w*Conv2d)'", str(cfg.model.to_dict())))
+    assert types <= {"IRNetConv2d"} and "EDEHook" in [hook["type"] for hook in cfg.custom_hooks]
+    assert {type(layer).__name__ for layer in binary_layers(build(leaf)).values()} == {"IRNetConv2d"}
 
 
 def test_detector_is_binary_where_the_config_says():

@@ -1,4 +1,4 @@
-# The real-valued twin has no balance parameter.
+# The real-valued twin: plain convolutions, no balance parameter.
 binary_conv = dict(type='Conv2d')
 custom_hooks = [
     dict(type='EpochSeedHook'),

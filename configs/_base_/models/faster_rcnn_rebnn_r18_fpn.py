@@ -29,7 +29,11 @@ model = dict(
     rpn_head=dict(
         type='Binarized',
         base='RPNHead',
-        binarize=dict(include='rpn_conv', input_norm=False, layer=dict(shortcut=True)),
+        binarize=dict(
+            include='rpn_conv',
+            types='Conv2d',
+            input_norm=False,
+            layer=dict(type='ReBNNConv2d', shortcut=True)),
         in_channels=256,
         feat_channels=256,
         anchor_generator=dict(

@@ -1,0 +1,9 @@
+# python tools/train.py configs/faster_rcnn_react_r18_bccd.py
+# faster_rcnn_rebnn_r18_bccd.py with ReActNet's convolutions: same structure, same budget. Expected: not yet measured.
+_base_ = ['./faster_rcnn_rebnn_r18_bccd.py']
+binary_conv = dict(type='ReActConv2d')
+model = dict(
+    backbone=dict(conv_cfg=binary_conv),
+    neck=dict(conv_cfg=binary_conv),
+    rpn_head=dict(binarize=dict(layer=binary_conv)))
+custom_hooks = [dict(type='EpochSeedHook'), dict(type='FiniteLossHook')]
