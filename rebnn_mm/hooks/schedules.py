@@ -25,6 +25,7 @@ class _ScheduleHook(Hook):
     priority = "NORMAL"
     kind: type[nn.Module]
     attribute: str
+    scalar: str
     remedy: str
 
     def __init__(self) -> None:
@@ -45,11 +46,11 @@ class _ScheduleHook(Hook):
             )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Set the number and log it as ``train/<hook>/<attribute>``."""
+        """Set the number and log it."""
         value = self.value(runner.iter / runner.max_iters)
         for module in self._modules:
             setattr(module, self.attribute, value)
-        runner.message_hub.update_scalar(f"train/{self.kind.__name__.lower()}/{self.attribute}", value)
+        runner.message_hub.update_scalar(self.scalar, value)
 
 
 @HOOKS.register_module()
@@ -68,6 +69,7 @@ class EDEHook(_ScheduleHook):
 
     kind = EDE
     attribute = "t"
+    scalar = "train/ede/t"
     remedy = "Choose a layer with that estimator (conv_cfg=dict(type='IRNetConv2d'))"
 
     def __init__(self, t_min: float = 0.1, t_max: float = 10.0) -> None:
@@ -85,7 +87,7 @@ class EDEHook(_ScheduleHook):
 class ReCUHook(_ScheduleHook):
     """Move ReCU's quantile: ``tau = tau_min + (tau_max - tau_min) * (e^progress - 1) / (e - 1)``.
 
-    From Xu et al., ICCV 2021, the exponential scheduler. Scalar: ``train/reculayer/tau``.
+    From Xu et al., ICCV 2021, the exponential scheduler. Scalar: ``train/recu/tau``.
 
     Args:
         tau_min: Value at the start.
@@ -97,6 +99,7 @@ class ReCUHook(_ScheduleHook):
 
     kind = ReCULayer
     attribute = "tau"
+    scalar = "train/recu/tau"
     remedy = "Choose one in the config (conv_cfg=dict(type='ReCUConv2d'))"
 
     def __init__(self, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
