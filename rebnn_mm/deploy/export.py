@@ -16,7 +16,7 @@ from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.ops import fold_batch_norm
-from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer
+from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
@@ -54,7 +54,7 @@ def export_model(
     model's outputs bit for bit. ``model`` is not changed.
 
     Args:
-        model: A trained model with :class:`ReBNNConv2d` or :class:`ReBNNLinear` layers.
+        model: A trained model with 1-bit layers, of any method: :class:`BinaryConv2d` or :class:`BinaryLinear`.
         path: Usually ``*.rebnn``; an existing file is replaced.
         card: Config, class names, preprocessing and origin to be stored.
         check: Inputs to compare on; None compares nothing.
@@ -92,7 +92,8 @@ def export_model(
 def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor | BinaryTensor]:
     """All tensors that inference needs, by their first name in the model.
 
-    Binary weights are packed, batch norms around packed layers folded to ``scale`` and ``offset``.
+    Binary weights are packed and their scales named ``alpha``, whatever the method; batch norms around packed
+    layers are folded to ``scale`` and ``offset``.
 
     Raises:
         ValueError: A layer or a type of tensor that a file cannot hold.
@@ -100,7 +101,6 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
     binary = binary_layers(model)
     for name, layer in binary.items():
         check_layer(name, layer)
-        layer.state_dict()  # gives alpha its first value if the layer has never run
     tensors: dict[str, Tensor | BinaryTensor] = {}
     seen: set[int] = set()
     folded = folded_norms(model)
@@ -110,19 +110,28 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
             continue
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             skip = name in TRAINING_ONLY or name in module._non_persistent_buffers_set
+            skip |= name == "alpha" and prefix in binary  # below, with the scales that are not parameters
             if tensor is None or skip or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
             full = f"{prefix}.{name}" if prefix else name
             if name == "weight" and prefix in binary:
-                tensors[full] = BinaryTensor(pack_signs(tensor), tuple(tensor.shape))
+                tensors[full] = BinaryTensor(pack_signs(binary[prefix].binary_weight()), tuple(tensor.shape))
             elif float16 and _is_real_weight(module, name):
                 tensors[full] = tensor.detach().half()
             else:
                 tensors[full] = tensor.detach()
             if tensor.dtype == torch.float64:
                 raise ValueError(f"{full} is float64: call model.float() first, the run-time computes in float32")
+        if prefix in binary:
+            tensors[f"{prefix}.alpha" if prefix else "alpha"] = _scale(binary[prefix])
     return tensors
+
+
+def _scale(layer: BinaryLayer) -> Tensor:
+    """(C_out, 1, ...): the layer's scale; 1, which changes no bit, where it has none."""
+    scale = layer.scale()
+    return torch.ones(scale_shape(layer)) if scale is None else scale
 
 
 def _is_real_weight(module: nn.Module, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Turn a built model into its packed twin: any model with ReBNN layers, from the tensors of a file."""
+"""Turn a built model into its packed twin: any model with 1-bit layers, from the tensors of a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinear
 from rebnn_mm.deploy.network import PackedResNet
-from rebnn_mm.deploy.structure import describe_resnet, is_packed
+from rebnn_mm.deploy.structure import describe_resnet, is_packed, keeps_forward
 from rebnn_mm.deploy.weights import Weights
-from rebnn_mm.layers import BinaryLayer, ReBNNConv2d, ReBNNLinear
+from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, ReBNNConv2d, ReBNNLinear
 
 # No forward in eval mode reads these, so a file does not hold them.
 TRAINING_ONLY = ("gamma", "num_batches_tracked")
@@ -32,23 +32,29 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
     weights = Weights(file)
     packed: dict[nn.Module, nn.Module] = {}
     model = _replaced(model, weights, exact, packed)
-    _load_rest(model, weights, {new for old, new in packed.items() if new is not old})
+    kinds = (PackedConv2d, PackedLinear, PackedResNet)
+    _load_rest(model, weights, {new for new in packed.values() if isinstance(new, kinds)})
     weights.check_all_used()
     return model.eval()
 
 
 def check_layer(name: str, layer: BinaryLayer) -> None:
     """Raise ValueError if ``layer`` computes something that no packed layer does; ``name`` is for the message."""
-    if type(layer) not in (ReBNNConv2d, ReBNNLinear):
+    if not keeps_forward(layer):
         raise ValueError(
-            f"{name} is a {type(layer).__name__}, a file holds ReBNNConv2d and ReBNNLinear: train with those, or put "
-            "one of them in its place before exporting"
+            f"{name} is a {type(layer).__name__} with a forward of its own; a file holds layers that compute as "
+            "BinaryConv2d and BinaryLinear do: put one of those in its place before exporting"
         )
     norm: Any = layer.input_norm
     if norm is not None and not norm.track_running_stats:
         raise ValueError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
-    if isinstance(layer, ReBNNConv2d) and _padding(layer) is None:
+    if isinstance(layer, BinaryConv2d) and _padding(layer) is None:
         raise ValueError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
+
+
+def scale_shape(layer: BinaryLayer) -> tuple[int, ...]:
+    """Shape of a layer's scale: (C_out, 1, ...)."""
+    return (layer.weight.shape[0], *[1] * (layer.weight.dim() - 1))
 
 
 def _replaced(module: nn.Module, weights: Weights, exact: bool, done: dict[nn.Module, nn.Module]) -> nn.Module:
@@ -67,23 +73,26 @@ def _replaced(module: nn.Module, weights: Weights, exact: bool, done: dict[nn.Mo
 
 
 def _packed_twin(module: nn.Module, weights: Weights, exact: bool) -> nn.Module | None:
-    """The packed form of a backbone or of a layer with 1-bit weights and input; None for all else."""
+    """The packed form of a backbone or of a layer with 1-bit weights; None for all else."""
     if isinstance(module, ReBNNResNet):
         record = describe_resnet(module)
         return None if record is None else PackedResNet(record, weights, exact)
-    return _packed_layer(module, weights) if is_packed(module) else None
+    if is_packed(module):
+        return _packed_layer(module, weights)
+    one_sided = isinstance(module, BinaryLayer) and module.binarizes_weight
+    return _with_signs(module) if one_sided and not isinstance(module, (ReBNNConv2d, ReBNNLinear)) else None
 
 
 def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     check_layer(type(module).__name__, module)
     shape = tuple(module.weight.shape)
-    alpha = weights.real("alpha", *module.alpha.shape).flatten()
+    alpha = weights.real("alpha", *scale_shape(module)).flatten()
     around = Around(
         input_norm=None if module.input_norm is None else weights.norm("input_norm", module.input_norm.num_features),
         bias=None if module.bias is None else weights.real("bias", shape[0]),
     )
     packed = weights.bits("weight", *shape)
-    if isinstance(module, ReBNNLinear):
+    if isinstance(module, BinaryLinear):
         return PackedLinear(packed, alpha, (shape[0], shape[1]), around)
     padding = _padding(module)
     assert padding is not None
@@ -92,6 +101,20 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     if module.padding_mode != "zeros":
         pad = (tuple(module._reversed_padding_repeated_twice), module.padding_mode)
     return PackedConv2d(packed, alpha, conv, around, pad, getattr(module, "shortcut", False))
+
+
+def _with_signs(module: Any) -> nn.Module:
+    """A W1A32 layer of another method as ReBNN's, which keeps sign and scale apart, as a file does; no values yet."""
+    check_layer(type(module).__name__, module)
+    options: dict[str, Any] = dict(bias=module.bias is not None, weight_only=True, device="meta")
+    if isinstance(module, BinaryLinear):
+        twin: Any = ReBNNLinear(module.in_features, module.out_features, **options)
+    else:
+        shape = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
+        rest = dict(dilation=module.dilation, groups=module.groups, padding_mode=module.padding_mode)
+        twin = ReBNNConv2d(*shape, **rest, **options, shortcut=module.shortcut)
+    twin.input_norm = module.input_norm
+    return twin
 
 
 def _padding(layer: Any) -> tuple[int, int] | None:

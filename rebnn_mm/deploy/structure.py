@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.backbones.blocks import BasicBlock, BinaryUnit
 from rebnn_mm.deploy.record import NetworkRecord, ResNetRecord
-from rebnn_mm.layers import BinaryLayer, ReBNNConv2d
+from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, ChannelShift, RPReLU
 
 
 def describe(model: nn.Module) -> NetworkRecord | None:
@@ -69,15 +69,28 @@ def is_packed(module: nn.Module) -> TypeGuard[BinaryLayer]:
     return isinstance(module, BinaryLayer) and module.binarizes_weight and module.binarizes_input
 
 
+def keeps_forward(layer: nn.Module) -> bool:
+    """Whether a layer computes what the packed ones do: sign, 1-bit product, scale, bias, in the base's order."""
+    for base in (BinaryConv2d, BinaryLinear):
+        if isinstance(layer, base):
+            kept = ("forward", "_binary_input", "_scaled_conv", "_conv_forward")
+            return all(getattr(type(layer), name, None) is getattr(base, name, None) for name in kept)
+    return False
+
+
 def _norms(net: nn.Module) -> list[_BatchNorm]:
     return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
 def _is_plain(unit: Any) -> bool:
-    """Whether the unit's convolution is the 1-bit one that its block asks for, without options."""
+    """Whether the unit has ReActNet's activations, and its convolution is as its block asks for, without options."""
     conv = unit.conv
+    if type(unit.shift) is not ChannelShift or type(unit.act) is not RPReLU:
+        return False
+    if not isinstance(conv, BinaryConv2d) or not keeps_forward(conv):
+        return False
     size = conv.kernel_size[0]
     usual = dict(groups=1, padding_mode="zeros", dilation=(1, 1), bias=None, padding=(size // 2, size // 2))
-    if type(conv) is not ReBNNConv2d or any(getattr(conv, key) != value for key, value in usual.items()):
+    if any(getattr(conv, key) != value for key, value in usual.items()):
         return False
     return is_packed(conv) and conv.input_norm is None and not getattr(conv, "shortcut", False)

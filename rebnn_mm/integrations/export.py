@@ -22,6 +22,9 @@ from rebnn_mm.integrations.inference import _dataset_meta
 from rebnn_mm.integrations.inspection import _loads_rgb, image_shape
 from rebnn_mm.layers import binary_layers
 
+# hooks that belong to a method, so that a file's card names them
+_METHOD_HOOKS = ("BalanceHook", "EDEHook", "ReCUHook")
+
 
 def export_config(
     cfg: Config,
@@ -81,10 +84,10 @@ def preprocessing_of(cfg: Config) -> Preprocessing | None:
 
 
 def method_of(cfg: Config, model: nn.Module) -> str:
-    """Kinds of 1-bit layers and the balance hook's options, as ``'ReBNNConv2d; BalanceHook(magnitude=weight)'``."""
+    """Kinds of 1-bit layers and their hook's options, as ``'ReBNNConv2d; BalanceHook(magnitude=weight)'``."""
     kinds = sorted({type(layer).__name__ for layer in binary_layers(model).values()})
-    hooks = [dict(hook) for hook in cfg.get("custom_hooks") or () if hook.get("type") == "BalanceHook"]
-    said = [f"BalanceHook({', '.join(f'{k}={v}' for k, v in hook.items() if k != 'type')})" for hook in hooks]
+    hooks = [dict(hook) for hook in cfg.get("custom_hooks") or () if hook.get("type") in _METHOD_HOOKS]
+    said = [f"{hook['type']}({', '.join(f'{k}={v}' for k, v in hook.items() if k != 'type')})" for hook in hooks]
     return "; ".join([*kinds, *said])
 
 
