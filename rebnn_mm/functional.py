@@ -48,7 +48,7 @@ def scale_init(w: Tensor) -> Tensor:
 def standardize(w: Tensor) -> Tensor:
     """``(w - mean) / std`` of each output channel, as ``w``, differentiable; a constant channel gives 0.
 
-    IR-Net's balanced weights (Qin et al., CVPR 2020, equation 7). The standard deviation divides by
+    IR-Net's balanced weights (Qin et al., CVPR 2020, section 3.2). The standard deviation divides by
     ``M - 1``, as in the authors' code.
     """
     std, mean = torch.std_mean(w, dim=tuple(range(1, w.dim())), keepdim=True)

@@ -8,10 +8,16 @@ import pytest
 
 pytest.importorskip("mmdet")
 
+import torch
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
+from torch import nn
 
+from rebnn_mm.estimators import clipped_sign
+from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.demo_data import CLASSES, make_demo_data
+from rebnn_mm.layers import BinaryConv2d, BiRealConv2d
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "own_data.md"
@@ -60,6 +66,15 @@ def test_new_detector_is_the_shipped_config():
     example = examples(GUIDE)[2]
     assert code(example) == code((ROOT / "configs" / "retinanet_rebnn_r18_coco.py").read_text())
     assert len(example.splitlines()) < 20
+
+
+def test_a_method_of_ones_own():
+    names = dict(MODELS=MODELS, BinaryConv2d=BinaryConv2d, nn=nn, clipped_sign=clipped_sign, scale_init=scale_init)
+    (example,) = examples(ROOT / "docs" / "methods.md")
+    exec(example, names)
+    halved, whole = MODELS.get("HalvedConv2d")(3, 4, 3), BiRealConv2d(3, 4, 3)
+    whole.load_state_dict(halved.state_dict())
+    assert torch.equal(halved.scale() * 2, whole.scale())
 
 
 def test_relative_links_lead_somewhere():

@@ -1,7 +1,7 @@
 """Error decay estimator of IR-Net (Qin et al., CVPR 2020, section 3.3).
 
 value  ``sign(x)``
-slope  ``k t (1 - tanh(t x)^2)`` with ``k = max(1/t, 1)``: the derivative of ``k tanh(t x)`` (equations 12 and 13)
+slope  ``k t (1 - tanh(t x)^2)`` with ``k = max(1/t, 1)``: the derivative of ``k tanh(t x)``
 
 A small t lets every element learn (the slope is about 1 everywhere), a large one follows the sign closely.
 """

@@ -60,7 +60,7 @@ class EDEHook(_ScheduleHook):
     Scalar: ``train/ede/t``.
 
     Args:
-        t_min: Value at the start; the paper's 0.1 is the default, the authors' CIFAR-10 code has 0.001.
+        t_min: Value at the start. The authors' layers begin with 0.1, their CIFAR-10 script with 0.001.
         t_max: Value at the end.
 
     Raises:

@@ -1,6 +1,6 @@
 """The first binary network (Courbariaux et al., "Binarized Neural Networks", 2016): signs, no scale.
 
-weight    ``b = sign(w)``, straight-through where ``|w| <= 1`` (equations 1 and 4)
+weight    ``b = sign(w)``, straight-through where ``|w| <= 1`` (section 1)
 input     the same estimator
 scale     none; a batch norm behind has to bring the result to size
 

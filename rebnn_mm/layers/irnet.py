@@ -1,7 +1,7 @@
 """IR-Net's layers (Qin et al., CVPR 2020): Libra parameter binarization and the error decay estimator.
 
-weight    ``w_std = (w - mean) / std`` of each output channel (equation 7), ``b = sign(w_std)``
-scale     ``2^s`` with ``s = round(log2(mean |w_std|))`` (equation 9): a bit shift, a constant in the backward
+weight    ``w_std = (w - mean) / std`` of each output channel (section 3.2), ``b = sign(w_std)``
+scale     ``2^s`` with ``s = round(log2(mean |w_std|))`` (section 3.2): a bit shift, a constant in the backward
 gradient  ``dL/dw_std = 2^s * dL/dw_hat * k t (1 - tanh(t w_std)^2)`` and from there through mean and std
 input     the same estimator, :class:`rebnn_mm.estimators.EDE`
 

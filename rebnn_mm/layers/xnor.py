@@ -1,14 +1,16 @@
 """XNOR-Net's layers (Rastegari et al., ECCV 2016), with the weight's scale and without the input's.
 
 weight    ``b = sign(w)``, straight-through where ``|w| <= 1``
-scale     ``alpha = mean |w|`` of each output channel (equation 6)
+scale     ``alpha = mean |w|`` of each output channel (section 3.1)
 gradient  alpha is a function of w and differentiated as one:
           ``dL/dw_i = alpha * dL/dw_hat_i * 1[|w_i| <= 1] + sign(w_i)/n * sum_j dL/dw_hat_j * sign(w_j)``.
           The paper's section 3.1 prints the second term for ``j = i`` only, ``1/n * dL/dw_hat_i``.
 
 The paper also multiplies each pixel of the result with K, the mean of ``|a|`` over channels and window
-(equation 11). That variant needs the real-valued input at run-time, beside its sign, and so another kernel and file;
-it is left out, and all methods are compared with one scale a channel.
+(section 3.2). That needs the real-valued input beside its sign at run-time; the authors' released network
+goes without it, and so does this layer. Their code also removes each weight's mean over the input channels and
+clamps latent weights to [-1, 1] before every update; here neither is done, so that every method runs
+with the same optimizer and hooks.
 """
 
 from __future__ import annotations

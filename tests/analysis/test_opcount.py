@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch import nn
 
 from rebnn_mm.analysis import count_model, format_table
@@ -128,3 +129,12 @@ def test_table_shows_every_layer_and_the_totals():
     assert "(1 x BatchNorm2d)" in table
     assert f"{count.ops:,.0f}" in table
     assert "1-bit layers (W1A1): 2 of 7" in table
+
+
+@pytest.mark.parametrize("method", ["Sign", "XNOR", "BiReal", "IRNet", "ReAct", "ReCU", "ReBNN"])
+def test_every_method_counts_alike(method):
+    """144 operations a pixel, 18 bytes of bits and one scale a channel, of whatever kind."""
+    conv = MODELS.get(f"{method}Conv2d")(4, 4, 3, padding=1, bias=False)
+    layer = count_model(nn.Sequential(conv), lambda m: m(torch.zeros(1, 4, 5, 5))).layers[0]
+    assert (layer.precision, layer.flops, layer.bops) == ("W1A1", 0, 144 * 25)
+    assert layer.bytes_packed == 4 * (5 + 4)

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.layers import ReBNNConv2d, binary_layers
+from rebnn_mm.backbones.blocks import BinaryUnit
+from rebnn_mm.layers import ChannelShift, ReBNNConv2d, RPReLU, binary_layers
 
 
 @pytest.mark.parametrize(("depth", "layers", "expansion"), [(18, 16, 1), (34, 32, 1), (50, 48, 4)])
@@ -53,8 +54,24 @@ def test_stage_one_checkpoint_loads_through_init_cfg(tmp_path):
         (dict(out_indices=(4,)), "out_indices"),
         (dict(frozen_stages=5), "frozen_stages=5"),
         (dict(norm_cfg=dict(type="LN")), "norm_cfg type 'LN'"),
+        (dict(act="relu"), "act='relu': .*'hardtanh', 'none', 'prelu', 'rprelu'"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         ReBNNResNet(**options)
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"), [("rprelu", RPReLU), ("prelu", nn.PReLU), ("hardtanh", nn.Hardtanh), ("none", nn.Identity)]
+)
+@pytest.mark.parametrize("depth", [18, 50])
+def test_activations_around_the_convolutions_are_a_choice(depth, act, kind):
+    net = ReBNNResNet(depth, base_channels=8, act=act, shift=False)
+    units = [module for module in net.modules() if isinstance(module, BinaryUnit)]
+    assert len(units) == len(binary_layers(net)) and all(type(unit.act) is kind for unit in units)
+    assert not any(isinstance(unit.shift, ChannelShift) for unit in units)
+    unit = units[0]
+    x = torch.randn(2, unit.conv.in_channels, 6, 6)
+    shortcut = torch.randn(2, unit.conv.out_channels, 6, 6)
+    assert torch.equal(unit(x, shortcut), unit.act(unit.norm(unit.conv(x)) + shortcut))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from rebnn_mm import functional as F
 from rebnn_mm.hooks import BalanceHook
-from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear, binary_layers
+from rebnn_mm.layers import ReActConv2d, ReBNNConv2d, ReBNNLinear, ReCUConv2d, binary_layers
 
 
 class Toy(BaseModel):
@@ -27,9 +27,9 @@ class Toy(BaseModel):
 
 
 class Real(BaseModel):
-    def __init__(self):
+    def __init__(self, conv=nn.Conv2d):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
+        self.conv = conv(3, 4, 3)
 
     def forward(self, x, mode="loss"):
         return dict(loss=self.conv(x).square().mean())
@@ -158,9 +158,10 @@ def test_constant_gamma_and_bounds(tmp_path):
     assert all(((g >= 0.01) & (g <= 0.02)).all() for g in record.gamma)
 
 
-def test_no_rebnn_layer_fails_at_once(tmp_path):
+@pytest.mark.parametrize("conv", [nn.Conv2d, ReActConv2d, ReCUConv2d])  # the last learns a scale, too
+def test_no_rebnn_layer_fails_at_once(tmp_path, conv):
     with pytest.raises(ValueError, match="no trainable ReBNN layer.*remove BalanceHook"):
-        train(tmp_path, BalanceHook(), model=Real())
+        train(tmp_path, BalanceHook(), model=Real(conv))
 
 
 def test_detaches_after_training(tmp_path):
