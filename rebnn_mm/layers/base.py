@@ -72,6 +72,14 @@ class BinaryBase(BinaryLayer):
         scale = self._scale()
         return None if scale is None else scale.detach()
 
+    def _check_several_weights(self) -> None:
+        """For methods that standardise: one weight has no standard deviation."""
+        if self.weight[0].numel() < 2:
+            raise ValueError(
+                f"{type(self).__name__}: one weight an output channel, shape {tuple(self.weight.shape)}, has no "
+                "standard deviation; leave this layer real-valued or use another method for it"
+            )
+
     def _check_binarizes_weight(self) -> None:
         if not self.binarizes_weight:
             raise ValueError(f"{type(self).__name__}(activation_only=True) has real-valued weights")

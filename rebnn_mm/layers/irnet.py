@@ -25,11 +25,7 @@ class _IRNet(BinaryBase):
     default_estimator = "EDE"
 
     def _init_method(self) -> None:
-        if self.weight[0].numel() < 2:
-            raise ValueError(
-                f"{type(self).__name__}: one weight an output channel, shape {tuple(self.weight.shape)}, has no "
-                "standard deviation; leave this layer real-valued or use another method for it"
-            )
+        self._check_several_weights()
         # beside the input's estimator, which the user may exchange
         self.weight_estimator = EDE()
 

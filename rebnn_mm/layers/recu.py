@@ -59,16 +59,24 @@ class ReCULayer(LearnedScale):
 
     tau: float = 0.85
 
+    def _init_method(self) -> None:
+        super()._init_method()
+        self._check_several_weights()
+
     def _signs(self) -> Tensor:
         dims = tuple(range(1, self.weight.dim()))
-        variance, mean = torch.var_mean(self.weight, dim=dims, keepdim=True, correction=0)
+        variance, mean = torch.var_mean(self.weight, dim=dims, keepdim=True)
         standard = (self.weight - mean) * (2 * math.sqrt(2) / (variance + 1e-5).sqrt())
         return _StraightSign.apply(rectified_clamp(standard, self.tau))
 
 
 @MODELS.register_module()
 class ReCUConv2d(ReCULayer, BinaryConv2d, nn.Conv2d):
-    """ReCU's 1-bit ``nn.Conv2d``; options as :class:`BinaryConv2d`, estimator ``PolynomialSTE``."""
+    """ReCU's 1-bit ``nn.Conv2d``; options as :class:`BinaryConv2d`, estimator ``PolynomialSTE``.
+
+    Raises:
+        ValueError: As :class:`BinaryConv2d`, and for a single weight in each output channel.
+    """
 
 
 @MODELS.register_module()

@@ -95,7 +95,7 @@ def load(name: str, root: Path, work_dir: Path) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize("method", ["rebnn", "real"])
+@pytest.mark.parametrize("method", ["rebnn", "real", "irnet", "recu"])  # the last two have hooks of their own
 def test_cifar10_config_trains_an_iteration(method, tmp_path):
     cfg = load(f"resnet18_{method}_cifar10.py", make_folder(tmp_path / "data", images=2), tmp_path / "work")
     cfg.merge_from_dict(
@@ -110,9 +110,10 @@ def test_cifar10_config_trains_an_iteration(method, tmp_path):
     before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
     runner.train()
     layers = binary_layers(runner.model)
-    assert len(layers) == (16 if method == "rebnn" else 0)
+    assert len(layers) == (0 if method == "real" else 16)
     moved = {name for name, p in runner.model.named_parameters() if not torch.equal(p, before[name])}
-    assert {f"{name}.alpha" for name in layers} <= moved
+    assert {f"{name}.weight" for name in layers} <= moved
+    assert {f"{name}.alpha" for name in layers if method in ("rebnn", "recu")} <= moved
     assert "accuracy/top1" in runner.message_hub.log_scalars or "val/accuracy/top1" in runner.message_hub.log_scalars
     # 256 epochs are the default, and the learning rate ends with train_cfg.max_epochs
     assert runner.param_schedulers[0].end == runner.max_iters

@@ -52,7 +52,8 @@ def irnet_hat(w, t=0.1):
 
 def recu_hat(w, tau=0.85):
     centred = w - w.mean(DIMS, keepdim=True)
-    standard = centred / (centred.square().mean(DIMS, keepdim=True) + 1e-5).sqrt() * math.sqrt(8)
+    variance = centred.square().sum(DIMS, keepdim=True) / (w[0].numel() - 1)
+    standard = centred / (variance + 1e-5).sqrt() * math.sqrt(8)
     bound = float(-standard.abs().mean() * math.log(2 - 2 * tau))
     return mean_abs(w).detach() * straight(w, sign(standard), standard.clamp(-bound, bound))
 
@@ -181,8 +182,9 @@ def test_awkward_weights():
     assert torch.isfinite(irnet.weight.grad[1]).all()
     mantissa, _ = torch.frexp(irnet.scale()[1])
     assert mantissa == 0.5  # a power of two, exactly
-    with pytest.raises(ValueError, match="IRNetConv2d: one weight an output channel"):
-        conv("IRNet", 4, 4, 1, groups=4)
+    for method in ("IRNet", "ReCU"):
+        with pytest.raises(ValueError, match=f"{method}Conv2d: one weight an output channel"):
+            conv(method, 4, 4, 1, groups=4)
     react = conv("ReAct", 1, 2, 2, bias=False)
     react.weight.data[0] = 0
     react(torch.randn(1, 1, 4, 4)).sum().backward()
