@@ -1,4 +1,4 @@
-"""1-bit layers with packed weights: what :class:`~rebnn_mm.layers.ReBNNConv2d` is after training."""
+"""1-bit layers with packed weights: what a :class:`~rebnn_mm.layers.BinaryConv2d` of any method is after training."""
 
 from __future__ import annotations
 
