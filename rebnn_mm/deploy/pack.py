@@ -80,7 +80,7 @@ def _packed_twin(module: nn.Module, weights: Weights, exact: bool) -> nn.Module 
     if is_packed(module):
         return _packed_layer(module, weights)
     one_sided = isinstance(module, BinaryLayer) and module.binarizes_weight
-    return _with_signs(module) if one_sided and not isinstance(module, (ReBNNConv2d, ReBNNLinear)) else None
+    return _with_signs(module) if one_sided and type(module) not in (ReBNNConv2d, ReBNNLinear) else None
 
 
 def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
