@@ -71,7 +71,6 @@ class Header:
         window: Snapshots within which a sign must return to count as flipped back.
         band: Half the width of the band around zero, in units of the layer's mean ``|w|``.
         iterations_per_epoch: Length of the training loader.
-        max_iterations: Iterations of the whole training.
         columns: Names of a record's values.
     """
 
@@ -82,7 +81,6 @@ class Header:
     window: int
     band: float
     iterations_per_epoch: int
-    max_iterations: int
     columns: tuple[str, ...] = tuple(COLUMNS)
 
 
@@ -105,15 +103,19 @@ class OscillationWriter:
         resume_at: None starts the file anew; a number of iterations keeps the records up to it and cuts off the later
             ones, which the resumed run will write again.
 
+    Attributes:
+        is_new: Whether the file was started anew.
+
     Raises:
         OscillationFileError: The file to go on with is of another model or interval, or damaged.
     """
 
     def __init__(self, path: str | Path, header: Header, resume_at: int | None = None) -> None:
         self.path = Path(path)
-        if resume_at is not None and self.path.is_file():
-            end = _end_of(self.path, header, resume_at)
-            os.truncate(self.path, end)
+        self.header = header
+        self.is_new = resume_at is None or not self.path.is_file()
+        if not self.is_new:
+            os.truncate(self.path, _end_of(self.path, header, resume_at or 0))
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
@@ -147,7 +149,7 @@ def read_chunks(path: str | Path) -> Iterator[Chunk]:
         raise FileNotFoundError(f"{path} is not a file: training with OscillationHook writes one into the work dir")
     data = memoryview(path.read_bytes())
     if bytes(data[: len(MAGIC)]) != MAGIC:
-        raise OscillationFileError(f"{path} is no oscillation record: it starts with {bytes(data[:8])!r}, not {MAGIC!r}")
+        raise OscillationFileError(f"{path} is no oscillation record: it starts with {bytes(data[:8])!r}")
     at, header = len(MAGIC), None
     while at + _PREFIX.size <= len(data):
         kind, size = _PREFIX.unpack_from(data, at)
@@ -168,6 +170,21 @@ def read_chunks(path: str | Path) -> Iterator[Chunk]:
         raise OscillationFileError(f"{path} is cut off after {len(data)} bytes, before its header ends")
 
 
+def pool(values: np.ndarray, how: str, header: Header) -> np.ndarray:
+    """(..., L) values of layers -> (...) of the network, as ``COLUMNS`` says; layers without a value are left out."""
+    known = np.isfinite(values)
+    none = ~known.any(axis=-1)
+    filled = np.where(known, values, 0.0)
+    if how == "max":
+        pooled = filled.max(axis=-1)
+    elif how == "norm":
+        pooled = np.sqrt(np.square(filled.astype(np.float64)).sum(axis=-1))
+    else:
+        weight = np.asarray(getattr(header, how)) * known
+        pooled = (filled * weight).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1)
+    return np.where(none, np.nan, pooled)
+
+
 def _chunk(kind: bytes, payload: bytes) -> bytes:
     head = _PREFIX.pack(kind, len(payload)) + payload
     return head + zlib.crc32(head).to_bytes(4, "little")
@@ -177,12 +194,12 @@ def _decode(kind: bytes, payload: bytes, header: Header | None, end: int) -> Chu
     if (header is None) != (kind == b"HEAD"):
         raise ValueError("HEAD must be the first chunk, and is there once")
     if header is None:
-        fields = json.loads(payload)
-        rows = {name: tuple(fields.pop(name)) for name in ("layers", "weights", "channels", "columns")}
-        return Chunk("HEAD", 0, Header(**rows, **fields), end)
+        fields: dict[str, Any] = json.loads(payload)
+        fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return Chunk("HEAD", 0, Header(**fields), end)
     if kind == b"STAT":
         values = np.frombuffer(payload, "<f4", offset=_STAT.size).reshape(len(header.layers), len(header.columns))
-        return Chunk("STAT", *_STAT.unpack_from(payload), values, end)
+        return Chunk("STAT", _STAT.unpack_from(payload)[0], values, end)
     if kind == b"HIST":
         iteration, what, limit = _HIST.unpack_from(payload)
         if what > len(header.layers):
@@ -204,7 +221,7 @@ def _end_of(path: Path, header: Header, iteration: int) -> int:
 
 
 def _check_same(path: Path, old: Header, new: Header) -> None:
-    """Refuse to mix records of two models or settings; the length of training may change."""
+    """Refuse to mix records of two models or settings; the length of an epoch may change."""
     names: Sequence[str] = ("layers", "weights", "channels", "interval", "window", "band", "columns")
     other = [name for name in names if getattr(old, name) != getattr(new, name)]
     if other:

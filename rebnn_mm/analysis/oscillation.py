@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Chunk, Header, read_chunks
+from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Chunk, Header, pool, read_chunks
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Oscillation:
         iteration: (T,) training iterations done at each record.
         values: Column -> (T, L); the columns are those of ``rebnn_mm.oscillation_file.COLUMNS``:
             ``flip_share`` (signs changed since the last record), ``flip_back_share`` (those of them that
-            returned within the window; a share of all signs, too), ``update_flip_share`` (signs that one single update
-            changed), ``band_share``, ``saturated_share``, ``dead_channel_share``, ``gamma_mean``, ``gamma_max``,
-            ``alpha_mean``, and the norms ``task_grad`` and ``reconstruction_grad``. NaN where a layer has no such value.
+            returned within the window; a share of all signs, too), ``update_flip_share`` (signs that one single
+            update changed), ``band_share``, ``saturated_share``, ``dead_channel_share``, ``gamma_mean``,
+            ``gamma_max``, ``alpha_mean``, and the norms ``task_grad`` and ``reconstruction_grad``. NaN where a
+            layer has no such value.
         histograms: Layer -> distribution of its latent weights.
         first_channel: The same for the first channel of the first layer; None when no histogram was recorded.
         cut_off: Whether a last, incomplete chunk was left out (the process was killed while writing it).
@@ -81,21 +82,6 @@ class Oscillation:
         if column not in self.values:
             raise ValueError(f"column {column!r} is not recorded; there are {', '.join(self.values)}")
         return pool(self.values[column], COLUMNS[column], self.header)
-
-
-def pool(values: np.ndarray, how: str, header: Header) -> np.ndarray:
-    """(..., L) values of layers -> (...) of the network, as ``COLUMNS`` says; layers without a value are left out."""
-    known = np.isfinite(values)
-    none = ~known.any(axis=-1)
-    filled = np.where(known, values, 0.0)
-    if how == "max":
-        pooled = filled.max(axis=-1)
-    elif how == "norm":
-        pooled = np.sqrt(np.square(filled.astype(np.float64)).sum(axis=-1))
-    else:
-        weight = np.asarray(getattr(header, how)) * known
-        pooled = (filled * weight).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1)
-    return np.where(none, np.nan, pooled)
 
 
 def read_oscillation(path: str | Path) -> Oscillation:

@@ -4,6 +4,7 @@ from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
 from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
+from rebnn_mm.hooks.oscillation import OscillationHook
 from rebnn_mm.hooks.schedules import EDEHook, ReCUHook
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "EDEHook",
     "EpochSeedHook",
     "FiniteLossHook",
+    "OscillationHook",
     "ReCUHook",
     "ResilientCheckpointHook",
     "seed_worker",

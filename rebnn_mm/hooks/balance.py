@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from rebnn_mm import functional as F
+from rebnn_mm.bits import pack, unpack
+from rebnn_mm.hooks.attach import layers_by_optimizer
+from rebnn_mm.hooks.onset import Onset
 from rebnn_mm.layers import binary_layers
 
 _MAGNITUDES = ("weight", "gradient")
@@ -50,10 +52,13 @@ class BalanceHook(Hook):
         gamma: A constant instead of the rule; 0 switches the reconstruction term off.
         gamma_min: Lower bound of the computed gamma, or None.
         gamma_max: Upper bound of the computed gamma, or None.
+        begin: Updates, or share of the training in [0, 1) when a float, during which gamma stays 0.
+        ramp: Length of the linear rise of gamma from 0 to its value behind ``begin``, in the same units; with a
+            ``flip_interval`` it rises in steps, as gamma is set at the intervals' ends only.
 
     Raises:
-        ValueError: An option out of range; a model without a trainable ReBNN layer; an optimizer
-            that unscales gradients by itself (fused under a GradScaler).
+        ValueError: An option out of range; a model without a trainable ReBNN layer; a training that
+            ends before ``begin``; an optimizer that unscales gradients by itself (fused under a GradScaler).
     """
 
     # before LoggerHook (BELOW_NORMAL), which reads what after_train_iter writes
@@ -67,6 +72,8 @@ class BalanceHook(Hook):
         gamma: float | None = None,
         gamma_min: float | None = None,
         gamma_max: float | None = None,
+        begin: int | float = 0,
+        ramp: int | float = 0,
     ) -> None:
         if magnitude not in _MAGNITUDES:
             raise ValueError(f"BalanceHook: magnitude={magnitude!r} is not one of {_MAGNITUDES}")
@@ -84,8 +91,10 @@ class BalanceHook(Hook):
         self.flip_interval = flip_interval
         self.gamma = gamma
         self.bounds = (gamma_min, gamma_max)
+        self.onset = Onset(begin, ramp)
         self._balanced: dict[str, _Balanced] = {}
         self._updates: dict[int, int] = {}
+        self._share = 0.0  # of the training's iterations, when the current one is done
         self._resumed: dict[str, Any] = {}
         self._handles: list[Any] = []
         self._flips: Tensor | None = None
@@ -104,31 +113,28 @@ class BalanceHook(Hook):
                 "(conv_cfg=dict(type='ReBNNConv2d'), a ReBNNResNet backbone, or type='Binarized'), unfreeze it, "
                 "or remove BalanceHook from custom_hooks"
             )
+        if self.onset.begin >= runner.max_iters:
+            raise ValueError(
+                f"BalanceHook: begin={self.onset.begin} updates, but the training ends after {runner.max_iters} "
+                "iterations: gamma would stay 0. Begin earlier, or say so with gamma=0"
+            )
+        self._share = runner.iter / runner.max_iters
         self._balanced = {}
-        optimizers = _optimizers(runner.optim_wrapper)
-        for index, (key, optimizer) in enumerate(optimizers.items()):
-            _refuse_self_unscaling(runner.optim_wrapper, key, optimizer)
-            updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            mine = {name: _Balanced(layer) for name, layer in layers.items() if id(layer.weight) in updated}
-            if not mine:
-                continue
+        for index, optimizer, updated in layers_by_optimizer("BalanceHook", runner.optim_wrapper, layers):
+            mine = {name: _Balanced(layer) for name, layer in updated.items()}
             self._balanced.update(mine)
             self._updates[index] = self._resumed.get("updates", {}).get(index, 0)
             self._handles += [
                 optimizer.register_step_pre_hook(partial(self._before_update, index, list(mine.values()))),
                 optimizer.register_step_post_hook(partial(self._after_update, index, list(mine.values()))),
             ]
-        if not self._balanced:
-            raise ValueError(
-                f"BalanceHook: no optimizer updates any of the {len(layers)} ReBNN layers; "
-                "check optim_wrapper.paramwise_cfg"
-            )
+            if self.gamma is not None:
+                for layer in updated.values():
+                    layer.gamma.fill_(self.gamma * self.onset.factor(self._updates[index], self._share))
         for name, entry in self._balanced.items():
             packed = self._resumed.get("signs", {}).get(name)
             if packed is not None:
-                entry.signs = _unpack(packed, entry.layer.weight)
-            if self.gamma is not None:
-                entry.layer.gamma.fill_(self.gamma)
+                entry.signs = unpack(packed, entry.layer.weight)
 
     def after_train(self, runner) -> None:
         """Detach from the optimizers."""
@@ -137,17 +143,22 @@ class BalanceHook(Hook):
         self._handles.clear()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the sign snapshot, when one spans several updates (one bit a weight)."""
-        if self.flip_interval > 1 and self._balanced:
+        """Keep the count of updates, and the sign snapshot when one spans several of them (one bit a weight)."""
+        if self._balanced:
+            kept = self._balanced if self.flip_interval > 1 else {}
             checkpoint["rebnn_balance"] = dict(
                 updates=dict(self._updates),
-                signs={n: _pack(e.signs) for n, e in self._balanced.items() if e.signs is not None},
+                signs={name: pack(e.signs).cpu() for name, e in kept.items() if e.signs is not None},
             )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Take the snapshot up again; a checkpoint that is only loaded (not resumed) starts afresh."""
+        """Take both up again; a checkpoint that is only loaded (not resumed) starts afresh."""
         if runner._resume:
             self._resumed = checkpoint.get("rebnn_balance", {})
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Note how far the training is: the optimizer's hooks do not know the runner."""
+        self._share = (runner.iter + 1) / runner.max_iters
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Write the two scalars, with one transfer from the device."""
@@ -187,6 +198,7 @@ class BalanceHook(Hook):
         self._updates[index] += 1
         if self._updates[index] % self.flip_interval:
             return
+        onset = self.onset.factor(self._updates[index], self._share)
         changed, total = [], 0
         for entry in entries:
             layer = entry.layer
@@ -195,37 +207,9 @@ class BalanceHook(Hook):
             entry.signs = signs
             changed.append(flips.sum() * layer.weight[0].numel())
             total += layer.weight.numel()
-            if self.gamma is None and entry.magnitude is not None:
+            if self.gamma is not None:
+                layer.gamma.fill_(self.gamma * onset)
+            elif entry.magnitude is not None:
                 gamma = F.balance_parameter(flips if self.flip_weighted else None, entry.magnitude, *self.bounds)
-                layer.gamma.copy_(gamma.view_as(layer.gamma))
+                layer.gamma.copy_(gamma.view_as(layer.gamma) * onset)
         self._flips = torch.stack(changed).sum() / total
-
-
-def _optimizers(optim_wrapper) -> dict[str | None, Optimizer]:
-    """Every optimizer of a wrapper, or of a dict of wrappers, by its key."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return {key: wrapper.optimizer for key, wrapper in optim_wrapper.items()}
-    return {None: optim_wrapper.optimizer}
-
-
-def _refuse_self_unscaling(optim_wrapper, key: str | None, optimizer: Optimizer) -> None:
-    """A fused optimizer under a GradScaler sees scaled gradients: the pre-hook would mix units."""
-    wrapper = optim_wrapper if key is None else optim_wrapper[key]
-    scaler = getattr(wrapper, "loss_scaler", None)
-    if scaler is not None and scaler.is_enabled() and getattr(optimizer, "_step_supports_amp_scaling", False):
-        raise ValueError(
-            f"BalanceHook: {type(optimizer).__name__}(fused=True) unscales gradients inside its step under AMP, "
-            "after the reconstruction gradient is added; set optimizer.fused=False"
-        )
-
-
-def _pack(signs: Tensor) -> Tensor:
-    """Bool tensor -> uint8 tensor with eight signs a byte."""
-    bits = nn.functional.pad(signs.flatten().to(torch.uint8), (0, -signs.numel() % 8)).view(-1, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(dim=1, dtype=torch.uint8).cpu()
-
-
-def _unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """Inverse of :func:`_pack` for a weight shaped as ``like``."""
-    bits = packed.to(like.device)[:, None] >> torch.arange(8, dtype=torch.uint8, device=like.device)
-    return (bits & 1).bool().flatten()[: like.numel()].view_as(like)

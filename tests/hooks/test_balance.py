@@ -49,7 +49,7 @@ class Record(Hook):
             self.scalars.append([scalars[f"train/rebnn/{k}"].current() for k in ("gamma", "flip_share")])
 
 
-def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False, name="toy"):
+def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False, name="toy", load_from=None):
     torch.manual_seed(0)
     data = list(torch.randn(4, 3, 6, 6))
     record = Record()
@@ -64,6 +64,7 @@ def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
         experiment_name=f"{name}{id(record)}",
         resume=resume,
+        load_from=load_from,
         randomness=dict(seed=0),
         log_level="ERROR",
     )
@@ -126,7 +127,10 @@ def test_accumulation_and_clipping(tmp_path):
     )
 
 
-@pytest.mark.parametrize("options", [dict(), dict(magnitude="gradient"), dict(flip_interval=3)])
+@pytest.mark.parametrize(
+    "options",
+    [dict(), dict(magnitude="gradient"), dict(flip_interval=3), dict(begin=6, ramp=6)],
+)
 def test_resume_is_bit_for_bit(tmp_path, options):
     whole, record, _ = train(tmp_path / "whole", BalanceHook(**options), epochs=4)
     train(tmp_path / "halves", BalanceHook(**options), epochs=2)
@@ -136,12 +140,41 @@ def test_resume_is_bit_for_bit(tmp_path, options):
     assert resumed.scalars == record.scalars[-len(resumed.scalars) :]
 
 
+def test_resume_keeps_the_onset_as_a_share_of_the_training(tmp_path):
+    whole, record, _ = train(tmp_path / "whole", BalanceHook(begin=0.4, ramp=0.3), epochs=4)
+    middle = str(tmp_path / "whole" / "epoch_2.pth")
+    _, resumed, _ = train(tmp_path, BalanceHook(begin=0.4, ramp=0.3), epochs=4, resume=True, load_from=middle)
+    assert resumed.scalars == record.scalars[8:] and record.gamma[-1].any()
+
+
 def test_flip_interval_compares_distant_snapshots(tmp_path):
     _, record, start = train(tmp_path, BalanceHook(flip_interval=4))
     expected = F.flip_share(F.sign(start["conv.weight"]), F.sign(record.weight[3]))
     torch.testing.assert_close(record.gamma[3], expected * F.weight_magnitude(record.weight[2]))
     assert not record.gamma[2].any()
     assert torch.equal(record.gamma[4], record.gamma[3])
+
+
+def test_gamma_sets_in_late_and_rises_linearly(tmp_path):
+    _, record, start = train(tmp_path, BalanceHook(begin=2, ramp=4))
+    before = [start["conv.weight"], *record.weight[:-1]]
+    for done, (w0, w1, gamma) in enumerate(zip(before, record.weight, record.gamma, strict=True), 1):
+        factor = min(max(done - 2, 0) / 4, 1)
+        torch.testing.assert_close(gamma, factor * F.flip_share(F.sign(w0), F.sign(w1)) * F.weight_magnitude(w0))
+    assert record.gamma[-1].any()
+
+
+@pytest.mark.parametrize("options", [dict(begin=0.25, ramp=0.5), dict(begin=2, ramp=4)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_share_counts_iterations_and_a_whole_number_updates(tmp_path, options, accumulate):
+    wrapper = dict(optimizer=dict(type="Adam", lr=0.05), accumulative_counts=accumulate)
+    _, record, _ = train(tmp_path, BalanceHook(gamma=0.5, **options), optim_wrapper=wrapper)
+    done = range(1, 9)
+    if isinstance(options["begin"], int):
+        done = [iteration // accumulate for iteration in done]
+    else:  # set at each update: two iterations apart when they accumulate
+        done = [iteration // accumulate * accumulate for iteration in done]
+    assert [gamma[0].item() for gamma in record.gamma] == pytest.approx([0.5 * min(max(n - 2, 0) / 4, 1) for n in done])
 
 
 def test_frozen_layer_is_left_alone(tmp_path):
@@ -178,11 +211,21 @@ def test_detaches_after_training(tmp_path):
         (dict(gamma=-1.0), "gamma=-1.0"),
         (dict(gamma_min=2.0, gamma_max=1.0), "above"),
         (dict(gamma=1.0, gamma_max=2.0), "no bounds"),
+        (dict(begin=-1), "begin=-1 must be a whole number of updates"),
+        (dict(begin=1.0), r"begin=1.0 .* share of the training in \[0, 1\)"),
+        (dict(begin="late"), "begin='late'"),
+        (dict(ramp=float("nan")), "ramp=nan"),
+        (dict(begin=100, ramp=0.5), "different units"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         BalanceHook(**options)
+
+
+def test_training_that_ends_before_gamma_begins_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="begin=8 updates, but the training ends after 8 iterations"):
+        train(tmp_path, BalanceHook(begin=8))
 
 
 def test_several_optimizers_and_frozen_layers(tmp_path):

@@ -1,0 +1,34 @@
+"""Eight booleans a byte, on any device: what remembering the sign of every weight costs least in.
+
+Bit ``i`` of the flattened tensor is bit ``i % 8`` of byte ``i // 8``; unused bits of the last byte are 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# A product with 2^7 + 2^14 + ... + 2^56 moves the lowest bits of eight bytes side by side into the top byte:
+# byte i meets 2^(56 - 7 i) at bit 56 + i, and no two of the 64 products share a place, so nothing carries.
+_GATHER = sum(1 << 7 * i for i in range(1, 9))
+
+
+def pack(bits: Tensor) -> Tensor:
+    """Bool tensor of any shape -> (ceil(numel / 8),) uint8, on the same device."""
+    flat = bits.flatten()
+    if flat.numel() % 8:
+        flat = nn.functional.pad(flat, (0, -flat.numel() % 8))
+    return ((flat.view(torch.int64) * _GATHER >> 56) & 255).to(torch.uint8)
+
+
+def unpack(packed: Tensor, like: Tensor) -> Tensor:
+    """Inverse of :func:`pack` for a tensor with the shape and device of ``like``."""
+    bits = packed.to(like.device)[:, None] >> torch.arange(8, dtype=torch.uint8, device=like.device)
+    return (bits & 1).bool().flatten()[: like.numel()].view_as(like)
+
+
+def count(packed: Tensor) -> Tensor:
+    """Number of ones, a scalar int64 tensor."""
+    pairs = packed - ((packed >> 1) & 0x55)
+    nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+    return ((nibbles + (nibbles >> 4)) & 0x0F).sum()

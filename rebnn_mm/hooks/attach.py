@@ -1,0 +1,46 @@
+"""Which optimizer updates which layers: where hooks around the parameter update attach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.optim import OptimWrapperDict
+from torch.optim import Optimizer
+
+
+def layers_by_optimizer(
+    hook: str, optim_wrapper: Any, layers: dict[str, Any]
+) -> list[tuple[int, Optimizer, dict[str, Any]]]:
+    """(index, optimizer, its layers) for every optimizer that updates the weight of at least one of ``layers``.
+
+    Args:
+        hook: Name for error messages.
+        optim_wrapper: The runner's, or its dict of wrappers.
+        layers: Layers with a latent ``weight``, by name.
+
+    Raises:
+        ValueError: No optimizer updates any layer, or one unscales gradients by itself (fused under a GradScaler).
+    """
+    wrappers = optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    found = []
+    for index, wrapper in enumerate(wrappers):
+        _refuse_self_unscaling(hook, wrapper)
+        updated = {id(p) for group in wrapper.optimizer.param_groups for p in group["params"]}
+        mine = {name: layer for name, layer in layers.items() if id(layer.weight) in updated}
+        if mine:
+            found.append((index, wrapper.optimizer, mine))
+    if not found:
+        raise ValueError(
+            f"{hook}: no optimizer updates any of the {len(layers)} 1-bit layers; check optim_wrapper.paramwise_cfg"
+        )
+    return found
+
+
+def _refuse_self_unscaling(hook: str, wrapper: Any) -> None:
+    """A fused optimizer under a GradScaler sees scaled gradients: a pre-hook would mix units."""
+    scaler = getattr(wrapper, "loss_scaler", None)
+    if scaler is not None and scaler.is_enabled() and getattr(wrapper.optimizer, "_step_supports_amp_scaling", False):
+        raise ValueError(
+            f"{hook}: {type(wrapper.optimizer).__name__}(fused=True) unscales gradients inside its step under AMP, "
+            "after the hook has read them; set optimizer.fused=False"
+        )

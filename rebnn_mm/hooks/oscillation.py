@@ -1,0 +1,225 @@
+"""Record, layer by layer, whether the signs of a 1-bit network oscillate."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import Tensor
+
+from rebnn_mm.hooks.attach import layers_by_optimizer
+from rebnn_mm.hooks.balance import BalanceHook
+from rebnn_mm.hooks.layer_watch import LayerWatch
+from rebnn_mm.hooks.sign_history import WINDOW
+from rebnn_mm.layers import binary_layers
+from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Header, OscillationWriter, pool
+
+
+@HOOKS.register_module()
+class OscillationHook(Hook):
+    """Observe the latent weights of every trained 1-bit layer, of any method; nothing in the training changes.
+
+    A snapshot of the signs is taken every ``interval`` updates, and each gives one record with these values a layer:
+
+    - ``flip_share``: signs that differ from the last snapshot, as a share of all. Signs that flip and return within
+      one interval cancel, so it is less than ``interval`` times ``update_flip_share``; how much less says how many do.
+    - ``flip_back_share``: signs that flipped and had flipped before within the last three snapshots, so that they
+      return to an earlier value (:class:`rebnn_mm.hooks.sign_history.SignHistory`); also a share of all signs.
+    - ``update_flip_share``: signs that a single update changed, the first one of the interval.
+    - ``band_share``: weights with ``|w| < band * mean |w|``; a normal distribution has 0.064 of them for 0.1.
+    - ``saturated_share``: weights with ``|w| > 1``, which the clipped straight-through slope gives no gradient.
+    - ``dead_channel_share``: output channels that carry nothing or cannot move: all signs equal, so that the binary
+      filter has no entropy (IR-Net, CVPR 2020, section 3.2), or all weights saturated.
+    - ``gamma_mean``, ``gamma_max``, ``alpha_mean``: as the recorded update used them; NaN for a method without them.
+    - ``task_grad``, ``reconstruction_grad``: norms of ``dL_S/dw`` and ``dL_R/dw`` in the recorded update, after
+      accumulation, averaging over ranks, unscaling and clipping.
+
+    Histograms of the latent weights of every layer, and of the first layer's first channel, are taken before the first
+    update, with every ``histogram_interval``-th record, and at the end.
+
+    Everything goes to ``oscillation.bin`` in the work dir (:mod:`rebnn_mm.oscillation_file`; read it with
+    :func:`rebnn_mm.analysis.read_oscillation`, draw it with ``tools/analyze.py``), and as scalars
+    ``oscillation/<value>`` to the visualizer's backends. A run that starts afresh in the work dir replaces the file,
+    a resumed one cuts it back to its checkpoint and goes on; what is remembered of the signs, three bits a weight,
+    is in the checkpoint, so that the records are those of an uninterrupted run.
+
+    Measured on the main rank only, on the optimizers' step: accumulated iterations count once, updates that a
+    GradScaler skips not at all.
+
+    Args:
+        interval: Updates between two snapshots.
+        histogram_interval: Records between two histograms.
+        band: Half the width of the band around zero, in units of the layer's mean ``|w|``.
+        layer_scalars: Also send ``oscillation/<value>/<layer>`` of every layer to the visualizer's backends.
+
+    Raises:
+        ValueError: An option out of range; no 1-bit layer is trained; a BalanceHook that runs before this hook; an
+            optimizer that unscales by itself; a resumed run whose file is of another model.
+    """
+
+    # ahead of BalanceHook (NORMAL), whose pre-hook adds dL_R/dw to the gradient and whose post-hook changes gamma
+    priority = "ABOVE_NORMAL"
+
+    def __init__(
+        self, interval: int = 50, histogram_interval: int = 20, band: float = 0.1, layer_scalars: bool = False
+    ) -> None:
+        for name, value in (("interval", interval), ("histogram_interval", histogram_interval)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"OscillationHook: {name}={value!r} must be a whole number >= 1")
+        if isinstance(band, bool) or not 0 < band < float("inf"):
+            raise ValueError(f"OscillationHook: band={band!r} must be a finite number > 0, in units of the mean |w|")
+        self.interval = interval
+        self.histogram_interval = histogram_interval
+        self.band = band
+        self.layer_scalars = layer_scalars
+        self._watches: list[LayerWatch] = []
+        self._updates: dict[int, int] = {}
+        self._resumed: dict[str, Any] = {}
+        self._handles: list[Any] = []
+        self._due: dict[int, Tensor] = {}  # row of the record -> values, (columns,)
+        self._records = 0
+        self._histogram_at = -1
+
+    def before_train(self, runner) -> None:
+        """Find the layers, open the file and attach to every optimizer that updates one."""
+        if not is_main_process():
+            return
+        _refuse_balance_before(self, runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        layers = {name: layer for name, layer in binary_layers(model).items() if layer.weight.requires_grad}
+        if not layers:
+            raise ValueError(
+                "OscillationHook: the model has no trainable 1-bit layer; binarize one (conv_cfg="
+                "dict(type='ReBNNConv2d'), type='Binarized') or remove OscillationHook from custom_hooks"
+            )
+        groups = layers_by_optimizer("OscillationHook", runner.optim_wrapper, layers)
+        updated = {name for _, _, mine in groups for name in mine}
+        self._watches = [LayerWatch(name, layer, self.band) for name, layer in layers.items() if name in updated]
+        self._take_up(runner)
+        for index, optimizer, mine in groups:
+            rows = [row for row, watch in enumerate(self._watches) if watch.name in mine]
+            self._updates[index] = self._resumed.get("updates", {}).get(index, 0)
+            self._handles += [
+                optimizer.register_step_pre_hook(partial(self._before_update, index, rows)),
+                optimizer.register_step_post_hook(partial(self._after_update, index, rows)),
+            ]
+        self._open(runner)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Write the record that this iteration's update has made due, with one transfer from the device."""
+        if not self._due:
+            return
+        values = np.full((len(self._watches), len(COLUMNS)), np.nan, np.float32)
+        values[list(self._due)] = torch.stack(list(self._due.values())).cpu().numpy()
+        self._due.clear()
+        iteration = runner.iter + 1
+        self._writer.record(iteration, values)
+        self._records += 1
+        if self._records % self.histogram_interval == 0:
+            self._write_histograms(iteration)
+        runner.visualizer.add_scalars(self._scalars(values), step=iteration)
+
+    def after_train(self, runner) -> None:
+        """Write the last histograms and detach from the optimizers."""
+        if self._watches and self._histogram_at < runner.iter:
+            self._write_histograms(runner.iter)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Keep what is remembered of the signs."""
+        if self._watches:
+            checkpoint["rebnn_oscillation"] = dict(
+                updates=dict(self._updates),
+                records=self._records,
+                layers={watch.name: watch.state() for watch in self._watches},
+            )
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Take it up again; a checkpoint that is only loaded (not resumed) starts afresh."""
+        if runner._resume:
+            self._resumed = checkpoint.get("rebnn_oscillation", {})
+
+    def _take_up(self, runner) -> None:
+        """Go on with the sign history of the checkpoint."""
+        if runner.iter and not self._resumed:
+            print_log(
+                "OscillationHook: the checkpoint was saved without it; flips are counted from here on",
+                logger="current",
+                level=logging.WARNING,
+            )
+        self._records = self._resumed.get("records", 0)
+        states = self._resumed.get("layers", {})
+        for watch in self._watches:
+            if watch.name in states:
+                watch.load(states[watch.name])
+
+    def _open(self, runner) -> None:
+        header = Header(
+            layers=tuple(watch.name for watch in self._watches),
+            weights=tuple(watch.layer.weight.numel() for watch in self._watches),
+            channels=tuple(watch.layer.weight.shape[0] for watch in self._watches),
+            interval=self.interval,
+            window=WINDOW,
+            band=self.band,
+            iterations_per_epoch=len(runner.train_dataloader),
+        )
+        path = Path(runner.work_dir) / FILE_NAME
+        self._writer = OscillationWriter(path, header, runner.iter or None)
+        self._histogram_at = runner.iter
+        if self._writer.is_new:
+            self._write_histograms(runner.iter)
+
+    @torch.no_grad()
+    def _before_update(self, index: int, rows: list[int], optimizer, args, kwargs) -> None:
+        if (self._updates[index] + 1) % self.interval == 0:
+            for row in rows:
+                self._watches[row].read_update()
+
+    @torch.no_grad()
+    def _after_update(self, index: int, rows: list[int], optimizer, args, kwargs) -> None:
+        self._updates[index] += 1
+        if (self._updates[index] - 1) % self.interval == 0:
+            for row in rows:
+                self._watches[row].count_update_flips()
+        if self._updates[index] % self.interval == 0:
+            self._due.update({row: self._watches[row].snapshot() for row in rows})
+
+    @torch.no_grad()
+    def _write_histograms(self, iteration: int) -> None:
+        found = [self._watches[0].histogram(first_channel=True), *(watch.histogram() for watch in self._watches)]
+        limits = torch.stack([limit for limit, _ in found]).tolist()
+        counts = torch.stack([bins for _, bins in found]).cpu().numpy()
+        for what, limit in enumerate(limits):
+            self._writer.histogram(iteration, what, limit, counts[what])
+        self._histogram_at = iteration
+
+    def _scalars(self, values: np.ndarray) -> dict[str, float]:
+        """What goes to the visualizer; a value that no layer has is left out."""
+        scalars = {}
+        for column, (name, how) in enumerate(COLUMNS.items()):
+            scalars[f"oscillation/{name}"] = float(pool(values[:, column], how, self._writer.header))
+            if self.layer_scalars:
+                rows = enumerate(self._watches)
+                scalars |= {f"oscillation/{name}/{watch.name}": float(values[row, column]) for row, watch in rows}
+        return {name: value for name, value in scalars.items() if np.isfinite(value)}
+
+
+def _refuse_balance_before(hook: OscillationHook, runner) -> None:
+    """The gradient of the task alone is there only until BalanceHook adds to it."""
+    hooks = list(runner.hooks)
+    if any(isinstance(other, BalanceHook) for other in hooks[: hooks.index(hook)]):
+        raise ValueError(
+            "OscillationHook: BalanceHook runs first, so the task gradient could not be read; leave both hooks' "
+            "priority at its default"
+        )
