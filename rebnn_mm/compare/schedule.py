@@ -1,0 +1,192 @@
+"""Training the runs of a comparison, several at a time, each as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from rebnn_mm.compare.logs import read_scalars
+from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, last_step, open_record
+from rebnn_mm.compare.spec import Run, Spec
+
+LOG = "train.log"
+_POLL = 0.1  # seconds between looks at the processes
+_PATIENCE = 60.0  # seconds that a stopped process gets to end by itself
+
+
+@dataclass
+class _Job:
+    """A run that is being trained."""
+
+    run: Run
+    folder: Path
+    record: RunRecord
+    process: subprocess.Popen
+    slot: int
+    start: float
+
+
+def run_all(
+    spec: Spec, out: str | Path, train: str | Path, jobs: int | None = None, say: Callable[[str], None] = print
+) -> list[str]:
+    """Train what is not finished yet; returns a sentence for each run that failed.
+
+    Args:
+        spec: What to train.
+        out: Folder of the comparison; a run's own is ``out/ENTRY/seedN``.
+        train: Path of ``tools/train.py``.
+        jobs: Runs at a time; by default one a GPU, without GPUs one a core.
+        say: Takes the lines of progress.
+
+    Raises:
+        ValueError: ``jobs`` below 1, or a folder of a run holds one with other settings. Nothing was started then.
+        KeyboardInterrupt: Ctrl-C or SIGTERM. The processes are stopped, and the message says how to go on.
+    """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs={jobs}: at least one run at a time")
+    out = Path(out)
+    records = {run.name: open_record(run, out / run.name) for run in spec.runs}
+    for run in spec.runs:
+        last_step(run)
+    waiting = [
+        run for run in spec.runs if records[run.name].state != "finished" or check_result(spec, run, out / run.name)
+    ]
+    say(f"{len(spec.runs) - len(waiting)} of {len(spec.runs)} runs are finished already, {len(waiting)} to go")
+    environments = slot_environments(min(jobs or _default_jobs(), len(waiting)))
+    return _Scheduler(spec, out, Path(train), environments, say).run(waiting, records)
+
+
+def slot_environments(jobs: int) -> list[dict[str, str]]:
+    """What each of ``jobs`` processes finds in its environment: its share of the cores, and its GPU if there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // max(1, jobs)))
+    environments = [dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads) for _ in range(jobs)]
+    gpus = visible_gpus()
+    for slot, environment in enumerate(environments):
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return environments
+
+
+def visible_gpus() -> list[str]:
+    """Names of this process's GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in given.split(",")][:count] if given else [str(index) for index in range(count)]
+
+
+class _Scheduler:
+    """Starts runs as slots become free, and reports each end."""
+
+    def __init__(
+        self, spec: Spec, out: Path, train: Path, environments: Sequence[dict[str, str]], say: Callable[[str], None]
+    ) -> None:
+        self.spec, self.out, self.train, self.environments, self.say = spec, out, train, environments, say
+        self.active: list[_Job] = []
+        self.failures: list[str] = []
+        self.ended: list[float] = []  # seconds each
+
+    def run(self, waiting: list[Run], records: dict[str, RunRecord]) -> list[str]:
+        """Train all of ``waiting``; returns the failures."""
+        queue, total = list(waiting), len(waiting)
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while queue or self.active:
+                while queue and len(self.active) < len(self.environments):
+                    run = queue.pop(0)
+                    self._start(run, records[run.name])
+                time.sleep(_POLL)
+                for job in [job for job in self.active if job.process.poll() is not None]:
+                    self._end(job, total, left=len(queue) + len(self.active) - 1)
+        except KeyboardInterrupt:
+            names = ", ".join(job.run.name for job in self.active)
+            raise KeyboardInterrupt(
+                f"stopped while training {names or 'nothing'}; the same command goes on from the newest checkpoints"
+            ) from None
+        finally:
+            self._stop()
+            signal.signal(signal.SIGTERM, before)
+        return self.failures
+
+    def _start(self, run: Run, record: RunRecord) -> None:
+        folder = self.out / run.name
+        record = replace(record, state="running", attempts=record.attempts + 1)
+        record.save(folder)
+        resumed = (folder / "last_checkpoint").exists()
+        command = [sys.executable, str(self.train), str(run.config), "--work-dir", str(folder)]
+        command += ["--resume"] if resumed else []
+        command += ["--cfg-options", *run.words()]
+        taken = {job.slot for job in self.active}
+        slot = next(slot for slot in range(len(self.environments)) if slot not in taken)
+        environment = {**os.environ, **self.environments[slot]}
+        with open(folder / LOG, "a") as log:
+            # In a session of its own: Ctrl-C reaches this process alone, which stops the others in order.
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        self.active.append(_Job(run, folder, record, process, slot, time.monotonic()))
+        self.say(f"{'resumed' if resumed else 'started'} {run.name}, log {folder / LOG}")
+
+    def _end(self, job: _Job, total: int, left: int) -> None:
+        self.active.remove(job)
+        seconds = time.monotonic() - job.start
+        problem = _last_words(job) if job.process.returncode else check_result(self.spec, job.run, job.folder)
+        job.record.after("failed" if problem else "finished", seconds).save(job.folder)
+        self.ended.append(seconds)
+        eta = sum(self.ended) / len(self.ended) * left / len(self.environments)
+        if problem:
+            self.failures.append(f"{job.run.name} failed: {problem}; log: {job.folder / LOG}")
+            result = "FAILED"
+        else:
+            result = f"finished, {self.spec.metric} {chosen_value(self.spec, read_scalars(job.folder)):.4g}"
+        rest = f"about {duration(eta)} left" if left else "nothing left"
+        self.say(f"[{total - left}/{total}] {job.run.name} {result}, after {duration(seconds)}; {rest}")
+
+    def _stop(self) -> None:
+        """Interrupt what still runs, as Ctrl-C would; whoever does not listen is killed."""
+        for job in self.active:
+            job.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _PATIENCE
+        for job in self.active:
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            job.record.after("running", time.monotonic() - job.start).save(job.folder)
+
+
+def duration(seconds: float) -> str:
+    """``'45 s'``, ``'12 min'`` or ``'3 h 20 min'``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _is_done(spec: Spec, run: Run, folder: Path, record: RunRecord) -> bool:
+    return record.state == "finished" and check_result(spec, run, folder) is None
+
+
+def _default_jobs() -> int:
+    if gpus := len(visible_gpus()):
+        return gpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _last_words(job: _Job) -> str:
+    """The log's last line, which is train.py's sentence or the end of a traceback."""
+    lines = (job.folder / LOG).read_text(errors="replace").strip().splitlines()
+    return f"exit status {job.process.returncode}: {lines[-1] if lines else 'no output'}"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,199 @@
+"""What a comparison trains: a spec file -> entries -> runs.
+
+A spec is a Python file that mmengine's Config reads, as every config. Its variables::
+
+    metric = 'accuracy/top1'                  # as the validation logs it
+    higher_is_better = True                   # the default
+    choose = 'last'                           # the last validation's value (default), or the 'best' one's
+    baseline = 'rebnn'                        # the entry that the others are compared with
+    seeds = [0, 1, 2]
+    options = {'train_cfg.max_epochs': 6}     # --cfg-options of every run
+    entries = dict(
+        rebnn=dict(config='../resnet18_rebnn_cifar10.py'),                                  # relative to the spec
+        gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]))
+
+A number in a dotted key is the place in a list: ``custom_hooks.0`` is the BalanceHook of the configs that have one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+_REQUIRED = {"metric", "seeds", "entries"}
+_OPTIONAL = {"higher_is_better", "choose", "baseline", "options"}
+_ENTRY = {"config", "options", "seeds"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        entry: Name of its entry.
+        seed: Goes to ``randomness.seed``.
+        config: Path of the config.
+        options: What ``--cfg-options`` gets: dotted key -> value, without the seed.
+    """
+
+    entry: str
+    seed: int
+    config: Path
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``ENTRY/seedN``: its folder in the output."""
+        return f"{self.entry}/seed{self.seed}"
+
+    def words(self) -> list[str]:
+        """``KEY=VALUE`` for ``--cfg-options``, the seed included."""
+        return option_words({**self.options, "randomness.seed": self.seed})
+
+    def resolved(self) -> Config:
+        """The config as the run trains it.
+
+        Raises:
+            ValueError: An option has no place in the config.
+        """
+        # Without its custom imports: those take seconds, and nothing is built here.
+        cfg = Config.fromfile(self.config, import_custom_modules=False)
+        try:
+            cfg.merge_from_dict({**self.options, "randomness.seed": self.seed})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
+        return cfg
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A comparison: the metric that counts, and the runs.
+
+    Attributes:
+        path: The spec file.
+        metric: Name, as the validation logs it.
+        higher_is_better: Whether more of it is better.
+        choose: ``'last'`` for the last validation's value, ``'best'`` for the best one's.
+        baseline: Name of the entry that the others are compared with.
+        entries: Name -> its runs, one a seed.
+    """
+
+    path: Path
+    metric: str
+    higher_is_better: bool
+    choose: str
+    baseline: str
+    entries: Mapping[str, tuple[Run, ...]]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed: a comparison that is stopped half-way has its entries filled alike."""
+        every = [(place, run) for runs in self.entries.values() for place, run in enumerate(runs)]
+        return [run for _, run in sorted(every, key=lambda pair: pair[0])]
+
+
+def read_spec(path: str | Path) -> Spec:
+    """Read and check a spec file, its configs and its options.
+
+    Raises:
+        FileNotFoundError: The spec or one of its configs is no file.
+        ValueError: What the spec says cannot be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"spec {path} is not a file: see configs/compare/ for examples")
+    try:
+        raw = Config.fromfile(path).to_dict()
+    except (SyntaxError, OSError, KeyError, NameError) as error:
+        raise ValueError(f"spec {path} cannot be read: {error}") from error
+    _check_keys(f"spec {path}", raw, _REQUIRED, _OPTIONAL)
+    entries = raw["entries"]
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f"spec {path}: entries={entries!r} must be dict(NAME=dict(config=...), ...)")
+    baseline = raw.get("baseline", next(iter(entries)))
+    choose = raw.get("choose", "last")
+    if baseline not in entries:
+        raise ValueError(f"spec {path}: baseline={baseline!r} is none of the entries {', '.join(entries)}")
+    if choose not in ("last", "best"):
+        raise ValueError(f"spec {path}: choose={choose!r}: 'last' or 'best'")
+    runs = {name: _runs(path, name, entry, raw) for name, entry in entries.items()}
+    return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs)
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """``KEY=VALUE`` words that mmengine's DictAction reads back as the same values.
+
+    Raises:
+        ValueError: A value that has no such form (a dict: name its keys; a text that reads as a number).
+    """
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    words = []
+    for key, value in options.items():
+        word = f"{key}={_text(value)}"
+        try:
+            back = parser.parse_args(["--cfg-options", word]).cfg_options[key]
+        except (AssertionError, KeyError, IndexError, argparse.ArgumentError):
+            back = Ellipsis
+        if back != value or type(back) is not type(value):
+            raise ValueError(
+                f"option {key}={value!r} cannot be given as --cfg-options: numbers, texts, True, False, None and lists "
+                "of them can; write a dict as dotted keys, and anything else into a config of its own"
+            )
+        words.append(word)
+    return words
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        inner = ",".join(map(_text, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return str(value)
+
+
+def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, ...]:
+    where = f"spec {path}, entry {name!r}"
+    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        raise ValueError(f"{where}: the name becomes a folder, letters, digits and _ . + - are allowed")
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} must be dict(config=..., options=..., seeds=...), not {entry!r}")
+    _check_keys(where, entry, {"config"}, _ENTRY)
+    config = path.parent / entry["config"]
+    if not config.is_file():
+        raise FileNotFoundError(f"{where}: config {config} is not a file (paths are relative to the spec)")
+    seeds = entry.get("seeds", raw["seeds"])
+    whole = isinstance(seeds, (list, tuple)) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{where}: seeds={seeds!r} must be a list of different whole numbers >= 0")
+    options = {**_options(where, raw), **_options(where, entry)}
+    if "randomness.seed" in options:
+        raise ValueError(f"{where}: randomness.seed comes from seeds, not from options")
+    runs = tuple(Run(name, seed, config, options) for seed in seeds)
+    try:
+        runs[0].words()
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    runs[0].resolved()
+    return runs
+
+
+def _options(where: str, raw: dict[str, Any]) -> dict[str, Any]:
+    options = raw.get("options", {})
+    if not isinstance(options, dict):
+        raise ValueError(f"{where}: options={options!r} must be a dict of dotted keys and values")
+    return options
+
+
+def _check_keys(where: str, given: dict[str, Any], required: set[str], optional: set[str]) -> None:
+    absent, unknown = sorted(required - given.keys()), sorted(given.keys() - required - optional)
+    if absent or unknown:
+        raise ValueError(
+            f"{where}: missing {absent}, unknown {unknown}; required are {sorted(required)}, optional "
+            f"{sorted(optional - required)}"
+        )
