@@ -1,0 +1,83 @@
+"""Reading a spec, and refusing what cannot be run."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import DictAction
+
+from rebnn_mm.compare.spec import option_words, read_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_entries_become_runs(write_spec):
+    spec = read_spec(write_spec())
+    assert (spec.metric, spec.higher_is_better, spec.choose, spec.baseline) == ("acc", True, "last", "plain")
+    assert [run.name for run in spec.runs] == ["plain/seed0", "gamma0/seed0", "plain/seed1", "gamma0/seed1"]
+    run = spec.entries["gamma0"][1]
+    assert run.words() == ["model.width=8", "custom_hooks.0.gamma=0.0", "randomness.seed=1"]
+    cfg = run.resolved()
+    assert cfg.custom_hooks == [dict(type="BalanceHook", magnitude="weight", gamma=0.0)]
+    assert (cfg.randomness.seed, cfg.model.width, cfg.model.backbone.depth) == (1, 8, 18)
+
+
+def test_own_options_and_seeds_win(write_spec):
+    spec = read_spec(write_spec(("{'custom_hooks.0.gamma': 0.0}", "{'model.width': 4}, seeds=[7]")))
+    assert [run.name for run in spec.entries["gamma0"]] == ["gamma0/seed7"]
+    assert spec.entries["gamma0"][0].options == {"model.width": 4}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("metric = 'acc'", "", r"missing \['metric'\]"),
+        ("metric = 'acc'", "metrik = 1\nmetric = 'acc'", r"unknown \['metrik'\]"),
+        ("metric = 'acc'", "choose = 'first'\nmetric = 'acc'", "choose='first': 'last' or 'best'"),
+        ("baseline = 'plain'", "baseline = 'x'", "baseline='x' is none of the entries plain, gamma0"),
+        ("plain=dict(config='net.py')", "plain='net.py'", "entry 'plain' must be dict"),
+        ("plain=dict(config='net.py')", "plain=dict()", r"entry 'plain': missing \['config'\]"),
+        ("plain=dict(config='net.py')", "plain=dict(config='net.py', seed=1)", r"unknown \['seed'\]"),
+        ("plain=dict(config='net.py')", "plain=dict(config='no.py')", "no.py is not a file .*relative to the spec"),
+        ("plain=dict(", "**{'a/b': dict(config='net.py')}, plain=dict(", "'a/b': the name becomes a folder"),
+        ("[0, 1]", "[0, 0]", "seeds=.*different whole numbers"),
+        ("[0, 1]", "[]", "seeds=.*different whole numbers"),
+        ("[0, 1]", "[True]", "seeds=.*different whole numbers"),
+        ("{'model.width': 8}", "[1]", "must be a dict of dotted keys"),
+        ("{'model.width': 8}", "{'randomness.seed': 8}", "comes from seeds"),
+        ("{'model.width': 8}", "{'model': dict(width=8)}", "write a dict as dotted keys"),
+        ("custom_hooks.0.gamma", "custom_hooks.1.gamma", "entry gamma0: the options do not fit .*net.py"),
+        ("metric = 'acc'", "metric = (", "spec.py cannot be read"),
+    ],
+)
+def test_refusals(write_spec, old, new, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_spec(write_spec((old, new)))
+
+
+def test_absent_spec(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.py is not a file: see configs/compare/"):
+        read_spec(tmp_path / "nowhere.py")
+
+
+def test_option_words_come_back_as_they_were():
+    import argparse
+
+    options = {"a.b": 1, "a.0.c": 1e-5, "d": True, "e": None, "f": "x=y", "g": [1, (2.5, "u")], "h": [8, 16], "i": -1}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    assert parser.parse_args(["--cfg-options", *option_words(options)]).cfg_options == options
+
+
+@pytest.mark.parametrize("value", ["1", "None", "true", "a,b", "x y", {}, dict(x=1), object()])
+def test_values_that_do_not_survive_the_command_line(value):
+    with pytest.raises(ValueError, match="option key=.* cannot be given as --cfg-options"):
+        option_words({"key": value})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "compare").glob("*.py")), ids=lambda path: path.stem)
+def test_shipped_specs_fit_their_configs(path):
+    assert path.read_text().startswith(f"# python tools/compare.py configs/compare/{path.name}")
+    for run in read_spec(path).runs:
+        for key in run.options:
+            if key.startswith("custom_hooks.0."):
+                assert run.resolved().custom_hooks[0].type == "BalanceHook", run.name
