@@ -28,7 +28,9 @@ options = {{
     'default_hooks.logger.interval': 1}}
 entries = dict(
     real=dict(config='{configs}/resnet18_real_cifar10.py'),
-    rebnn=dict(config='{configs}/resnet18_rebnn_cifar10.py', options={{'custom_hooks.0.magnitude': 'gradient'}}))
+    rebnn=dict(config='{configs}/resnet18_rebnn_cifar10.py', options={{
+        'custom_hooks.0.magnitude': 'gradient',
+        'default_hooks.oscillation.type': 'OscillationHook', 'default_hooks.oscillation.interval': 1}}))
 """
 
 
@@ -68,11 +70,10 @@ def test_stopped_resumed_reported_and_changed(tool, spec, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "resumed real/seed0" in shown and "[4/4]" in shown
     assert re.search(r"^\| rebnn \| 2 \| [\d.]+ \|", shown, re.MULTILINE)
-    found = json.loads((out / "results.json").read_text())
-    assert (
-        set(found["entries"]["rebnn"]["values"]) == {"0", "1"} and found["entries"]["rebnn"]["flip_share"] is not None
-    )
-    assert {"metric.png", "metric_course.png", "flip_share_course.png"} <= {path.name for path in out.glob("*.png")}
+    entry = json.loads((out / "results.json").read_text())["entries"]["rebnn"]
+    assert set(entry["values"]) == {"0", "1"} and None not in (entry["flip_share"], entry["flip_back_share"])
+    figures = {"metric.png", "metric_course.png", "flip_share_course.png", "gamma_course.png"}
+    assert figures <= {path.name for path in out.glob("*.png")}
 
     tool("compare")(spec, "--out", out, "--report-only")
     assert "started" not in capsys.readouterr().out

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from rebnn_mm.compare.logs import RunScalars
 from rebnn_mm.compare.results import EntryResult
 from rebnn_mm.compare.spec import Spec
 
-# Scalar of training -> label, file name. Both axes of it are logarithmic where all values are above 0.
-_COURSES = {
-    "rebnn/flip_share": ("share of signs that an update flips", "flip_share"),
-    "rebnn/gamma": ("mean gamma", "gamma"),
+_LABELS = {
+    "flip_share": "share of signs that an update flips",
+    "flip_back_share": "share of signs that flipped back",
+    "gamma": "mean gamma",
 }
 _POINTS = 200  # points of a curve at most, each the mean of its part
 
 
 def draw_figures(spec: Spec, results: Sequence[EntryResult], out: Path) -> list[Path]:
     """Draw what the runs logged as PNG files into ``out``; returns their paths."""
-    done = [result for result in results if result.values]
-    written = [_save(_draw_metric(spec, done), out / "metric.png")]
-    figure = _draw_courses(done, lambda run: run.metric(spec.metric), "epoch or iteration", spec.metric)
-    written.append(_save(figure, out / "metric_course.png"))
-    for scalar, (label, name) in _COURSES.items():
-        logged = [result for result in done if any(any(run.curve(scalar).values()) for run in result.scalars.values())]
+    done = [result for result in results if result.runs]
+    colours = _colours(results)  # an entry has one colour in all figures
+    written = [_save(_draw_metric(spec, done, colours), out / "metric.png")]
+    courses = {result.name: [run.scalars.metric(spec.metric) for run in result.runs.values()] for result in done}
+    written.append(_save(_draw_courses(courses, colours, "epoch or iteration", spec.metric), out / "metric_course.png"))
+    for name, label in _LABELS.items():
+        courses = {result.name: [_thinned(run.course(name)) for run in result.runs.values()] for result in done}
+        logged = {entry: lines for entry, lines in courses.items() if all(any(line.values()) for line in lines)}
         if logged:
-            figure = _draw_courses(logged, lambda run, s=scalar: _thinned(run.curve(s)), "iteration", label, True, done)
+            figure = _draw_courses(logged, colours, "iteration", label, logarithmic=True)
             written.append(_save(figure, out / f"{name}_course.png"))
     return written
 
 
-def _draw_metric(spec: Spec, results: Sequence[EntryResult]) -> Figure:
+def _draw_metric(spec: Spec, results: Sequence[EntryResult], colours: Mapping[str, Any]) -> Figure:
     """Every seed a point, the mean a bar across, the 95 % interval a line."""
     figure = Figure(figsize=(6.4, 1.4 + 0.36 * len(results)), layout="constrained")
     axes = figure.add_subplot()
-    colours = _colours(results)
     for place, result in enumerate(results):
         summary, colour = result.summary, colours[result.name]
         assert summary is not None  # draw_figures leaves out entries without a value
@@ -59,25 +59,22 @@ def _draw_metric(spec: Spec, results: Sequence[EntryResult]) -> Figure:
 
 
 def _draw_courses(
-    results: Sequence[EntryResult],
-    course: Callable[[RunScalars], Mapping[int, float]],
+    courses: Mapping[str, Sequence[Mapping[int, float]]],
+    colours: Mapping[str, Any],
     xlabel: str,
     ylabel: str,
     logarithmic: bool = False,
-    all_results: Sequence[EntryResult] | None = None,
 ) -> Figure:
     """A thin line a seed, a bold one for their mean where all have a point."""
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    colours = _colours(all_results or results)
-    for result in results:
-        lines = [course(run) for run in result.scalars.values()]
+    for name, lines in courses.items():
         for line in lines if len(lines) > 1 else []:
-            axes.plot(list(line), list(line.values()), color=colours[result.name], linewidth=0.7, alpha=0.35)
+            axes.plot(list(line), list(line.values()), color=colours[name], linewidth=0.7, alpha=0.35)
         steps = sorted(set.intersection(*(set(line) for line in lines)))
         means = [sum(line[step] for line in lines) / len(lines) for step in steps]
         marker = "o" if len(steps) == 1 else None
-        axes.plot(steps, means, color=colours[result.name], linewidth=2, marker=marker, label=result.name)
+        axes.plot(steps, means, color=colours[name], linewidth=2, marker=marker, label=name)
     if logarithmic:
         axes.set_yscale("log")
     axes.set_xlabel(xlabel)
@@ -95,7 +92,6 @@ def _thinned(curve: Mapping[int, float]) -> dict[int, float]:
 
 
 def _colours(results: Sequence[EntryResult]) -> dict[str, Any]:
-    """An entry has one colour in all figures."""
     palette = colormaps["tab10" if len(results) <= 10 else "tab20"]
     return {result.name: palette(place % palette.N) for place, result in enumerate(results)}
 

@@ -22,7 +22,7 @@ def write_report(spec: Spec, out: str | Path) -> str:
     """
     out = Path(out)
     results = collect(spec, out)
-    if not any(result.values for result in results):
+    if not any(result.runs for result in results):
         raise ValueError(f"{out} has no finished run of {spec.path} yet: there is nothing to report")
     figures = draw_figures(spec, results, out)
     text = format_markdown(spec, results, figures)
@@ -35,7 +35,7 @@ def format_markdown(spec: Spec, results: list[EntryResult], figures: list[Path])
     """The table, what it rests on, and links to the figures."""
     baseline = next(result for result in results if result.name == spec.baseline)
     head = ["entry", "n", spec.metric, "std", "95 % interval", f"minus {spec.baseline}", "its 95 % interval"]
-    rows = [[*head, "ms an iteration", "flip share"]]
+    rows = [[*head, "ms an iteration", "flips", "flips back"]]
     rows += [_row(result, baseline) for result in results]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, f"| --- |{' ---: |' * (len(rows[0]) - 1)}")
@@ -48,9 +48,9 @@ def format_markdown(spec: Spec, results: list[EntryResult], figures: list[Path])
 def _row(result: EntryResult, baseline: EntryResult) -> list[str]:
     summary = result.summary
     if summary is None:
-        return [result.name, "0", *["-"] * 7]
+        return [result.name, "0", *["-"] * 8]
     other = None if result is baseline else paired_difference(result.values, baseline.values)
-    seconds, flips = result.seconds_per_iteration, result.flip_share
+    seconds = result.seconds_per_iteration
     return [
         result.name,
         str(summary.n),
@@ -60,7 +60,7 @@ def _row(result: EntryResult, baseline: EntryResult) -> list[str]:
         _with_error(other),
         "-" if other is None else _interval(other, sign="+"),
         "-" if seconds is None else f"{1000 * seconds:.0f}",
-        "-" if flips is None else f"{flips:.2g}",
+        *("-" if (late := result.late(name)) is None else f"{late:.2g}" for name in ("flip_share", "flip_back_share")),
     ]
 
 
@@ -68,10 +68,11 @@ def _notes(spec: Spec, results: list[EntryResult]) -> list[str]:
     which = "the last validation's" if spec.choose == "last" else "the best validation's, an optimistic choice"
     notes = [
         f"{spec.metric}: {which}; {'higher' if spec.higher_is_better else 'lower'} is better. std is that of a sample, "
-        "intervals are Student's. Differences are paired by seed, mean +- standard error. Flip share: signs that one "
-        "update changes, mean of the last tenth of training. ms: median, as logged, with the load the machine had."
+        "intervals are Student's. Differences are paired by seed, mean +- standard error. Flips: share of signs that "
+        "one update changes; flips back: share of signs that returned to an earlier value between two snapshots of the "
+        "OscillationHook; both the mean of the last tenth of training. ms: median, with the load the machine had."
     ]
-    if any(len(result.values) == 1 for result in results):
+    if any(len(result.runs) == 1 for result in results):
         notes.append("An entry with one seed has no spread: its difference may be chance, whatever its size.")
     if len(results) > 2:
         notes.append(
@@ -80,7 +81,7 @@ def _notes(spec: Spec, results: list[EntryResult]) -> list[str]:
         )
     if missing := [name for result in results for name in result.missing]:
         notes.append(f"Without a result: {', '.join(missing)}.")
-    records = [record for result in results for record in result.records.values()]
+    records = [run.record for result in results for run in result.runs.values()]
     commits = sorted({record.commit or "unknown" for record in records})
     notes.append(
         f"Spec {spec.path.name}, commit {', '.join(commits)}, {sum(record.seconds for record in records) / 60:.0f} "
@@ -99,11 +100,12 @@ def _plain(spec: Spec, results: list[EntryResult]) -> dict[str, Any]:
     entries = {
         result.name: dict(
             summary=asdict(result.summary) if result.summary else None,
-            values=dict(result.values),
+            values=result.values,
             seconds_per_iteration=result.seconds_per_iteration,
-            flip_share=result.flip_share,
+            flip_share=result.late("flip_share"),
+            flip_back_share=result.late("flip_back_share"),
             missing=list(result.missing),
-            runs={seed: asdict(record) for seed, record in result.records.items()},
+            runs={seed: asdict(run.record) for seed, run in result.runs.items()},
         )
         for result in results
     }

@@ -12,6 +12,7 @@ A spec is a Python file that mmengine's Config reads, as every config. Its varia
         rebnn=dict(config='../resnet18_rebnn_cifar10.py'),                                  # relative to the spec
         gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]))
 
+Names that start with ``_`` are the file's own, for what several entries share.
 A number in a dotted key is the place in a list: ``custom_hooks.0`` is the BalanceHook of the configs that have one.
 """
 
@@ -109,7 +110,7 @@ def read_spec(path: str | Path) -> Spec:
     if not path.is_file():
         raise FileNotFoundError(f"spec {path} is not a file: see configs/compare/ for examples")
     try:
-        raw = Config.fromfile(path).to_dict()
+        raw = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith("_")}
     except (SyntaxError, OSError, KeyError, NameError) as error:
         raise ValueError(f"spec {path} cannot be read: {error}") from error
     _check_keys(f"spec {path}", raw, _REQUIRED, _OPTIONAL)

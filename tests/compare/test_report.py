@@ -25,7 +25,7 @@ def row(text, name):
 def test_table(report, tmp_path):
     text = report()
     # values 2 and 12: mean 7, std sqrt(50), interval 7 -+ 12.706 * 5
-    assert row(text, "plain") == ["plain", "2", "7", "7.1", "-56.53 to 70.53", "-", "-", "100", "0.005"]
+    assert row(text, "plain") == ["plain", "2", "7", "7.1", "-56.53 to 70.53", "-", "-", "100", "0.005", "-"]
     assert row(text, "gamma0")[1:7] == ["2", "12", "7.1", "-51.53 to 75.53", "+5 +- 0", "+5 to +5"]
     assert "no spread" not in text and "Without a result" not in text
     found = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -1,0 +1,38 @@
+# python tools/compare.py configs/compare/cifar10_gamma.py
+# Ablation of gamma: none, constants, without the flip share, from gradient or weight, over an epoch, late in training.
+# custom_hooks.0 is the BalanceHook. The budget is that of cifar10_methods.py.
+metric = 'accuracy/top1'
+baseline = 'gamma0'
+seeds = [0, 1, 2]
+options = {
+    'train_cfg.max_epochs': 9,
+    'train_cfg.val_interval': 3,
+    'model.backbone.base_channels': 16,
+    'model.head.in_channels': 128,
+    'train_dataloader.dataset.pipeline.1.crop_size': 24,
+    'train_dataloader.dataset.pipeline.1.padding': None,
+    'train_dataloader.batch_size': 64,
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.num_workers': 0,
+    'default_hooks.oscillation.type': 'OscillationHook',
+    'default_hooks.oscillation.interval': 20,
+    'default_hooks.checkpoint.max_keep_ckpts': 1,
+}
+_config = '../resnet18_rebnn_cifar10.py'
+_gradient = {'custom_hooks.0.magnitude': 'gradient'}
+_weight = {'custom_hooks.0.magnitude': 'weight'}
+entries = dict(
+    gamma0=dict(config=_config, options={'custom_hooks.0.gamma': 0.0}),
+    constant_1e5=dict(config=_config, options={'custom_hooks.0.gamma': 1e-5}),
+    constant_1e4=dict(config=_config, options={'custom_hooks.0.gamma': 1e-4}),
+    constant_1e3=dict(config=_config, options={'custom_hooks.0.gamma': 1e-3}),
+    constant_1e2=dict(config=_config, options={'custom_hooks.0.gamma': 1e-2}),
+    no_flip_share=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_weighted': False}),
+    gradient=dict(config=_config, options=_gradient),
+    gradient_epoch=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_interval': 157}),
+    gradient_late=dict(config=_config, options={
+        **_gradient, 'custom_hooks.0.flip_interval': 157, 'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}),
+    weight=dict(config=_config, options=_weight),
+    weight_late=dict(config=_config, options={
+        **_weight, 'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}),
+)
