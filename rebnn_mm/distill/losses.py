@@ -1,0 +1,83 @@
+"""What a student loses by differing from its teacher, on logits and on hidden states.
+
+The teacher's side is a constant: no gradient reaches it. Everything is computed in at least fp32, as
+autocast hands over half-precision outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_KINDS = ("l2", "cosine")
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross entropy of the student's distribution against the teacher's, averaged over all but the last dimension.
+
+    ``- T^2 * mean_n sum_c softmax(teacher_n / T)_c * log softmax(student_n / T)_c``. At T = 1 it is the distribution
+    loss of ReActNet (Liu et al., ECCV 2020, section 4.3), up to the teacher's entropy, which has no gradient.
+    The factor T^2 keeps the gradient's size (Hinton et al., arXiv 1503.02531, section 2).
+
+    Args:
+        student: Logits, (..., C).
+        teacher: Logits of the same shape.
+        temperature: T > 0; larger is softer.
+
+    Raises:
+        ValueError: Other shapes, or a temperature that is not positive.
+    """
+    _same_shape("soft_cross_entropy", student, teacher)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"soft_cross_entropy: temperature={temperature!r} must be a finite number > 0")
+    student, teacher = _at_least_fp32(student), _at_least_fp32(teacher.detach())
+    log_student = functional.log_softmax(student / temperature, dim=-1)
+    soft_labels = functional.softmax(teacher / temperature, dim=-1)
+    return -(soft_labels * log_student).sum(dim=-1).mean() * temperature**2
+
+
+def feature_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], kind: str = "l2", dim: int = 1, mask: Tensor | None = None
+) -> Tensor:
+    """Distance of hidden states, averaged over the levels (an FPN's maps, a transformer's layers).
+
+    Args:
+        student: One tensor a level, (N, C, H, W) or any shape with channels at ``dim``.
+        teacher: Tensors of the same shapes.
+        kind: ``'l2'``, the mean squared difference, or ``'cosine'``, ``1 - cos`` of the two channel vectors of each
+            place, which ignores their lengths.
+        dim: Where the channels are: 1 for images, -1 for sequences (N, L, C).
+        mask: 1 where a place counts and 0 where not (padding), in the shape of the tensors without ``dim``.
+
+    Raises:
+        ValueError: An unknown kind, other numbers of levels or other shapes.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"feature_loss: kind={kind!r} is not one of {_KINDS}")
+    if not student or len(student) != len(teacher):
+        raise ValueError(f"feature_loss: {len(student)} levels of the student, {len(teacher)} of the teacher")
+    levels = []
+    for mine, other in zip(student, teacher, strict=True):
+        _same_shape("feature_loss", mine, other)
+        mine, other = _at_least_fp32(mine), _at_least_fp32(other.detach())
+        if kind == "l2":
+            distance = (mine - other).square().mean(dim)
+        else:
+            distance = 1 - functional.cosine_similarity(mine, other, dim=dim)
+        levels.append(distance.mean() if mask is None else (distance * mask).sum() / mask.sum().clamp(min=1))
+    return torch.stack(levels).mean()
+
+
+def _same_shape(what: str, student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{what}: the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}; both need the same "
+            "classes or channels and the same input: take another teacher, or change the student's config"
+        )
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,83 @@
+"""Losses against torch's own and against formulas in double precision; what they refuse."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from rebnn_mm.distill import feature_loss, soft_cross_entropy
+
+
+def pair(*shape):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(*shape, generator=generator, dtype=torch.double) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 4)])
+def test_soft_cross_entropy_is_kl_divergence_plus_the_teachers_entropy(shape, temperature):
+    student, teacher = pair(*shape)
+    soft = functional.softmax(teacher / temperature, dim=-1)
+    log_student = functional.log_softmax(student / temperature, dim=-1)
+    rows = soft.numel() // shape[-1]
+    kl = functional.kl_div(log_student, soft, reduction="sum") / rows
+    entropy = -(soft * soft.log()).sum() / rows
+    loss = soft_cross_entropy(student, teacher, temperature)
+    torch.testing.assert_close(loss, (kl + entropy) * temperature**2)
+    (grad,) = torch.autograd.grad(loss, student)
+    # d/dz of -T^2 sum p log softmax(z / T)
+    torch.testing.assert_close(grad, temperature * (log_student.exp() - soft) / rows)
+
+
+def test_hard_teacher_is_the_usual_cross_entropy():
+    student, _ = pair(4, 6)
+    labels = torch.tensor([0, 5, 2, 2])
+    certain = 1000 * functional.one_hot(labels, 6).double()
+    torch.testing.assert_close(soft_cross_entropy(student, certain), functional.cross_entropy(student, labels))
+
+
+def test_no_gradient_reaches_the_teacher_and_half_precision_is_lifted():
+    student, teacher = pair(3, 5)
+    soft_cross_entropy(student, teacher.requires_grad_()).backward()
+    feature_loss([student], [teacher]).backward()
+    assert teacher.grad is None and student.grad is not None
+    assert soft_cross_entropy(student.half(), teacher.bfloat16()).dtype == torch.float32
+    assert feature_loss([student.half()], [teacher.half()]).dtype == torch.float32
+
+
+def test_feature_loss_averages_levels_whatever_their_size():
+    generator = torch.Generator().manual_seed(1)
+    maps = [torch.randn(2, 3, size, size, generator=generator, dtype=torch.double) for size in (8, 4)]
+    others = [2 * m + 1 for m in maps]
+    l2 = sum(functional.mse_loss(a, b) for a, b in zip(maps, others, strict=True)) / 2
+    torch.testing.assert_close(feature_loss(maps, others), l2)
+    assert feature_loss(maps, [3 * m for m in maps], "cosine").abs() < 1e-12
+    torch.testing.assert_close(feature_loss(maps, [-m for m in maps], "cosine"), torch.tensor(2.0, dtype=torch.double))
+
+
+@pytest.mark.parametrize("kind", ["l2", "cosine"])
+def test_masked_places_do_not_count(kind):
+    student, teacher = pair(2, 4, 3)  # (N, L, C)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    kept = feature_loss([student[mask.bool()]], [teacher[mask.bool()]], kind, dim=-1)
+    torch.testing.assert_close(feature_loss([student], [teacher], kind, dim=-1, mask=mask), kept)
+    assert feature_loss([student], [teacher], kind, dim=-1, mask=torch.zeros(2, 4)) == 0
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), float("nan")])
+def test_temperature_is_positive(temperature):
+    with pytest.raises(ValueError, match="temperature=.* must be a finite number > 0"):
+        soft_cross_entropy(*pair(2, 3), temperature)
+
+
+def test_other_shapes_and_kinds_are_refused():
+    with pytest.raises(ValueError, match=r"student gives \(2, 10\), the teacher \(2, 1000\).*same classes"):
+        soft_cross_entropy(torch.zeros(2, 10), torch.zeros(2, 1000))
+    with pytest.raises(ValueError, match="kind='l1' is not one of"):
+        feature_loss([torch.zeros(1, 1)], [torch.zeros(1, 1)], "l1")
+    with pytest.raises(ValueError, match="1 levels of the student, 2 of the teacher"):
+        feature_loss([torch.zeros(1, 1)], [torch.zeros(1, 1)] * 2)
+    with pytest.raises(ValueError, match="0 levels"):
+        feature_loss([], [])
+    with pytest.raises(ValueError, match=r"\(1, 8, 2, 2\), the teacher \(1, 16, 2, 2\)"):
+        feature_loss([torch.zeros(1, 8, 2, 2)], [torch.zeros(1, 16, 2, 2)])
