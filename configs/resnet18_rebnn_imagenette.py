@@ -1,0 +1,11 @@
+# python tools/train.py configs/resnet18_rebnn_imagenette.py
+# One stage with labels, what the two stages are compared with. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet18_rebnn.py',
+    './_base_/datasets/imagenette.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn_gradient.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}), head=dict(num_classes=10))
+train_cfg = dict(max_epochs=64, val_interval=8)

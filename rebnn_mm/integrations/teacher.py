@@ -1,0 +1,108 @@
+"""From a config's ``teacher`` entry to a frozen network with its weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from rebnn_mm.distill import FrozenTeacher
+from rebnn_mm.integrations.build import read_config
+from rebnn_mm.integrations.checkpoint import load_into, load_weights
+
+_KEYS = {"config", "checkpoint"}
+_TORCHVISION = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+
+
+def check_teacher(teacher: dict[str, Any]) -> None:
+    """Refuse a ``teacher`` entry of another form than :func:`build_teacher` takes; reads no file.
+
+    Raises:
+        ValueError: Not a dict of ``config`` and ``checkpoint``.
+    """
+    if not isinstance(teacher, dict) or set(teacher) != _KEYS:
+        given = sorted(teacher) if isinstance(teacher, dict) else repr(teacher)
+        raise ValueError(
+            f"teacher={given}: give dict(config=..., checkpoint=...), a config file or a model's dict, and its weights"
+        )
+
+
+def build_teacher(teacher: dict[str, Any], student: nn.Module, method: str = "forward") -> FrozenTeacher:
+    """Build the teacher, load its weights and freeze it.
+
+    Args:
+        teacher: ``config``, the path of a config file or a model's dict, and ``checkpoint``, the path of its weights,
+            which must be all of them. A classifier also takes torchvision's layout of a ResNet (``conv1``,
+            ``layer1.0.conv1``, ..., ``fc``).
+        student: What it will teach; both see the same normalized images.
+        method: Method of the teacher that is called with the images.
+
+    Raises:
+        FileNotFoundError: Config or checkpoint is not there.
+        ValueError: The checkpoint does not fit, or the teacher's config normalizes images in another way.
+    """
+    check_teacher(teacher)
+    module = MODELS.build(_model_config(teacher["config"]))
+    _check_preprocessing(module, student, teacher["config"])
+    path = teacher["checkpoint"]
+    if not path or not Path(path).is_file():
+        raise FileNotFoundError(
+            f"the teacher's checkpoint {path} is not a file: train one, or download torchvision's ResNet-34 from "
+            f"{_TORCHVISION}, and name it with --cfg-options model.teacher.checkpoint=FILE"
+        )
+    weights = load_weights(path)
+    weights["state_dict"] = from_torchvision(weights["state_dict"])
+    load_into(module, weights, path)
+    return FrozenTeacher(module, method)
+
+
+def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename torchvision's ResNet weights to those of MMPretrain's ImageClassifier; others are returned as they are.
+
+    Both number layers and blocks alike: ``fc.*`` becomes ``head.fc.*``, all else gets the prefix ``backbone.``.
+    """
+    if not {"conv1.weight", "layer1.0.conv1.weight", "fc.weight"} <= set(state):
+        return state
+    return {f"head.{name}" if name.startswith("fc.") else f"backbone.{name}": value for name, value in state.items()}
+
+
+def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
+    """Model part of a config file, its preprocessing put in as the runner does, or the dict itself; no weights."""
+    if isinstance(config, (str, Path)):
+        cfg = read_config(config)
+        model = copy.deepcopy(cfg.model)
+        if cfg.get("data_preprocessor") is not None:
+            model.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))
+    else:
+        model = ConfigDict(copy.deepcopy(config))
+    for part in (model, model.get("backbone") or {}):  # the checkpoint brings all weights; nothing to download
+        part.pop("pretrained", None)
+        part.pop("init_cfg", None)
+    return model
+
+
+def _check_preprocessing(teacher: nn.Module, student: nn.Module, config: Any) -> None:
+    """The student's images go to the teacher as they are: refuse a teacher that was trained on others."""
+    theirs, mine = _normalization(teacher), _normalization(student)
+    if theirs is None or mine is None:  # a model's dict may leave it out
+        return
+    for (name, a), b in zip(theirs.items(), mine.values(), strict=True):
+        if not torch.allclose(a, b):
+            raise ValueError(
+                f"the teacher {config} normalizes images with {name}={a.tolist()}, the student with {b.tolist()}: give "
+                "both configs the same data_preprocessor"
+            )
+
+
+def _normalization(model: nn.Module) -> dict[str, Tensor] | None:
+    preprocessor = getattr(model, "data_preprocessor", None)
+    if getattr(preprocessor, "mean", None) is None:
+        return None
+    swapped = getattr(preprocessor, "to_rgb", getattr(preprocessor, "_channel_conversion", False))
+    mean, std = (getattr(preprocessor, name).flatten() for name in ("mean", "std"))
+    return dict(mean=mean, std=std, to_rgb=torch.tensor([float(bool(swapped))]))
