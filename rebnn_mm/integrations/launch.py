@@ -93,6 +93,8 @@ def use_resume(cfg: Config, path: str) -> None:
     elif find_latest_checkpoint(cfg.work_dir) is None:
         print_log(f"--resume: {cfg.work_dir} has no checkpoint yet, training starts at its beginning", "current")
         cfg.resume = False
+    else:
+        cfg.load_from = None  # mmengine would resume from the weights that a config starts from (stage one's)
 
 
 def use_show_dir(cfg: Config, folder: str) -> None:
