@@ -9,12 +9,12 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from rebnn_mm.distill import FrozenTeacher, soft_cross_entropy
-from rebnn_mm.integrations.teacher import build_teacher, check_teacher
+from rebnn_mm.distill import soft_cross_entropy
+from rebnn_mm.integrations.teacher import Taught
 
 
 @MODELS.register_module()
-class DistilledClassifier(ImageClassifier):
+class DistilledClassifier(Taught, ImageClassifier):
     """``ImageClassifier`` trained with the soft cross entropy against a frozen teacher.
 
     Only the loss differs: checkpoints hold the student alone and load into the plain ``ImageClassifier`` config, and
@@ -41,29 +41,15 @@ class DistilledClassifier(ImageClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        check_teacher(teacher)
+        self.set_teacher(teacher)
         if min(distill_weight, label_weight) < 0 or distill_weight == 0:
             raise ValueError(
                 f"DistilledClassifier: distill_weight={distill_weight} must be > 0 and label_weight={label_weight} "
                 ">= 0; without a teacher use type='ImageClassifier'"
             )
-        self._teacher_cfg = teacher
-        self._teacher: FrozenTeacher | None = None
         self.temperature = temperature
         self.distill_weight = distill_weight
         self.label_weight = label_weight
-
-    @property
-    def teacher(self) -> FrozenTeacher:
-        """The teacher, built and loaded at the first reading."""
-        if self._teacher is None:
-            self._teacher = build_teacher(self._teacher_cfg, self)
-        return self._teacher
-
-    def init_weights(self) -> None:
-        """Initialise the student as the plain classifier, and read the teacher before the first iteration."""
-        super().init_weights()
-        _ = self.teacher
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """(N, 3, H, W), normalized -> ``loss_distill``, and the head's losses if ``label_weight`` is not 0."""

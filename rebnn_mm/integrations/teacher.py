@@ -19,20 +19,43 @@ _KEYS = {"config", "checkpoint"}
 _TORCHVISION = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 
 
-def check_teacher(teacher: dict[str, Any]) -> None:
-    """Refuse a ``teacher`` entry of another form than :func:`build_teacher` takes; reads no file.
+class Taught:
+    """What distilled models share: a teacher that is read when training starts, and is no part of the model.
 
-    Raises:
-        ValueError: Not a dict of ``config`` and ``checkpoint``.
+    To be inherited beside a model of mmdet or mmpretrain, before it.
     """
-    if not isinstance(teacher, dict) or set(teacher) != _KEYS:
-        given = sorted(teacher) if isinstance(teacher, dict) else repr(teacher)
-        raise ValueError(
-            f"teacher={given}: give dict(config=..., checkpoint=...), a config file or a model's dict, and its weights"
-        )
+
+    teacher_method = "forward"  # of the teacher, called with the images
+
+    def set_teacher(self, teacher: dict[str, Any]) -> None:
+        """Remember the config's ``teacher`` entry; no file is read.
+
+        Raises:
+            ValueError: Not a dict of ``config`` and ``checkpoint``.
+        """
+        if not isinstance(teacher, dict) or set(teacher) != _KEYS:
+            given = sorted(teacher) if isinstance(teacher, dict) else repr(teacher)
+            raise ValueError(
+                f"teacher={given}: give dict(config=..., checkpoint=...), a config file or a model's dict, and its "
+                "weights"
+            )
+        self._teacher_cfg = teacher
+        self._teacher: FrozenTeacher | None = None
+
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The teacher, built and loaded at the first reading."""
+        if self._teacher is None:
+            self._teacher = build_teacher(self._teacher_cfg, self, self.teacher_method)
+        return self._teacher
+
+    def init_weights(self) -> None:
+        """Initialise the student as the plain model, and read the teacher before the first iteration."""
+        super().init_weights()
+        _ = self.teacher
 
 
-def build_teacher(teacher: dict[str, Any], student: nn.Module, method: str = "forward") -> FrozenTeacher:
+def build_teacher(teacher: dict[str, Any], student: Any, method: str = "forward") -> FrozenTeacher:
     """Build the teacher, load its weights and freeze it.
 
     Args:
@@ -46,7 +69,6 @@ def build_teacher(teacher: dict[str, Any], student: nn.Module, method: str = "fo
         FileNotFoundError: Config or checkpoint is not there.
         ValueError: The checkpoint does not fit, or the teacher's config normalizes images in another way.
     """
-    check_teacher(teacher)
     module = MODELS.build(_model_config(teacher["config"]))
     _check_preprocessing(module, student, teacher["config"])
     path = teacher["checkpoint"]
@@ -86,7 +108,7 @@ def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
     return model
 
 
-def _check_preprocessing(teacher: nn.Module, student: nn.Module, config: Any) -> None:
+def _check_preprocessing(teacher: nn.Module, student: Any, config: Any) -> None:
     """The student's images go to the teacher as they are: refuse a teacher that was trained on others."""
     theirs, mine = _normalization(teacher), _normalization(student)
     if theirs is None or mine is None:  # a model's dict may leave it out
@@ -99,7 +121,7 @@ def _check_preprocessing(teacher: nn.Module, student: nn.Module, config: Any) ->
             )
 
 
-def _normalization(model: nn.Module) -> dict[str, Tensor] | None:
+def _normalization(model: Any) -> dict[str, Tensor] | None:
     preprocessor = getattr(model, "data_preprocessor", None)
     if getattr(preprocessor, "mean", None) is None:
         return None

@@ -1,7 +1,9 @@
 # COCO 2017 in OpenMMLab's layout.
 default_scope = 'mmdet'
 custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection'], allow_failed_imports=False)
+    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection',
+             'rebnn_mm.integrations.distill_detection'],
+    allow_failed_imports=False)
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 
 data_root = 'data/coco/'
