@@ -106,8 +106,19 @@ def test_teacher_stays_as_it_was_through_training(checkpoint):
     teacher = model.teacher.module
     assert not any(module.training for module in teacher.modules())
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    # ReBNN's shifts have as many gradients as the last block's batch norm lets through: all parameters have one
+    # DDP needs every parameter to take part
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_autocast_reaches_teacher_and_student_and_the_loss_is_fp32(checkpoint):
+    model = build_model(config(checkpoint)).train()
+    images, samples = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.teacher(images).dtype == torch.bfloat16
+        loss = model(images, samples, mode="loss")["loss_distill"]
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_the_same_seed_gives_the_student_that_a_run_without_teacher_has(checkpoint):
