@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/resnet18_rebnn_imagenet_stage2.py 4    (4 x 128 images)
-# Stage two: weights 1-bit too, from stage one's. Expected top-1: 66.9 (the paper), not yet measured here.
+# Stage two: weights 1-bit too, from stage one's. Expected top-1: 66.9 (published), not yet measured here.
 _base_ = [
     './_base_/models/resnet18_rebnn.py',
     './_base_/teachers/resnet34_torchvision.py',

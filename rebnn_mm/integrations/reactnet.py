@@ -9,7 +9,7 @@ theirs                                       shape                          ours
 ``conv1.weight``, ``bn1.*``                                                 ``backbone.stem.0.weight``, ``stem.1.*``
 ``layerS.B.move0.bias``                      (1, C_in, 1, 1)                ``unit.shift.shift``, (C_in,)
 ``layerS.B.binary_conv.weight``              (C_out, C_in, 3, 3)            ``unit.conv.weight``
-``layerS.B.binary_conv.weights``             (C_out * C_in * 9, 1)          the same, older files
+``layerS.B.binary_conv.weights``             (C_out * C_in * 9, 1)          the same, as Bi-Real Net's code keeps it
 ``layerS.B.binary_conv.scaling_factor``      (C_out, 1, 1, 1), ReBNN only   ``unit.conv.alpha`` = 0.02 * its modulus
 ``layerS.B.bn1.*``                           (C_out,)                       ``unit.norm.*``
 ``layerS.B.move1.bias``, ``move2.bias``      (1, C_out, 1, 1)               ``unit.act.before.shift``, ``after.shift``

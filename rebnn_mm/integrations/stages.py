@@ -65,7 +65,7 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
             continue
         if goes_on:
             launch.use_resume(cfg, "auto")
-        print_log(f"{where} starts, load_from={cfg.load_from}, resume={bool(cfg.get('resume'))}", "current")
+        print_log(f"{where} starts, load_from={cfg.get('load_from')}, resume={bool(cfg.get('resume'))}", "current")
         try:
             launch.train(cfg)
         except KeyboardInterrupt as stop:

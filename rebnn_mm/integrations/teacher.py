@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from rebnn_mm.distill import FrozenTeacher
-from rebnn_mm.integrations.build import read_config
+from rebnn_mm.integrations.build import read_config, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 
 _KEYS = {"config", "checkpoint"}
@@ -74,8 +74,8 @@ def build_teacher(teacher: dict[str, Any], student: Any, method: str = "forward"
     path = teacher["checkpoint"]
     if not path or not Path(path).is_file():
         raise FileNotFoundError(
-            f"the teacher's checkpoint {path} is not a file: train one, or download torchvision's ResNet-34 from "
-            f"{_TORCHVISION}, and name it with --cfg-options model.teacher.checkpoint=FILE"
+            f"the teacher's checkpoint {path} is not a file: train the teacher, or for ImageNet download torchvision's "
+            f"ResNet-34 from {_TORCHVISION}; another place is named with --cfg-options model.teacher.checkpoint=FILE"
         )
     weights = load_weights(path)
     weights["state_dict"] = from_torchvision(weights["state_dict"])
@@ -96,7 +96,13 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
     """Model part of a config file, its preprocessing put in as the runner does, or the dict itself; no weights."""
     if isinstance(config, (str, Path)):
+        scope = DefaultScope.get_current_instance()
         cfg = read_config(config)
+        if scope is not None and scope.scope_name != scope_of(cfg):
+            raise ValueError(
+                f"the teacher {config} is for {scope_of(cfg)}, the student for {scope.scope_name}: a classifier learns "
+                "from a classifier, a detector from a detector"
+            )
         model = copy.deepcopy(cfg.model)
         if cfg.get("data_preprocessor") is not None:
             model.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))

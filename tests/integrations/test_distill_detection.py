@@ -114,3 +114,10 @@ def test_refusals(checkpoint, tmp_path):
         student(checkpoint, **{"model.distill_weight": 0})
     with pytest.raises(FileNotFoundError, match="teacher's checkpoint nowhere.pth is not a file"):
         student("nowhere.pth").init_weights()
+
+
+def test_a_classifier_is_no_teacher_of_a_detector(checkpoint):
+    teacher = dict(_delete_=True, config=str(CONFIGS / "resnet18_real_imagenette.py"), checkpoint=str(checkpoint))
+    model = student(checkpoint, **{"model.teacher": teacher})
+    with pytest.raises(ValueError, match="is for mmpretrain, the student for mmdet: a classifier learns from a"):
+        model.init_weights()

@@ -1,5 +1,5 @@
-# ImageNet with AlexNet's colour jitter, as ReActNet and ReBNN train: a multiple of each principal component of the pixel
-# values is added to the image, drawn from N(0, 0.1^2).
+# ImageNet with AlexNet's colour jitter, as ReActNet and ReBNN train: to each image is added a multiple, drawn from
+# N(0, 0.1^2), of each principal component of ImageNet's pixel values.
 _base_ = ['./imagenet.py']
 # eigenvalues in units of 0..255; images are BGR until the data preprocessor, so are the rows. Floats, as in uint8
 # what leaves 0..255 would come back at the other end.
