@@ -16,6 +16,7 @@ pytest.importorskip("mmpretrain")
 
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.checkpoint import load_weights
+from rebnn_mm.integrations.inspection import DrawTruth
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -289,6 +290,16 @@ def test_browse_writes_detection_truth_after_the_pipeline(tool, data, tmp_path):
 def test_browse_writes_classification_truth(tool, data, tmp_path):
     tool("browse_dataset")(data / "classifier.py", "--out", tmp_path, "--split", "test")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_colours_beyond_the_ends_of_a_float_image_are_drawn_as_the_ends(tmp_path):
+    from mmpretrain.structures import DataSample
+
+    image = torch.tensor([300.0, 128.0, -20.0]).view(3, 1, 1).expand(3, 64, 64)  # BGR, as after colour jitter
+    DrawTruth("mmpretrain", {"classes": ("a",)})(
+        dict(inputs=image, data_samples=DataSample().set_gt_label(0)), tmp_path / "a.png"
+    )
+    assert np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))[60, 60] == pytest.approx((0, 128, 255), abs=1)
 
 
 def test_browse_refuses_with_a_sentence(tool, data, tmp_path):

@@ -108,6 +108,7 @@ class DrawTruth:
         """Write ``sample`` to ``file``."""
         image = sample["inputs"].permute(1, 2, 0).numpy()
         image = np.ascontiguousarray(image[..., ::-1] if self.bgr else image)
+        image = image.clip(0, 255).astype(np.uint8)  # colour jitter gives floats, beyond the ends too
         if self.scope == "mmpretrain":
             draw_label(self.visualizer, image, sample["data_samples"], file, truth=True)
             return
