@@ -15,8 +15,10 @@ from rebnn_mm.layers import binary_layers
 
 ROOT = Path(__file__).parents[1]
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
-# the others inherit a leaf, or are real-valued on purpose
-NAMING_A_METHOD = [p for p in LEAVES if "_base_/methods/" in p.read_text() and "_real_" not in p.name]
+# the others inherit a leaf, or have real-valued weights on purpose
+NAMING_A_METHOD = [
+    p for p in LEAVES if "_base_/methods/" in p.read_text() and "_real_" not in p.name and "_stage1" not in p.name
+]
 
 
 def build(name, **overrides):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rebnn_mm.analysis.oscillation import Oscillation, read_oscillation
-from rebnn_mm.compare.logs import RunScalars, read_scalars
 from rebnn_mm.analysis.statistics import Summary, summarize
+from rebnn_mm.compare.logs import RunScalars, read_scalars
 from rebnn_mm.compare.record import RunRecord, chosen_value, open_record
 from rebnn_mm.compare.spec import Run, Spec
 from rebnn_mm.oscillation_file import FILE_NAME
