@@ -5,8 +5,8 @@ metric = 'accuracy/top1'
 baseline = 'gamma0'
 seeds = [0, 1, 2]
 options = {
-    'train_cfg.max_epochs': 9,
-    'train_cfg.val_interval': 3,
+    'train_cfg.max_epochs': 8,
+    'train_cfg.val_interval': 2,
     'model.backbone.base_channels': 16,
     'model.head.in_channels': 128,
     'train_dataloader.dataset.pipeline.1.crop_size': 24,

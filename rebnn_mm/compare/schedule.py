@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from rebnn_mm.compare.logs import read_scalars
-from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, last_step, open_record
+from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, code_version, last_step, open_record
 from rebnn_mm.compare.spec import Run, Spec
 
 LOG = "train.log"
@@ -118,7 +119,7 @@ class _Scheduler:
 
     def _start(self, run: Run, record: RunRecord) -> None:
         folder = self.out / run.name
-        record = replace(record, state="running", attempts=record.attempts + 1)
+        record = replace(record, state="running", attempts=record.attempts + 1, commit=code_version())
         record.save(folder)
         resumed = (folder / "last_checkpoint").exists()
         command = [sys.executable, str(self.train), str(run.config), "--work-dir", str(folder)]
@@ -151,17 +152,19 @@ class _Scheduler:
         self.say(f"[{total - left}/{total}] {job.run.name} {result}, after {duration(seconds)}; {rest}")
 
     def _stop(self) -> None:
-        """Interrupt what still runs, as Ctrl-C would; whoever does not listen is killed."""
+        """Interrupt what still runs, as Ctrl-C would; whoever does not listen is killed, at once on a second Ctrl-C."""
         for job in self.active:
             job.process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _PATIENCE
-        for job in self.active:
-            try:
-                job.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                job.process.kill()
+        try:
+            for job in self.active:
+                with suppress(subprocess.TimeoutExpired):
+                    job.process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for job in self.active:
+                job.process.kill()  # nothing happens to one that has ended
                 job.process.wait()
-            job.record.after("running", time.monotonic() - job.start).save(job.folder)
+                job.record.after("running", time.monotonic() - job.start).save(job.folder)
 
 
 def duration(seconds: float) -> str:

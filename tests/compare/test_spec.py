@@ -77,7 +77,6 @@ def test_values_that_do_not_survive_the_command_line(value):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "compare").glob("*.py")), ids=lambda path: path.stem)
 def test_shipped_specs_fit_their_configs(path):
     assert path.read_text().startswith(f"# python tools/compare.py configs/compare/{path.name}")
-    for run in read_spec(path).runs:
-        for key in run.options:
-            if key.startswith("custom_hooks.0."):
-                assert run.resolved().custom_hooks[0].type == "BalanceHook", run.name
+    for run, *_ in read_spec(path).entries.values():
+        if any(key.startswith("custom_hooks.0.") for key in run.options):
+            assert run.resolved().custom_hooks[0].type == "BalanceHook", run.name
