@@ -5,7 +5,7 @@ metric = 'accuracy/top1'
 baseline = 'gamma0'
 seeds = [0, 1, 2]
 options = {
-    'train_cfg.max_epochs': 8,
+    'train_cfg.max_epochs': 6,
     'train_cfg.val_interval': 2,
     'model.backbone.base_channels': 16,
     'model.head.in_channels': 128,
@@ -20,19 +20,19 @@ options = {
 }
 _config = '../resnet18_rebnn_cifar10.py'
 _gradient = {'custom_hooks.0.magnitude': 'gradient'}
-_weight = {'custom_hooks.0.magnitude': 'weight'}
+_late = {'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}
+_once = [0]
 entries = dict(
     gamma0=dict(config=_config, options={'custom_hooks.0.gamma': 0.0}),
-    constant_1e5=dict(config=_config, options={'custom_hooks.0.gamma': 1e-5}),
-    constant_1e4=dict(config=_config, options={'custom_hooks.0.gamma': 1e-4}),
-    constant_1e3=dict(config=_config, options={'custom_hooks.0.gamma': 1e-3}),
-    constant_1e2=dict(config=_config, options={'custom_hooks.0.gamma': 1e-2}),
-    no_flip_share=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_weighted': False}),
     gradient=dict(config=_config, options=_gradient),
-    gradient_epoch=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_interval': 157}),
-    gradient_late=dict(config=_config, options={
-        **_gradient, 'custom_hooks.0.flip_interval': 157, 'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}),
-    weight=dict(config=_config, options=_weight),
-    weight_late=dict(config=_config, options={
-        **_weight, 'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}),
+    weight=dict(config=_config),
+    weight_late=dict(config=_config, options=_late),
+    gradient_epoch=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_interval': 157}, seeds=_once),
+    gradient_late=dict(
+        config=_config, options={**_gradient, **_late, 'custom_hooks.0.flip_interval': 157}, seeds=_once),
+    no_flip_share=dict(config=_config, options={**_gradient, 'custom_hooks.0.flip_weighted': False}, seeds=_once),
+    constant_1e5=dict(config=_config, options={'custom_hooks.0.gamma': 1e-5}, seeds=_once),
+    constant_1e4=dict(config=_config, options={'custom_hooks.0.gamma': 1e-4}, seeds=_once),
+    constant_1e3=dict(config=_config, options={'custom_hooks.0.gamma': 1e-3}, seeds=_once),
+    constant_1e2=dict(config=_config, options={'custom_hooks.0.gamma': 1e-2}, seeds=_once),
 )
