@@ -99,6 +99,8 @@ def layers_figure(runs: Sequence[Run], column: str) -> Figure:
         axis.set_yticks(rows[:-1] + 0.5, _short(run.record.layers) if same else [], fontsize=7)
     if known.size:
         figure.colorbar(mesh, ax=axes, label=f"{_unit(column)} (grey: 0 or none)", pad=0.02)
+    else:
+        axes[0].text(0.5, 0.5, "0, or not recorded", ha="center", va="center", transform=axes[0].transAxes)
     return figure
 
 
@@ -171,7 +173,7 @@ def _lines(
     known = np.concatenate([value[np.isfinite(value)] for _, value in curves])
     above = known[known > 0]
     log = log and above.size > 0 and above.max() > 10 * above.min()
-    for index, (iteration, value) in enumerate(curves):
+    for index, (iteration, value) in enumerate(curves if above.size else []):
         # dots: a value between two zeros has no line on a logarithmic axis
         axis.plot(
             iteration, np.where(value > 0, value, np.nan) if log else value, marker=".", **_style(index), lw=1.2, ms=3

@@ -1,18 +1,25 @@
 """OscillationHook on a real runner, its numbers beside independent formulas."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
+from rebnn_mm import functional as F
 from rebnn_mm.analysis import read_oscillation
 from rebnn_mm.hooks import BalanceHook, OscillationHook
-from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+from rebnn_mm.layers import BinaryLayer, ReBNNConv2d, ReBNNLinear
+from rebnn_mm.oscillation_file import OscillationFileError
 
 
 class Toy(BaseModel):
@@ -26,7 +33,7 @@ class Toy(BaseModel):
 
 
 class Spy(Hook):
-    """Weights after each iteration, and the task gradient that the loss alone has for the next update."""
+    """Weights after each iteration."""
 
     def __init__(self):
         self.weight = []
@@ -85,3 +92,235 @@ def test_flips_follow_their_definition(tmp_path, interval):
     np.testing.assert_allclose(record.values["flip_back_share"][:, 0], expected[:, 1], rtol=1e-6)
     first = [(signs[t] != signs[t + 1]).mean() for t in range(0, 24, interval)]
     np.testing.assert_allclose(record.values["update_flip_share"][:, 0], first, rtol=1e-6)
+
+
+def test_values_of_a_layer(tmp_path):
+    """Band, saturation, dead channels, scales and gradient norms beside autograd, at the last update."""
+
+    class Look(Hook):
+        priority = "VERY_HIGH"
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            conv = runner.model.conv
+            if runner.iter == 0:  # one channel without a zero crossing, one with saturated weights only
+                conv.weight.data[0].abs_().add_(0.5)
+                conv.weight.data[1] = torch.where(conv.weight.data[1] < 0, -9.0, 9.0)
+            self.gamma, self.alpha = conv.gamma.clone(), conv.alpha.detach().clone()
+            (self.task,) = torch.autograd.grad(runner.model(data_batch["x"])["loss"], conv.weight)
+            self.weight = conv.weight.detach().clone()
+
+    look, spy = Look(), Spy()
+    train(tmp_path, [look, BalanceHook(), OscillationHook(interval=6, band=0.3), spy], epochs=1)
+    record = read_oscillation(tmp_path)
+    got = {name: table[-1, 0] for name, table in record.values.items()}
+    after = spy.weight[-1].double()
+    w = look.weight.double().requires_grad_()
+    F.reconstruction_loss(w, look.alpha.double(), look.gamma.double()).backward()
+    assert look.gamma.any()
+    assert got["reconstruction_grad"] == pytest.approx(w.grad.norm().item(), rel=1e-5)
+    assert got["task_grad"] == pytest.approx(look.task.norm().item(), rel=1e-5)
+    assert got["gamma_mean"] == pytest.approx(look.gamma.mean().item())
+    assert got["gamma_max"] == pytest.approx(look.gamma.max().item())
+    assert got["alpha_mean"] == pytest.approx(look.alpha.mean().item())
+    size = after.abs()
+    assert got["band_share"] == pytest.approx((size < 0.3 * size.mean()).double().mean().item())
+    assert got["saturated_share"] == pytest.approx((size > 1).double().mean().item()) and got["saturated_share"] >= 0.25
+    assert got["dead_channel_share"] == 0.5
+    histogram = record.histograms["conv"]
+    assert histogram.iteration.tolist() == [0, 6] and histogram.limit[1] == pytest.approx(4 * size.mean().item())
+    expected, _ = np.histogram(after.numpy(), histogram.edges(1))
+    assert np.abs(histogram.counts[1] - expected).sum() <= 2  # a weight on an edge, rounded
+    assert record.first_channel.total == 27 and record.first_channel.counts[1].sum() == 27
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    with_hook, _ = train(tmp_path / "a", [BalanceHook(), OscillationHook(interval=2)])
+    without, _ = train(tmp_path / "b", [BalanceHook()])
+    for key, value in without.model.state_dict().items():
+        assert torch.equal(value, with_hook.model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("interval", [1, 5])
+def test_resumed_record_is_that_of_an_uninterrupted_run(tmp_path, interval):
+    """Also from an earlier checkpoint than the last: what came after it is cut off and written again."""
+    hooks = [dict(type="BalanceHook"), dict(type="OscillationHook", interval=interval, histogram_interval=2)]
+    train(tmp_path / "whole", hooks, epochs=4)
+    whole = (tmp_path / "whole" / "oscillation.bin").read_bytes()
+    train(tmp_path / "parts", hooks, epochs=4)
+    path = tmp_path / "parts" / "oscillation.bin"
+    with open(path, "ab") as file:
+        file.write(whole[100:130])  # what a killed process leaves
+    train(tmp_path / "parts", hooks, epochs=4, resume=True, load_from=str(tmp_path / "parts" / "epoch_2.pth"))
+    assert path.read_bytes() == whole
+
+
+def test_resuming_the_finished_run_adds_nothing(tmp_path):
+    train(tmp_path, [OscillationHook(interval=2)])
+    before = (tmp_path / "oscillation.bin").read_bytes()
+    train(tmp_path, [OscillationHook(interval=2)], resume=True)
+    assert (tmp_path / "oscillation.bin").read_bytes() == before
+
+
+def test_hook_added_on_resume_starts_counting_there(tmp_path, caplog):
+    train(tmp_path, [BalanceHook()], epochs=1)
+    train(tmp_path, [BalanceHook(), OscillationHook(interval=3)], epochs=2, resume=True)
+    record = read_oscillation(tmp_path)
+    assert record.iteration.tolist() == [9, 12] and record.histograms["conv"].iteration.tolist() == [6, 12]
+
+
+def test_accumulated_iterations_are_one_update(tmp_path):
+    wrapper = dict(optimizer=dict(type="Adam", lr=0.05), accumulative_counts=2)
+    train(tmp_path, [OscillationHook(interval=2)], wrapper=wrapper)
+    assert read_oscillation(tmp_path).iteration.tolist() == [4, 8, 12]
+
+
+class Skipping(OptimWrapper):
+    """A GradScaler that skips every third update, as after an overflow."""
+
+    def update_params(self, loss, step_kwargs=None, zero_kwargs=None):
+        self.calls = getattr(self, "calls", 0) + 1
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        scaler.scale(loss * (float("inf") if self.calls % 3 == 0 else 1.0)).backward()
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.zero_grad()
+
+
+def test_skipped_updates_do_not_count_and_gradients_are_unscaled(tmp_path):
+    model = Toy()
+    spy, wrapper = Spy(), Skipping(torch.optim.SGD(model.parameters(), lr=0.1))
+    _, start = train(tmp_path, [OscillationHook(interval=1), spy], model=model, wrapper=wrapper, epochs=1)
+    record = read_oscillation(tmp_path)
+    assert record.iteration.tolist() == [1, 2, 4, 5]
+    step = (start["conv.weight"] - spy.weight[0]).norm().item() / 0.1
+    assert record.values["task_grad"][0, 0] == pytest.approx(step, rel=1e-4)
+
+
+class Plain(BinaryLayer):
+    """A method without learned scale and balance parameter, whose signs are not those of the stored weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(1, 2, 12).view(4, 3))
+
+    def binary_weight(self):
+        return F.sign(self.weight.detach() - 1.5)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight + (self.binary_weight() - self.weight).detach())
+
+
+class Other(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = Plain()
+        self.frozen = ReBNNLinear(3, 2).requires_grad_(False)
+        self.unused = ReBNNLinear(3, 2)
+
+    def forward(self, x, mode="loss"):
+        return dict(loss=self.layer(x.mean((2, 3))).square().mean())
+
+
+def test_other_methods_frozen_and_unreached_layers(tmp_path):
+    train(tmp_path, [OscillationHook(interval=1)], model=Other())
+    record = read_oscillation(tmp_path)
+    assert record.layers == ("layer", "unused")
+    for name in ("gamma_mean", "gamma_max", "alpha_mean", "reconstruction_grad"):
+        assert np.isnan(record.values[name][:, 0]).all()
+    assert np.isfinite(record.values["task_grad"][:, 0]).all() and np.isnan(record.values["task_grad"][:, 1]).all()
+    # channels 0 and 1 below the threshold, 2 and 3 above it: all of one sign, at the start at least
+    assert record.values["dead_channel_share"][0, 0] == 1
+
+
+@pytest.mark.parametrize("layer_scalars", [False, True])
+def test_scalars_reach_tensorboard_and_the_local_log(tmp_path, layer_scalars):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+    visualizer = dict(type="Visualizer", vis_backends=backends, name=f"tb{layer_scalars}")
+    hook = OscillationHook(interval=4, layer_scalars=layer_scalars)
+    train(tmp_path, [BalanceHook(), hook], visualizer=visualizer)
+    (folder,) = tmp_path.glob("*/vis_data")
+    events = EventAccumulator(str(folder)).Reload()
+    record = read_oscillation(tmp_path)
+    found = events.Scalars("oscillation/flip_share")
+    assert [event.step for event in found] == [4, 8, 12]
+    np.testing.assert_allclose([event.value for event in found], record.network("flip_share"), rtol=1e-6)
+    assert ("oscillation/flip_share/conv" in events.Tags()["scalars"]) == layer_scalars
+    assert '"oscillation/flip_share"' in (folder / "scalars.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(interval=0), "interval=0 must be a whole number >= 1"),
+        (dict(histogram_interval=1.5), "histogram_interval=1.5"),
+        (dict(band=0), "band=0 must be a finite number > 0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        OscillationHook(**options)
+
+
+def test_refusals_at_the_start(tmp_path):
+    class Real(Toy):
+        def __init__(self):
+            super().__init__()
+            self.requires_grad_(False)
+            self.scale = nn.Parameter(torch.ones(()))
+
+    with pytest.raises(ValueError, match="no trainable 1-bit layer; binarize one"):
+        train(tmp_path, [OscillationHook()], model=Real())
+    with pytest.raises(ValueError, match="BalanceHook runs first.*leave both hooks' priority"):
+        train(tmp_path, [dict(type="BalanceHook", priority="HIGH"), OscillationHook()])
+    train(tmp_path, [OscillationHook(interval=2)])
+    with pytest.raises(OscillationFileError, match="recorded with another interval than this run's"):
+        train(tmp_path, [OscillationHook(interval=3)], resume=True, epochs=3)
+
+
+RANK = """
+import sys
+sys.path.insert(0, sys.argv[5])
+import os, torch, torch.distributed as dist
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, DistributedSampler
+from test_oscillation import Toy
+
+rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+os.environ["LOCAL_RANK"] = sys.argv[1]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
+torch.manual_seed(0)
+data, model = list(torch.randn(8, 3, 6, 6)), Toy()
+loader = DataLoader(
+    data, batch_size=2 // world, sampler=DistributedSampler(data, world, rank, shuffle=False),
+    collate_fn=lambda b: dict(x=torch.stack(b)))
+Runner(model, out + "/work", train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=2),
+       optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)),
+       custom_hooks=[dict(type="BalanceHook"), dict(type="OscillationHook", interval=2)],
+       launcher="pytorch", cfg=dict(model_wrapper_cfg=dict(device_ids=None)), randomness=dict(seed=0),
+       log_level="ERROR").train()
+"""
+
+
+def test_two_ranks_write_the_record_of_one(tmp_path):
+    records = []
+    for world in (1, 2):
+        out = tmp_path / str(world)
+        out.mkdir()
+        here = str(Path(__file__).parent)
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", RANK, str(rank), str(world), str(out / "store"), str(out), here],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        for process in started:
+            assert process.wait(timeout=240) == 0, process.stderr.read()[-3000:]
+        records.append(read_oscillation(out / "work"))
+    one, two = records
+    assert one.iteration.tolist() == two.iteration.tolist() == [2, 4, 6, 8]
+    for name, table in one.values.items():
+        np.testing.assert_allclose(two.values[name], table, rtol=1e-4, atol=1e-7, err_msg=name)

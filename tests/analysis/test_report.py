@@ -1,0 +1,149 @@
+"""Logs, tables, figures and the page, from work dirs written here."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from rebnn_mm.analysis.report import format_summary, write_report
+from rebnn_mm.analysis.runs import read_runs, summarize
+from rebnn_mm.analysis.scalars import read_scalars
+from rebnn_mm.oscillation_file import BINS, COLUMNS, FILE_NAME, Header, OscillationWriter
+
+pytest.importorskip("matplotlib")
+
+
+def log(work_dir, stamp, lines, tail=""):
+    path = work_dir / stamp / "vis_data" / "scalars.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+def train_line(step, loss=1.0, **more):
+    return dict(lr=0.1, loss=loss, epoch=1 + step // 100, iter=step, step=step, **more)
+
+
+def run(work_dir, layers=3, records=30, seed=0, interval=5):
+    """A work dir as a training leaves it; gamma is 0 throughout, alpha is not recorded."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"backbone.layer{index}.unit.conv" for index in range(layers))
+    header = Header(names, (90,) * layers, (10,) * layers, interval, 3, 0.1, 50)
+    writer = OscillationWriter(work_dir / FILE_NAME, header)
+    for what in range(layers + 1):
+        writer.histogram(0, what, 0.4, rng.integers(0, 2, BINS))
+    for record in range(1, records + 1):
+        values = rng.random((layers, len(COLUMNS)), np.float32) / record
+        values[:, list(COLUMNS).index("gamma_mean")] = 0
+        values[:, list(COLUMNS).index("alpha_mean")] = np.nan
+        writer.record(interval * record, values)
+    for what in range(layers + 1):
+        writer.histogram(interval * records, what, 0.5, rng.integers(0, 2, BINS))
+    metrics = [{"accuracy/top1": 40.0 + seed, "time": 0.1, "step": 1}, {"accuracy/top1": 39.0, "step": 2}]
+    log(work_dir, "20260101_000000", [train_line(20), {"oscillation/flip_share": 0.1, "step": 25}, *metrics])
+    return work_dir
+
+
+def test_scalars_of_a_run(tmp_path):
+    scalars = read_scalars(run(tmp_path))
+    assert scalars.metric_unit == "epoch" and set(scalars.train) == {"lr", "loss"}
+    assert {name: curve.value.tolist() for name, curve in scalars.metrics.items()} == {"accuracy/top1": [40, 39]}
+    assert scalars.metrics["accuracy/top1"].step.tolist() == [1, 2]
+
+
+def test_scalars_of_a_resumed_run_are_joined(tmp_path):
+    first = [train_line(20, 3.0), train_line(40, 2.0), dict(mAP=0.1, step=1), train_line(60, 9.0)]
+    log(tmp_path, "20260101_000000", first, tail='{"loss": 0.')
+    log(tmp_path, "20260102_000000", [train_line(60, 1.0), train_line(80, 0.5), dict(mAP=0.2, step=2)])
+    scalars = read_scalars(tmp_path)
+    assert scalars.train["loss"].step.tolist() == [20, 40, 60, 80]
+    assert scalars.train["loss"].value.tolist() == [3.0, 2.0, 1.0, 0.5]
+    assert scalars.metrics["mAP"].value.tolist() == [0.1, 0.2]
+
+
+def test_iteration_based_runs_validate_over_iterations(tmp_path):
+    log(tmp_path, "20260101_000000", [dict(loss=1.0, iter=20, step=20), dict(mAP=0.1, step=20)])
+    assert read_scalars(tmp_path).metric_unit == "iteration"
+
+
+@pytest.mark.parametrize(
+    ("lines", "tail", "message"),
+    [
+        ([], "{broken\n" + json.dumps(train_line(20)) + "\n", "is damaged in line 1: it is no JSON"),
+        ([dict(loss=1.0)], "", "is no log of mmengine: line 1 has no step"),
+    ],
+)
+def test_damaged_log_gets_a_sentence(tmp_path, lines, tail, message):
+    log(tmp_path, "20260101_000000", lines, tail)
+    with pytest.raises(ValueError, match=message):
+        read_scalars(tmp_path)
+
+
+def test_wrong_folders_get_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        read_scalars(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="has no TIMESTAMP/vis_data/scalars.json"):
+        read_scalars(tmp_path)
+    with pytest.raises(ValueError, match="given twice"):
+        read_runs([run(tmp_path / "a"), tmp_path / "b" / ".." / "a"])
+    with pytest.raises(ValueError, match="holds no record yet: the first comes after 5 updates"):
+        read_runs([run(tmp_path / "empty", records=0)])
+
+
+def test_runs_are_named_by_the_shortest_distinct_ends(tmp_path):
+    runs = read_runs([run(tmp_path / "a" / "seed0"), run(tmp_path / "b" / "seed0")])
+    assert [one.name for one in runs] == ["a/seed0", "b/seed0"]
+    assert read_runs([tmp_path / "a" / "seed0"])[0].name == "seed0"
+
+
+def test_summary_is_the_last_tenth(tmp_path):
+    (one,) = read_runs([run(tmp_path / "a")])
+    summary = summarize(one)
+    flips = one.record.values["flip_share"][-3:].mean()
+    assert summary.flip_share == pytest.approx(flips)
+    assert summary.returning == pytest.approx(one.record.values["flip_back_share"][-3:].mean() / flips)
+    assert (summary.metric, summary.last, summary.best, summary.iterations) == ("accuracy/top1", 39, 40, 150)
+    head, row = format_summary([summary]).splitlines()
+    assert len(head) == len(row) and head.startswith("run") and row.startswith("a ")
+
+
+@pytest.mark.parametrize("image_format", ["png", "svg"])
+def test_page_is_whole_and_asks_for_nothing_else(tmp_path, image_format):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    runs = read_runs([run(tmp_path / "a<b>"), run(tmp_path / "c", layers=20, seed=1, records=900, interval=7)])
+    page, *images = write_report(runs, tmp_path / "out", image_format)
+    text = page.read_text()
+    assert len(images) == 9 and all(image.stat().st_size > 3000 for image in images)
+    assert text.count("<img ") == 9 and not re.search(r'(src|href)="(?!data:)', text)
+    assert "a&lt;b&gt;" in text and "<b>" not in text
+    assert "flips are not comparable" in text
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_single_short_run_is_drawn(tmp_path):
+    assert len(write_report(read_runs([run(tmp_path / "a", layers=1, records=1)]), tmp_path / "out")) == 10
+
+
+def test_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"image_format='gif' is not one of \('png', 'svg'\)"):
+        write_report([], tmp_path, "gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tool_prints_the_table_and_refuses_with_a_sentence(tool, tmp_path, capsys):
+    work_dir = run(tmp_path / "a")
+    tool("analyze")(work_dir)
+    out = capsys.readouterr().out
+    assert "flips back" in out and f"9 figures; open {work_dir}/analysis/index.html" in out
+    record = work_dir / FILE_NAME
+    record.write_bytes(record.read_bytes()[:-900] + b"\0" * 900)
+    for argv, message in (
+        ([work_dir], "analyze: .*oscillation.bin is damaged at byte"),
+        ([tmp_path / "nowhere"], "analyze: .*nowhere does not exist: give a work dir"),
+        ([tmp_path], "analyze: .* has no oscillation.bin: train with"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            tool("analyze")(*argv)
