@@ -81,6 +81,8 @@ setup(
             "onedl-mmpretrain>=1.3.6,<1.4",
         ],
         "onnx": ["onnx>=1.16"],
+        # tools/analyze.py draws with it; nothing else does
+        "plot": ["matplotlib>=3.8"],
     },
     ext_modules=[
         Extension(

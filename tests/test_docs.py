@@ -40,6 +40,12 @@ def pasted(text, tmp_path, **edits):
     return path
 
 
+def test_recording_a_run_is_what_the_shipped_configs_do():
+    written: dict = {}
+    exec(examples(ROOT / "docs" / "oscillation.md")[0], written)
+    assert written["custom_hooks"] == read_config(ROOT / "configs" / "resnet18_rebnn_cifar10.py").custom_hooks
+
+
 def test_own_voc_data(tmp_path):
     make_demo_data(tmp_path, train=2, test=1)
     edits = {"('cat', 'dog')": str(CLASSES), "num_classes=2": "num_classes=4", "data/mine/": f"{tmp_path}/VOCdevkit/"}

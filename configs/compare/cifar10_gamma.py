@@ -14,8 +14,6 @@ options = {
     'train_dataloader.batch_size': 64,
     'train_dataloader.num_workers': 0,
     'val_dataloader.num_workers': 0,
-    'default_hooks.oscillation.type': 'OscillationHook',
-    'default_hooks.oscillation.interval': 20,
     'default_hooks.checkpoint.max_keep_ckpts': 1,
 }
 _config = '../resnet18_rebnn_cifar10.py'

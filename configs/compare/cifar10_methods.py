@@ -16,15 +16,14 @@ options = {
     'val_dataloader.num_workers': 0,
     'default_hooks.checkpoint.max_keep_ckpts': 1,
 }
-_watched = {'default_hooks.oscillation.type': 'OscillationHook', 'default_hooks.oscillation.interval': 20}
 _once = [0]
 entries = dict(
-    react=dict(config='../resnet18_react_cifar10.py', options=_watched),
-    rebnn=dict(config='../resnet18_rebnn_cifar10.py', options=_watched),
+    react=dict(config='../resnet18_react_cifar10.py'),
+    rebnn=dict(config='../resnet18_rebnn_cifar10.py'),
     real=dict(config='../resnet18_real_cifar10.py', seeds=_once),
-    bnn=dict(config='../resnet18_bnn_cifar10.py', options=_watched, seeds=_once),
-    xnor=dict(config='../resnet18_xnor_cifar10.py', options=_watched, seeds=_once),
-    bireal=dict(config='../resnet18_bireal_cifar10.py', options=_watched, seeds=_once),
-    irnet=dict(config='../resnet18_irnet_cifar10.py', options=_watched, seeds=_once),
-    recu=dict(config='../resnet18_recu_cifar10.py', options=_watched, seeds=_once),
+    bnn=dict(config='../resnet18_bnn_cifar10.py', seeds=_once),
+    xnor=dict(config='../resnet18_xnor_cifar10.py', seeds=_once),
+    bireal=dict(config='../resnet18_bireal_cifar10.py', seeds=_once),
+    irnet=dict(config='../resnet18_irnet_cifar10.py', seeds=_once),
+    recu=dict(config='../resnet18_recu_cifar10.py', seeds=_once),
 )

@@ -2,5 +2,6 @@
 binary_conv = dict(type='IRNetConv2d')
 custom_hooks = [
     dict(type='EDEHook'),
+    dict(type='OscillationHook'),
     dict(type='EpochSeedHook'),
     dict(type='FiniteLossHook')]

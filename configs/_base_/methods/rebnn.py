@@ -2,5 +2,6 @@
 binary_conv = dict(type='ReBNNConv2d')
 custom_hooks = [
     dict(type='BalanceHook', magnitude='weight'),
+    dict(type='OscillationHook'),
     dict(type='EpochSeedHook'),
     dict(type='FiniteLossHook')]

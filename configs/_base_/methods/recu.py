@@ -2,5 +2,6 @@
 binary_conv = dict(type='ReCUConv2d')
 custom_hooks = [
     dict(type='ReCUHook'),
+    dict(type='OscillationHook'),
     dict(type='EpochSeedHook'),
     dict(type='FiniteLossHook')]
