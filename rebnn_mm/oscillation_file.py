@@ -7,7 +7,7 @@ All numbers are little-endian. The file is a magic of 8 bytes, then chunks to it
 
     HEAD     JSON, UTF-8; the first chunk, once: the fields of :class:`Header`
     STAT     iteration u64, then float32 (layers, columns), row by row: one record of all layers
-    HIST     iteration u64, what u32, limit f32, then u32 (bins,): one histogram of latent weights in equal bins over
+    HIST     iteration u64, what u32, limit f32, then u32 (128,): one histogram of latent weights in equal bins over
              [-limit, limit]; ``what`` is 0 for the first channel of the first layer, i + 1 for the whole of layer i
 
 ``iteration`` counts finished training iterations, as mmengine's logs do, and does not fall from chunk to chunk. A value
@@ -202,9 +202,10 @@ def _decode(kind: bytes, payload: bytes, header: Header | None, end: int) -> Chu
         return Chunk("STAT", _STAT.unpack_from(payload)[0], values, end)
     if kind == b"HIST":
         iteration, what, limit = _HIST.unpack_from(payload)
-        if what > len(header.layers):
-            raise ValueError(f"a histogram of layer {what - 1}, there are {len(header.layers)}")
-        return Chunk("HIST", iteration, (what, limit, np.frombuffer(payload, "<u4", offset=_HIST.size)), end)
+        counts = np.frombuffer(payload, "<u4", offset=_HIST.size)
+        if what > len(header.layers) or len(counts) != BINS:
+            raise ValueError(f"a histogram of layer {what - 1} of {len(header.layers)} in {len(counts)} bins")
+        return Chunk("HIST", iteration, (what, limit, counts), end)
     raise ValueError(f"unknown kind {kind!r}; allowed are HEAD, STAT, HIST")
 
 

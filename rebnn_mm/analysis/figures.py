@@ -120,7 +120,7 @@ def weights_figure(runs: Sequence[Run]) -> Figure:
         row[0].set_ylabel(f"{run.name}\nlatent weight" if len(runs) > 1 else "latent weight")
     for axis in axes[-1]:
         axis.set_xlabel("iteration")
-    figure.suptitle("density of the latent weights over time (dark: many)", fontsize=11)
+    figure.suptitle("density of the latent weights over time (dark: many; line: the sign's threshold)", fontsize=11)
     return figure
 
 
@@ -183,7 +183,7 @@ def _lines(
     if not above.size:
         what = "0 in every run" if known.size else "not recorded"
         axis.text(0.5, 0.5, what, ha="center", va="center", transform=axis.transAxes)
-        axis.set(yticks=[])
+        axis.set(xlim=(0, max(run.record.iteration[-1] for run in runs)), yticks=[])
     elif log:
         axis.set_yscale("log")
     else:

@@ -272,6 +272,10 @@ def test_refusals_at_the_start(tmp_path):
 
     with pytest.raises(ValueError, match="no trainable 1-bit layer; binarize one"):
         train(tmp_path, [OscillationHook()], model=Real())
+    model = Toy()
+    wrapper = OptimWrapper(torch.optim.SGD([model.head.bias], lr=0.1))
+    with pytest.raises(ValueError, match="OscillationHook: no optimizer updates any of the 2 1-bit layers"):
+        train(tmp_path, [OscillationHook()], model=model, wrapper=wrapper)
     with pytest.raises(ValueError, match="BalanceHook runs first.*leave both hooks' priority"):
         train(tmp_path, [dict(type="BalanceHook", priority="HIGH"), OscillationHook()])
     train(tmp_path, [OscillationHook(interval=2)])
