@@ -175,10 +175,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _is_done(spec: Spec, run: Run, folder: Path, record: RunRecord) -> bool:
-    return record.state == "finished" and check_result(spec, run, folder) is None
-
-
 def _default_jobs() -> int:
     if gpus := len(visible_gpus()):
         return gpus
