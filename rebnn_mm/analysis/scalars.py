@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ class Curve:
     step: np.ndarray
     value: np.ndarray
 
+    def by_step(self) -> dict[int, float]:
+        """Step -> value, in order."""
+        return dict(zip(self.step.tolist(), self.value.tolist(), strict=True))
+
 
 @dataclass(frozen=True)
 class RunScalars:
@@ -34,9 +39,23 @@ class RunScalars:
     metrics: dict[str, Curve]
     metric_unit: str
 
+    def course(self, name: str) -> dict[int, float]:
+        """Iteration -> value of one scalar of training; empty if it was never logged."""
+        return self.train[name].by_step() if name in self.train else {}
+
+    def metric(self, name: str) -> dict[int, float]:
+        """Epoch (or iteration: ``metric_unit``) -> value of one metric; empty if it was never computed."""
+        return self.metrics[name].by_step() if name in self.metrics else {}
+
+    @property
+    def seconds_per_iteration(self) -> float | None:
+        """Median of the logged times, data loading included; None if nothing was logged."""
+        times = self.course("time")
+        return statistics.median(times.values()) if times else None
+
 
 def read_scalars(work_dir: str | Path) -> RunScalars:
-    """Read every log of a work dir; where a resumed run repeats steps, the later log counts.
+    """Read every log of a work dir; from where a resumed run goes on, the later log counts.
 
     Raises:
         FileNotFoundError: No such folder, or no log in it.
@@ -47,7 +66,7 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
         raise FileNotFoundError(f"{root} is not a folder: give the work dir of a training")
     files = sorted(root.glob("*/vis_data/scalars.json"))  # timestamps: the order of time
     if not files:
-        raise FileNotFoundError(f"{root} has no TIMESTAMP/vis_data/scalars.json: give the work dir of a training")
+        raise FileNotFoundError(f"{root} has no TIMESTAMP/vis_data/scalars.json: no training has logged there")
     train: list[dict[str, Any]] = []
     val: list[dict[str, Any]] = []
     for file in files:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rebnn_mm
-from rebnn_mm.compare.logs import RunScalars, read_scalars
+from rebnn_mm.analysis.scalars import RunScalars, read_scalars
 from rebnn_mm.compare.spec import Run, Spec
 
 FILE = "run.json"
@@ -99,12 +99,15 @@ def open_record(run: Run, folder: Path) -> RunRecord:
 
 def check_result(spec: Spec, run: Run, folder: Path) -> str | None:
     """Why the run in ``folder`` is not finished, in one sentence; None if its last epoch's metric is on record."""
-    scalars = read_scalars(folder)
+    try:
+        scalars = read_scalars(folder)
+    except FileNotFoundError as error:
+        return str(error)
     values, last = scalars.metric(spec.metric), last_step(run)
     if last in values:
         return None
-    if scalars.val and not values:
-        return f"no validation logged {spec.metric!r}, there are {', '.join(scalars.metric_names())}: correct the spec"
+    if scalars.metrics and not values:
+        return f"no validation logged {spec.metric!r}, there are {', '.join(scalars.metrics)}: correct the spec"
     return (
         f"{spec.metric!r} after the last epoch or iteration ({last}) is not on record: its validation was cut short, "
         f"or the config has none then; remove {folder} to train it anew"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rebnn_mm.analysis.oscillation import Oscillation, read_oscillation
+from rebnn_mm.analysis.scalars import RunScalars, read_scalars
 from rebnn_mm.analysis.statistics import Summary, summarize
-from rebnn_mm.compare.logs import RunScalars, read_scalars
 from rebnn_mm.compare.record import RunRecord, chosen_value, open_record
 from rebnn_mm.compare.spec import Run, Spec
 from rebnn_mm.oscillation_file import FILE_NAME
@@ -45,7 +45,7 @@ class RunResult:
         if self.oscillation is not None:
             values = zip(self.oscillation.iteration.tolist(), self.oscillation.network(column).tolist(), strict=True)
             return {iteration: value for iteration, value in values if math.isfinite(value)}
-        return self.scalars.curve(scalar) if scalar else {}
+        return self.scalars.course(scalar) if scalar else {}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _collect_entry(spec: Spec, name: str, runs: tuple[Run, ...], out: Path) -> E
             continue
         scalars = read_scalars(folder)
         if not scalars.metric(spec.metric):
-            there = ", ".join(scalars.metric_names())
+            there = ", ".join(scalars.metrics)
             raise ValueError(f"{folder} logged no {spec.metric!r}, there are {there}: correct the spec")
         oscillation = read_oscillation(folder) if (folder / FILE_NAME).exists() else None
         found[run.seed] = RunResult(chosen_value(spec, scalars), record, scalars, oscillation)

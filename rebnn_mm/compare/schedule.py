@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from rebnn_mm.compare.logs import read_scalars
+from rebnn_mm.analysis.scalars import read_scalars
 from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, code_version, last_step, open_record
 from rebnn_mm.compare.spec import Run, Spec
 
