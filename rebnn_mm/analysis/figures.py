@@ -1,13 +1,9 @@
-"""Figures of oscillation records; matplotlib's objects alone, without pyplot and its global state.
-
-Runs keep their colour through all figures (Okabe and Ito's palette, which the colour-blind tell apart), layers are
-rows from the first above to the last below.
-"""
+"""Figures of oscillation records; layers are rows from the first above to the last below."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import erf, pi, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,10 +12,7 @@ from matplotlib.figure import Figure
 
 from rebnn_mm.analysis.runs import Run
 from rebnn_mm.analysis.scalars import Curve
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
-_STYLES = ("-", "--", ":", "-.")
-_POINTS = 400  # more are averaged: a line cannot show them
+from rebnn_mm.analysis.style import COLOURS, add_grid, add_legend, line_style, thin
 
 TITLES = {
     "flip_share": "signs flipped between two records",
@@ -84,7 +77,7 @@ def gradients_figure(runs: Sequence[Run]) -> Figure:
 def layers_figure(runs: Sequence[Run], column: str) -> Figure:
     """A heat map for each run: layers by time, one colour scale for all."""
     figure, axes = _grid(len(runs), min(len(runs), 4), height=0.8 + 0.19 * _most_layers(runs))
-    tables = [_thin(run.record.iteration, run.record.values[column]) for run in runs]
+    tables = [thin(run.record.iteration, run.record.values[column]) for run in runs]
     known = np.concatenate([table[np.isfinite(table) & (table > 0)] for _, table in tables])
     figure.suptitle(f"{TITLES[column]}, by layer", fontsize=11)
     norm = LogNorm(max(known.min(), known.max() / 1e4), known.max()) if known.size else None
@@ -139,7 +132,7 @@ def weights_layers_figure(runs: Sequence[Run]) -> Figure:
             shape = (histogram.density() * unit[:, None]).reshape(len(unit), -1, 2).mean(axis=2)
             if index == 0:
                 axis.fill_between(x, shape[0], color="0.85", lw=0, label="first run before training")
-            axis.plot(x, shape[-1], **_style(index), lw=1.1)
+            axis.plot(x, shape[-1], **line_style(index), lw=1.1)
         axis.set(xlim=(-4, 4), ylim=(0, None), yticks=[])
         axis.tick_params(labelsize=7)
     figure.supxlabel("latent weight / mean |w|  (grey: before training)", fontsize=9)
@@ -159,8 +152,8 @@ def curves_figure(runs: Sequence[Run]) -> Figure:
 def _curves(axis: Axes, curves: Sequence[Curve | None], title: str, unit: str) -> None:
     for index, curve in enumerate(curves):
         if curve is not None:
-            step, value = _thin(curve.step, curve.value)
-            axis.plot(step, value, marker="." if len(step) < 30 else "", **_style(index), lw=1.2)
+            step, value = thin(curve.step, curve.value)
+            axis.plot(step, value, marker="." if len(step) < 30 else "", **line_style(index), lw=1.2)
     axis.set(xlabel=unit)
     axis.set_title(title, fontsize=10)
 
@@ -169,15 +162,14 @@ def _lines(
     axis: Axes, runs: Sequence[Run], values: Callable[[Run], np.ndarray], title: str, label: str, log: bool = True
 ) -> None:
     """One line a run, on a logarithmic axis if ``log`` and the values span more than a decade."""
-    curves = [_thin(run.record.iteration, values(run)) for run in runs]
+    curves = [thin(run.record.iteration, values(run)) for run in runs]
     known = np.concatenate([value[np.isfinite(value)] for _, value in curves])
     above = known[known > 0]
     log = log and above.size > 0 and above.max() > 10 * above.min()
     for index, (iteration, value) in enumerate(curves if above.size else []):
         # dots: a value between two zeros has no line on a logarithmic axis
-        axis.plot(
-            iteration, np.where(value > 0, value, np.nan) if log else value, marker=".", **_style(index), lw=1.2, ms=3
-        )
+        drawn = np.where(value > 0, value, np.nan) if log else value
+        axis.plot(iteration, drawn, marker=".", **line_style(index), lw=1.2, ms=3)
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(label + ("\n(0 is not drawn)" if log and above.size < known.size else ""))
     if not above.size:
@@ -212,15 +204,11 @@ def _grid(number: int, columns: int, height: float = 2.5, width: float = 3.9) ->
 
 def _finish(figure: Figure, axes: Sequence[Axes], runs: Sequence[Run], xlabel: str | None = "iteration") -> Figure:
     """Grid lines, and one legend of the runs above all panels."""
+    add_grid(axes)
     for axis in axes:
-        axis.grid(True, color="0.9", lw=0.6)
-        axis.set_axisbelow(True)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
         if xlabel:
             axis.set_xlabel(xlabel)
-    handles = [axes[0].plot([], [], **_style(index), label=run.name)[0] for index, run in enumerate(runs)]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 4), frameon=False, fontsize=9)
+    add_legend(figure, axes[0], {run.name: line_style(index) for index, run in enumerate(runs)})
     return figure
 
 
@@ -230,19 +218,6 @@ def _unit(column: str) -> str:
     if column.endswith("_share"):
         return "share of all channels" if column.startswith("dead") else "share of all weights"
     return "norm" if column.endswith("_grad") else column.split("_")[0]
-
-
-def _style(index: int) -> dict[str, Any]:
-    return dict(color=COLOURS[index % len(COLOURS)], ls=_STYLES[index // len(COLOURS) % len(_STYLES)])
-
-
-def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``_POINTS`` points, each the mean of neighbours; (T,) and (T, ...)."""
-    size = -(-len(x) // _POINTS)
-    starts = np.arange(0, len(x), size)
-    ends = np.minimum(starts + size, len(x))
-    counts = (ends - starts).reshape(-1, *[1] * (y.ndim - 1))
-    return x[ends - 1], np.add.reduceat(y, starts, axis=0) / counts
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
@@ -264,8 +239,6 @@ def _ratio(run: Run, above: str, below: str) -> np.ndarray:
 
 def _normal_share(band: float) -> float:
     """Share of a normal distribution within ``band`` times its mean absolute value."""
-    from math import erf, pi, sqrt
-
     return erf(band * sqrt(2 / pi) / sqrt(2))
 
 
