@@ -11,6 +11,11 @@ from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
 
+def is_packed_file(path: str | Path) -> bool:
+    """Whether ``path`` is named as a packed file, not as a checkpoint."""
+    return Path(path).suffix == ".rebnn"
+
+
 def load_weights(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint on the CPU with ``weights_only=True`` and return it with its ``state_dict``.
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from rebnn_mm.integrations.build import build_model, scope_of
-from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 from rebnn_mm.integrations.inspection import _pipeline, build_visualizer, draw_label
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -89,11 +89,6 @@ class Inferencer:
         self.visualizer.add_datasample(
             file.stem, rgb, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
         )
-
-
-def is_packed_file(path: str | Path) -> bool:
-    """Whether ``path`` is named as a packed file."""
-    return Path(path).suffix == ".rebnn"
 
 
 def packed_config(path: str | Path) -> Config:

@@ -20,7 +20,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from rebnn_mm.integrations.build import name_unknown_type, read_config
-from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
@@ -171,7 +171,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
     if out and not out.endswith((".pkl", ".pickle")):
         raise ValueError(f"--out {out}: predictions are written as .pkl")
     cfg.resume = False
-    if Path(checkpoint).suffix == ".rebnn":
+    if is_packed_file(checkpoint):
         runner = _packed_runner(cfg, checkpoint)
     else:
         weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
