@@ -112,7 +112,10 @@ def trained_models(cfg: Config, checkpoint: str | Path, images: Tensor) -> Calls
 
 
 def real_twin(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose 1-bit layers are plain ones of the same shape, with ``alpha * binary_weight``."""
+    """A copy of ``model`` whose 1-bit layers are plain ones of the same shape, with ``scale * binary_weight``.
+
+    A batch norm before the sign stays, a shortcut of the layer goes: a real-valued layer needs none.
+    """
     model = copy.deepcopy(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -138,9 +141,11 @@ def _plain(layer: Any) -> nn.Module:
         )
     else:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    plain.weight = nn.Parameter(layer.alpha.detach() * layer.binary_weight(), requires_grad=False)
+    scale = layer.scale()
+    weight = layer.binary_weight() if scale is None else scale * layer.binary_weight()
+    plain.weight = nn.Parameter(weight, requires_grad=False)
     plain.bias = layer.bias
-    return plain
+    return plain if layer.input_norm is None else nn.Sequential(layer.input_norm, plain)
 
 
 def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:

@@ -65,6 +65,24 @@ def test_twin_has_the_shapes_and_no_signs(classifier):
     assert twin(torch.randn(1, 3, 40, 40)).shape == (1, 10)
 
 
+@pytest.mark.parametrize("method", ["Sign", "XNOR", "BiReal", "IRNet", "ReAct", "ReCU", "ReBNN"])
+def test_twin_of_every_method_keeps_the_norm_and_drops_the_shortcut(method):
+    from mmengine.registry import MODELS
+
+    from rebnn_mm.integrations.benchmark import real_twin
+
+    layer = MODELS.get(f"{method}Conv2d")(
+        4, 4, 3, padding=1, bias=True, input_norm=True, shortcut=True, weight_only=True
+    )
+    layer.input_norm.running_mean.fill_(0.5)
+    linear = MODELS.get(f"{method}Linear")(4, 3)
+    twin = real_twin(torch.nn.Sequential(layer, linear))
+    x, layer = torch.rand(2, 4, 5, 5), layer.eval()
+    torch.testing.assert_close(twin[0](x), layer(x) - x)  # with real inputs, the twin is the layer
+    scale = 1.0 if linear.scale() is None else linear.scale()
+    assert torch.equal(twin[1].weight, linear.binary_weight() * scale) and torch.equal(twin[1].bias, linear.bias)
+
+
 def test_tool(classifier, tmp_path):
     model = classifier(stem="cifar", base_channels=64)
     export_model(model, tmp_path / "m.rebnn")
