@@ -1,9 +1,8 @@
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
+from binary_toy import Toy, train_ranks
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -13,17 +12,7 @@ from torch.utils.data import DataLoader
 
 from rebnn_mm import functional as F
 from rebnn_mm.hooks import BalanceHook
-from rebnn_mm.layers import ReActConv2d, ReBNNConv2d, ReBNNLinear, ReCUConv2d, binary_layers
-
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.conv = ReBNNConv2d(3, 4, 3, bias=False)
-        self.head = ReBNNLinear(4, 2)
-
-    def forward(self, x, mode="loss"):
-        return dict(loss=self.head(self.conv(x).mean((2, 3))).square().mean())
+from rebnn_mm.layers import ReActConv2d, ReCUConv2d, binary_layers
 
 
 class Real(BaseModel):
@@ -327,65 +316,10 @@ def test_fused_optimizer_under_a_scaler_is_refused(tmp_path):
         train(tmp_path, BalanceHook(), model=model, optim_wrapper=wrapper)
 
 
-RANK = """
-import os, sys, torch, torch.distributed as dist
-from mmengine.runner import Runner
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from torch.utils.data import DataLoader, DistributedSampler
-from rebnn_mm.hooks import BalanceHook
-from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.conv = ReBNNConv2d(3, 4, 3, bias=False)
-        self.head = ReBNNLinear(4, 2)
-    def forward(self, x, mode="loss"):
-        return dict(loss=self.head(self.conv(x).mean((2, 3))).square().mean())
-
-class Record(Hook):
-    def __init__(self):
-        self.gamma, self.weight = [], []
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        model = getattr(runner.model, "module", runner.model)
-        self.gamma.append(torch.cat([model.conv.gamma.flatten(), model.head.gamma.flatten()]).clone())
-        self.weight.append(model.conv.weight.detach().clone())
-
-rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-os.environ["LOCAL_RANK"] = sys.argv[1]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-torch.manual_seed(0)
-data, model, record = list(torch.randn(8, 3, 6, 6)), Toy(), Record()
-loader = DataLoader(
-    data, batch_size=2 // world, sampler=DistributedSampler(data, world, rank, shuffle=False),
-    collate_fn=lambda b: dict(x=torch.stack(b)))
-Runner(model, out + "/work", train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=2),
-       optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)), custom_hooks=[BalanceHook(magnitude="gradient"), record],
-       launcher="pytorch", cfg=dict(model_wrapper_cfg=dict(device_ids=None)), randomness=dict(seed=0),
-       log_level="ERROR").train()
-torch.save((record.gamma, record.weight), f"{out}/rank{rank}.pt")
-"""
-
-
 def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(tmp_path):
-    def ranks(world):
-        out = tmp_path / str(world)
-        out.mkdir()
-        command = [sys.executable, "-c", RANK]
-        started = [
-            subprocess.Popen(
-                [*command, str(r), str(world), str(out / "store"), str(out)], stderr=subprocess.PIPE, text=True
-            )
-            for r in range(world)
-        ]
-        for process in started:
-            assert process.wait(timeout=240) == 0, process.stderr.read()[-3000:]
-        return [torch.load(out / f"rank{r}.pt") for r in range(world)]
-
-    first, second = ranks(2)
+    hook = dict(type="BalanceHook", magnitude="gradient")
+    first, second = train_ranks(2, tmp_path / "two", hook)
     assert all(torch.equal(a, b) for a, b in zip(first[0] + first[1], second[0] + second[1], strict=True))
     assert max(gamma.max() for gamma in first[0]) > 0
-    (alone,) = ranks(1)
-    torch.testing.assert_close(first[0], alone[0], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(first[1], alone[1], rtol=1e-4, atol=1e-6)
+    (alone,) = train_ranks(1, tmp_path / "one", hook)
+    torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-6)

@@ -1,13 +1,11 @@
 """OscillationHook on a real runner, its numbers beside independent formulas."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from binary_toy import Toy, train_ranks
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -18,18 +16,8 @@ from torch.utils.data import DataLoader
 from rebnn_mm import functional as F
 from rebnn_mm.analysis import read_oscillation
 from rebnn_mm.hooks import BalanceHook, OscillationHook
-from rebnn_mm.layers import BinaryLayer, ReBNNConv2d, ReBNNLinear
+from rebnn_mm.layers import BinaryLayer, ReBNNLinear
 from rebnn_mm.oscillation_file import OscillationFileError
-
-
-class Toy(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.conv = ReBNNConv2d(3, 4, 3, bias=False)
-        self.head = ReBNNLinear(4, 2)
-
-    def forward(self, x, mode="loss"):
-        return dict(loss=self.head(self.conv(x).mean((2, 3))).square().mean())
 
 
 class Spy(Hook):
@@ -283,47 +271,11 @@ def test_refusals_at_the_start(tmp_path):
         train(tmp_path, [OscillationHook(interval=3)], resume=True, epochs=3)
 
 
-RANK = """
-import sys
-sys.path.insert(0, sys.argv[5])
-import os, torch, torch.distributed as dist
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader, DistributedSampler
-from test_oscillation import Toy
-
-rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-os.environ["LOCAL_RANK"] = sys.argv[1]
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-torch.manual_seed(0)
-data, model = list(torch.randn(8, 3, 6, 6)), Toy()
-loader = DataLoader(
-    data, batch_size=2 // world, sampler=DistributedSampler(data, world, rank, shuffle=False),
-    collate_fn=lambda b: dict(x=torch.stack(b)))
-Runner(model, out + "/work", train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=2),
-       optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)),
-       custom_hooks=[dict(type="BalanceHook"), dict(type="OscillationHook", interval=2)],
-       launcher="pytorch", cfg=dict(model_wrapper_cfg=dict(device_ids=None)), randomness=dict(seed=0),
-       log_level="ERROR").train()
-"""
-
-
 def test_two_ranks_write_the_record_of_one(tmp_path):
     records = []
     for world in (1, 2):
-        out = tmp_path / str(world)
-        out.mkdir()
-        here = str(Path(__file__).parent)
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-c", RANK, str(rank), str(world), str(out / "store"), str(out), here],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        for process in started:
-            assert process.wait(timeout=240) == 0, process.stderr.read()[-3000:]
-        records.append(read_oscillation(out / "work"))
+        train_ranks(world, tmp_path / str(world), dict(type="BalanceHook"), dict(type="OscillationHook", interval=2))
+        records.append(read_oscillation(tmp_path / str(world) / "work"))
     one, two = records
     assert one.iteration.tolist() == two.iteration.tolist() == [2, 4, 6, 8]
     for name, table in one.values.items():
