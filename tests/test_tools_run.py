@@ -1,4 +1,4 @@
-"""train, test and the launchers, end to end on a few drawn images, as processes; bad input included."""
+"""train, test and the launchers, end to end on a few drawn images, as processes where that matters; bad input, too."""
 
 from __future__ import annotations
 
@@ -95,14 +95,13 @@ def test_train_logs_and_keeps_checkpoints(trained):
     assert "eta:" in log and "binarized 1 layers" in log
 
 
-def test_test_gives_the_validations_metric_predictions_and_pictures(data, trained, tmp_path):
+def test_test_gives_the_validations_metric_predictions_and_pictures(tool, data, trained, tmp_path, capfd):
     out, shown = tmp_path / "out.pkl", tmp_path / "shown"
-    done = run(
-        *(sys.executable, "tools/test.py", CONFIG, trained / "latest.pth", "--work-dir", tmp_path / "w"),
-        *("--out", out, "--show-dir", shown, *options(data)),
+    latest = trained / "latest.pth"
+    tool("test")(
+        *(CONFIG, latest, "--work-dir", tmp_path / "w", "--out", out, "--show-dir", shown, *options(data)),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    metric = float(re.findall(r"pascal_voc/mAP: ([\d.]+)", done.stdout + done.stderr)[-1])
+    metric = float(re.findall(r"pascal_voc/mAP: ([\d.]+)", "".join(capfd.readouterr()))[-1])
     assert metric == pytest.approx(scalars(trained)[False, 2]["pascal_voc/mAP"], abs=1e-4)
     assert len(pickle.loads(out.read_bytes())) == 4
     assert len(list(shown.iterdir())) == 4
@@ -160,20 +159,19 @@ def test_resume_without_a_checkpoint_starts_anew(tool, data, tmp_path):
     assert (tmp_path / "epoch_1.pth").exists()
 
 
-def test_full_disk_keeps_the_good_checkpoint_and_resume_goes_on(data, trained, tmp_path):
+def test_full_disk_keeps_the_good_checkpoint_and_resume_goes_on(tool, data, tmp_path):
     work_dir = tmp_path / "w"
-    first = run(
-        sys.executable, "tools/train.py", CONFIG, "--work-dir", work_dir, *options(data, "train_cfg.max_epochs=1")
-    )
-    assert first.returncode == 0, first.stderr[-2000:]
+    tool("train")(CONFIG, "--work-dir", work_dir, *options(data, "train_cfg.max_epochs=1"))
     good = (work_dir / "epoch_1.pth").read_bytes()
-    command = (sys.executable, "tools/train.py", CONFIG, "--work-dir", work_dir, "--resume", *options(data))
-    limited = run("bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command)  # blocks of 1024 bytes
+    arguments = (CONFIG, "--work-dir", work_dir, "--resume", *options(data))
+    limited = run(  # to blocks of 1024 bytes
+        *("bash", "-c", 'ulimit -f 200; exec "$@"', "bash", sys.executable, "tools/train.py", *arguments)
+    )
     assert limited.returncode == 1
     assert "cannot write" in limited.stderr and "go on with --resume" in limited.stderr.splitlines()[-1]
     assert (work_dir / "epoch_1.pth").read_bytes() == good and not (work_dir / "epoch_2.pth").exists()
     assert (work_dir / "latest.pth").resolve().name == "epoch_1.pth" and not list(work_dir.glob(".*.part"))
-    assert run(*command).returncode == 0
+    tool("train")(*arguments)
     assert (work_dir / "latest.pth").resolve().name == "epoch_2.pth"
 
 
