@@ -221,11 +221,11 @@ def _unit(column: str) -> str:
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Borders of the columns that stand for moments of time."""
+    """Borders of the columns that stand for moments of time, none before the first or behind the last moment."""
     if len(centres) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[centres[0] - (middle[0] - centres[0])], middle, [2 * centres[-1] - middle[-1]]])
+    return np.concatenate([centres[:1], middle, centres[-1:]])
 
 
 def _returning(run: Run) -> np.ndarray:
