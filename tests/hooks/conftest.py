@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 import torch
+from binary_toy import train_ranks
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -65,6 +66,14 @@ class Scores(BaseMetric):
     def compute_metrics(self, results):
         score = self.scores.pop(0)
         return dict(acc=score, f1=1 - score)
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory):
+    """Number of processes, 1 and 2 -> (work dir, what :func:`train_ranks` gives) of one training with both hooks."""
+    hooks = (dict(type="BalanceHook", magnitude="gradient"), dict(type="OscillationHook", interval=2))
+    folder = tmp_path_factory.mktemp("ranks")
+    return {n: (folder / str(n) / "work", train_ranks(n, folder / str(n), *hooks)) for n in (1, 2)}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from binary_toy import Toy, train_ranks
+from binary_toy import Toy
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -316,10 +316,8 @@ def test_fused_optimizer_under_a_scaler_is_refused(tmp_path):
         train(tmp_path, BalanceHook(), model=model, optim_wrapper=wrapper)
 
 
-def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(tmp_path):
-    hook = dict(type="BalanceHook", magnitude="gradient")
-    first, second = train_ranks(2, tmp_path / "two", hook)
+def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(ranks):
+    (_, (alone,)), (_, (first, second)) = ranks[1], ranks[2]
     assert all(torch.equal(a, b) for a, b in zip(first[0] + first[1], second[0] + second[1], strict=True))
     assert max(gamma.max() for gamma in first[0]) > 0
-    (alone,) = train_ranks(1, tmp_path / "one", hook)
     torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from binary_toy import Toy, train_ranks
+from binary_toy import Toy
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -271,12 +271,8 @@ def test_refusals_at_the_start(tmp_path):
         train(tmp_path, [OscillationHook(interval=3)], resume=True, epochs=3)
 
 
-def test_two_ranks_write_the_record_of_one(tmp_path):
-    records = []
-    for world in (1, 2):
-        train_ranks(world, tmp_path / str(world), dict(type="BalanceHook"), dict(type="OscillationHook", interval=2))
-        records.append(read_oscillation(tmp_path / str(world) / "work"))
-    one, two = records
+def test_two_ranks_write_the_record_of_one(ranks):
+    one, two = (read_oscillation(work_dir) for work_dir, _ in (ranks[1], ranks[2]))
     assert one.iteration.tolist() == two.iteration.tolist() == [2, 4, 6, 8]
     for name, table in one.values.items():
         np.testing.assert_allclose(two.values[name], table, rtol=1e-4, atol=1e-7, err_msg=name)
