@@ -51,6 +51,17 @@ def test_a_failed_run_is_named_and_the_others_go_on(write_spec, train, seen, tmp
     assert state(tmp_path, "gamma0/seed0").attempts == 2
 
 
+def test_a_finished_run_without_its_log_is_trained_again(write_spec, train, tmp_path):
+    spec, out, lines = read_spec(write_spec(("[0, 1]", "[0]"))), tmp_path / "out", []
+    run_all(spec, out, train, say=lambda line: None)
+    for log in (out / "plain" / "seed0").glob("*/vis_data/scalars.json"):
+        log.unlink()
+    with pytest.raises(FileNotFoundError, match="plain/seed0 has no TIMESTAMP/vis_data/scalars.json"):
+        write_report(spec, out)
+    assert run_all(spec, out, train, say=lines.append) == [] and lines[0].startswith("1 of 2")
+    assert "plain" in write_report(spec, out)
+
+
 def test_a_metric_that_nobody_logged(write_spec, train, tmp_path):
     spec = read_spec(write_spec(("'model.width': 8", "'mode': 'other'")))
     failures = run_all(spec, tmp_path / "out", train, say=lambda line: None)
