@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 def main(argv: list[str] | None = None) -> None:
     """Parse, export, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("config", help="config file of a detector, a classifier or a BERT")
     parser.add_argument("checkpoint", help="weights trained with it")
     parser.add_argument("out", help="the file to write, *.rebnn")
     parser.add_argument("--fp16", action="store_true", help="store real-valued weights in 16 bits; states the error")

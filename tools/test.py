@@ -11,7 +11,7 @@ from rebnn_mm.integrations import launch
 def main(argv: list[str] | None = None) -> None:
     """Parse, evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("config", help="config file of a detector, a classifier or a BERT")
     parser.add_argument("checkpoint", help="weights trained with it, or its packed .rebnn file")
     parser.add_argument("--out", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", help="write pictures with predictions here")

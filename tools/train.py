@@ -1,4 +1,4 @@
-"""Train a detector or classifier from its config.
+"""Train a detector, a classifier or a BERT from its config.
 
 python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--auto-scale-lr] [--cfg-options KEY=VALUE ...]
 """
@@ -11,7 +11,7 @@ from rebnn_mm.integrations import launch
 def main(argv: list[str] | None = None) -> None:
     """Parse, train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of mmdet or mmpretrain")
+    parser.add_argument("config", help="config file of a detector, a classifier or a BERT")
     parser.add_argument("--resume", nargs="?", const="auto", help="go on from PATH, or from the work dir's newest")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision (needs an accelerator)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale lr by batch size / base batch size")

@@ -102,24 +102,44 @@ class PackedConv2d(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """1-bit linear layer, (..., C_in) -> (..., C_out); the arguments are those of :class:`PackedConv2d`."""
+    """1-bit linear layer, (..., C_in) -> (..., C_out).
+
+    Args:
+        packed, alpha, shape, around: As for :class:`PackedConv2d`.
+        layer_norm: Applied to the input before the sign; without parameters.
+        shortcut: Add the input, as it comes, to the result.
+    """
 
     packed: Tensor
     alpha: Tensor
 
-    def __init__(self, packed: Tensor, alpha: Tensor, shape: tuple[int, int], around: Around | None = None) -> None:
+    def __init__(
+        self,
+        packed: Tensor,
+        alpha: Tensor,
+        shape: tuple[int, int],
+        around: Around | None = None,
+        layer_norm: nn.LayerNorm | None = None,
+        shortcut: bool = False,
+    ) -> None:
         super().__init__()
         self.shape = shape
+        self.layer_norm = layer_norm
+        self.shortcut = shortcut
         self.around = (around or Around()).arguments()
         self.register_buffer("packed", packed)
         self.register_buffer("alpha", alpha)
         self._plan = LinearPlan(packed, alpha, weight_shape=shape, **self.around)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sign, multiply, scale."""
+        """Sign, multiply, scale, and what else the layer was given."""
+        residual = x if self.shortcut else None
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
         if torch.compiler.is_compiling():
-            return binary_linear(x, self.packed, self.alpha, weight_shape=self.shape, **self.around)
-        return self._plan(x)
+            options = dict(weight_shape=self.shape, **self.around)
+            return binary_linear(x, self.packed, self.alpha, residual=residual, **options)
+        return self._plan(x, residual)
 
     def extra_repr(self) -> str:
         """The shape."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
@@ -46,7 +47,7 @@ def check_layer(name: str, layer: BinaryLayer) -> None:
             "BinaryConv2d and BinaryLinear do: put one of those in its place before exporting"
         )
     norm: Any = layer.input_norm
-    if norm is not None and not norm.track_running_stats:
+    if isinstance(norm, _BatchNorm) and not norm.track_running_stats:
         raise ValueError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
     if isinstance(layer, BinaryConv2d) and _padding(layer) is None:
         raise ValueError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
@@ -87,13 +88,15 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     check_layer(type(module).__name__, module)
     shape = tuple(module.weight.shape)
     alpha = weights.real("alpha", *scale_shape(module)).flatten()
+    norm = module.input_norm
     around = Around(
-        input_norm=None if module.input_norm is None else weights.norm("input_norm", module.input_norm.num_features),
+        input_norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _BatchNorm) else None,
         bias=None if module.bias is None else weights.real("bias", shape[0]),
     )
     packed = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
-        return PackedLinear(packed, alpha, (shape[0], shape[1]), around)
+        layer_norm = norm if isinstance(norm, nn.LayerNorm) else None  # depends on the input: no scale and offset
+        return PackedLinear(packed, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
     padding = _padding(module)
     assert padding is not None
     conv = ConvShape(shape, module.stride, padding, module.dilation, module.groups)
@@ -108,7 +111,7 @@ def _with_signs(module: Any) -> nn.Module:
     check_layer(type(module).__name__, module)
     options: dict[str, Any] = dict(bias=module.bias is not None, weight_only=True, device="meta")
     if isinstance(module, BinaryLinear):
-        twin: Any = ReBNNLinear(module.in_features, module.out_features, **options)
+        twin: Any = ReBNNLinear(module.in_features, module.out_features, **options, shortcut=module.shortcut)
     else:
         shape = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
         rest = dict(dilation=module.dilation, groups=module.groups, padding_mode=module.padding_mode)

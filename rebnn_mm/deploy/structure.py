@@ -59,8 +59,8 @@ def folded_norms(model: nn.Module) -> set[nn.Module]:
     for module in model.modules():
         if isinstance(module, ReBNNResNet) and describe_resnet(module) is not None:
             folded.update(_norms(module))
-        elif is_packed(module) and getattr(module, "input_norm", None) is not None:
-            folded.add(module.get_submodule("input_norm"))
+        elif is_packed(module) and isinstance(norm := getattr(module, "input_norm", None), _BatchNorm):
+            folded.add(norm)
     return folded
 
 
@@ -73,7 +73,7 @@ def keeps_forward(layer: nn.Module) -> bool:
     """Whether a layer computes what the packed ones do: sign, 1-bit product, scale, bias, in the base's order."""
     for base in (BinaryConv2d, BinaryLinear):
         if isinstance(layer, base):
-            kept = ("forward", "_binary_input", "_scaled_conv", "_conv_forward")
+            kept = ("forward", "_binary_input", "_scaled_conv", "_scaled_product", "_conv_forward")
             return all(getattr(type(layer), name, None) is getattr(base, name, None) for name in kept)
     return False
 

@@ -1,4 +1,4 @@
-"""Config file -> model ready for inspection, for mmdet and mmpretrain alike."""
+"""Config file -> model ready for inspection, for mmdet, mmpretrain and BERT alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-SCOPES = ("mmdet", "mmpretrain")
+# mmengine: BERT, whose parts are all registered at the root
+SCOPES = ("mmdet", "mmpretrain", "mmengine")
+# a new value of one of these, given with --cfg-options, reaches every part of the config that has it
+_SHARED = ("task", "vocab_file")
 
 
 def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -19,7 +22,7 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Raises:
         FileNotFoundError: ``path`` is no file.
-        ValueError: It does not parse, or is for another library than mmdet or mmpretrain.
+        ValueError: It does not parse, imports what is not installed, or is for another library than :data:`SCOPES`.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,6 +31,11 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         cfg = Config.fromfile(path)
     except (SyntaxError, OSError, KeyError) as error:
         raise ValueError(f"config {path} cannot be read: {error}") from error
+    except ImportError as error:
+        raise ValueError(
+            f"config {path} imports what is not installed: {error} ({error.__context__}); detectors and classifiers "
+            "need pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
+        ) from error
     if options:
         _override(cfg, options)
     if scope_of(cfg) not in SCOPES:
@@ -39,7 +47,7 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
 
 def scope_of(cfg: Config) -> str:
-    """``'mmdet'`` or ``'mmpretrain'``, from ``default_scope``."""
+    """One of :data:`SCOPES`, from ``default_scope``."""
     return str(cfg.get("default_scope"))
 
 
@@ -81,6 +89,9 @@ def _override(cfg: Config, options: dict[str, Any]) -> None:
     """
     before = cfg.get("data_root")
     cfg.merge_from_dict(options)
+    for name in set(_SHARED) & set(options):
+        for key in list(cfg.keys()):
+            cfg[key] = _renamed(cfg[key], name, options[name])
     after = options.get("data_root")
     if after is None:
         return
@@ -93,6 +104,14 @@ def _override(cfg: Config, options: dict[str, Any]) -> None:
     for key in list(cfg.keys()):
         if key not in options:
             cfg[key] = _moved(cfg[key], before, after)
+
+
+def _renamed(value: Any, name: str, after: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: after if key == name else _renamed(item, name, after) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_renamed(item, name, after) for item in value)
+    return value
 
 
 def _moved(value: Any, before: str, after: str) -> Any:
@@ -109,7 +128,12 @@ def _register(scope: str) -> None:
     """Import the library behind ``scope`` and make it the default of all registries."""
     if scope == "mmdet":
         from mmdet.utils import register_all_modules
-    else:
+
+        register_all_modules(init_default_scope=False)
+    elif scope == "mmpretrain":
         from mmpretrain.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
+
+        register_all_modules(init_default_scope=False)
+    else:
+        from rebnn_mm.integrations import bert, distill_bert  # noqa: F401  # register themselves
     init_default_scope(scope)

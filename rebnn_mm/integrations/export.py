@@ -1,4 +1,4 @@
-"""Config and checkpoint -> ``.rebnn`` file, for mmdet and mmpretrain alike."""
+"""Config and checkpoint -> ``.rebnn`` file, for mmdet, mmpretrain and BERT alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rebnn_mm.deploy.runtime import PackedClassifier, load_model
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.inference import _dataset_meta
-from rebnn_mm.integrations.inspection import _loads_rgb, image_shape
+from rebnn_mm.integrations.inspection import _loads_rgb, image_shape, input_shape
 from rebnn_mm.layers import binary_layers
 
 # hooks that belong to a method, so that a file's card names them
@@ -41,8 +41,8 @@ def export_config(
         checkpoint: Weights trained with it.
         path: The file to write.
         float16: As for :func:`rebnn_mm.deploy.export_model`.
-        verify: Compare with the trained model on two noise images, of the config's size and of an odd one, and
-            refuse to write a file that differs in one bit.
+        verify: Compare with the trained model on two noise images, of the config's size and of an odd one, or on two
+            batches of random tokens, and refuse to write a file that differs in one bit.
         metrics: What the trained model was measured at, to be stored.
 
     Raises:
@@ -63,7 +63,9 @@ def export_config(
         metrics=metrics,
     )
     check = None
-    if verify:
+    if verify and scope_of(cfg) == "mmengine":
+        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_model)
+    elif verify:
         rgb = _loads_rgb(cfg, "test")
         check = Check(noise_images(cfg), lambda part, image: outputs(part, image, scope_of(cfg), rgb), load_model)
     return export_model(model, path, card, check, float16)
@@ -103,6 +105,14 @@ def source_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip()
+
+
+def noise_tokens(cfg: Config) -> list[Any]:
+    """Two batches for BERT: a full sequence beside a padded one, and short ones of odd lengths."""
+    from rebnn_mm.integrations.bert import token_noise
+
+    (longest,) = input_shape(cfg)
+    return [token_noise(cfg.model, lengths) for lengths in ((longest, longest // 2 + 1), (5, 7, 1))]
 
 
 def noise_images(cfg: Config) -> list[Tensor]:

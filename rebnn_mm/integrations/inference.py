@@ -19,7 +19,7 @@ from torch import nn
 
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
-from rebnn_mm.integrations.inspection import _pipeline, build_visualizer, draw_label
+from rebnn_mm.integrations.inspection import _pipeline, build_visualizer, check_images, draw_label
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -46,12 +46,13 @@ class Inferencer:
 
     Raises:
         FileNotFoundError: No such checkpoint.
-        ValueError: An unreadable or unfitting checkpoint, an unusable device, a threshold outside 0..1.
+        ValueError: A model of texts, an unfit checkpoint, an unusable device, a threshold outside 0..1.
     """
 
     def __init__(
         self, cfg: Config, checkpoint: str | Path, device: str | None = None, score_threshold: float = 0.3
     ) -> None:
+        check_images(cfg)
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score threshold {score_threshold}: give a share, 0 to 1")
         if not _pipeline(cfg, "test"):

@@ -20,6 +20,15 @@ from rebnn_mm.integrations.build import build_model, scope_of
 SPLITS = ("train", "val", "test")
 
 
+def input_shape(cfg: Config) -> tuple[int, ...]:
+    """What the config's data make: (H, W) of images, or (L,), the longest sequence of tokens.
+
+    Raises:
+        ValueError: As :func:`image_shape`.
+    """
+    return (cfg.test_dataloader.dataset.max_length,) if scope_of(cfg) == "mmengine" else image_shape(cfg)
+
+
 def image_shape(cfg: Config) -> tuple[int, int]:
     """(H, W) of the images that the config's pipelines make.
 
@@ -34,24 +43,37 @@ def image_shape(cfg: Config) -> tuple[int, int]:
     raise ValueError("the config's pipelines set no image size: give it, as in --shape 224 224")
 
 
-def count_config(cfg: Config, shape: tuple[int, int]) -> ModelCount:
-    """Count the config's model for one image of ``shape`` (H, W), padded as the config pads.
+def check_images(cfg: Config) -> None:
+    """Raise ValueError if the config's data are no images."""
+    if scope_of(cfg) == "mmengine":
+        raise ValueError("the config's data are texts, and this draws images; tools/test.py --out writes predictions")
+
+
+def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
+    """Count the config's model for one image of ``shape`` (H, W), padded as the config pads, or a text of (L,) tokens.
 
     A two-stage detector's heads are counted for ``test_cfg.rpn.max_per_img`` proposals, the most
     there can be: how many survive suppression depends on weights and image.
 
     Raises:
-        ValueError: ``shape`` is not positive, or too small for the model.
+        ValueError: ``shape`` is of another kind, not positive, or too small for the model.
     """
-    if min(shape) < 1:
-        raise ValueError(f"shape {shape[0]} x {shape[1]}: height and width are positive, as in --shape 320 240")
+    text = scope_of(cfg) == "mmengine"
+    if min(shape) < 1 or len(shape) != (1 if text else 2):
+        given = " x ".join(map(str, shape))
+        wanted = "tokens, as in --shape 128" if text else "height and width are positive, as in --shape 320 240"
+        raise ValueError(f"shape {given}: {wanted}")
     cfg = copy.deepcopy(cfg)  # Config.copy() shares the inner dicts
     rpn = (cfg.model.get("test_cfg") or {}).get("rpn")
     if rpn is not None and "nms" in rpn:
         rpn.nms.iou_threshold = 1.0
     model = build_model(cfg)
+    if text:
+        from rebnn_mm.integrations.bert import token_noise
+
+        return count_model(model, lambda copied: copied(token_noise(cfg.model, (shape[0],))))
     try:
-        return count_model(model, lambda copied: _forward(copied, scope_of(cfg), shape))
+        return count_model(model, lambda copied: _forward(copied, scope_of(cfg), (shape[0], shape[1])))
     except RuntimeError as error:
         line = str(error).splitlines()[0]
         raise ValueError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
@@ -64,8 +86,9 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
 
     Raises:
         FileNotFoundError: The data set is not where the config says.
-        ValueError: No such split, no samples, or a pipeline without packing.
+        ValueError: No such split, no samples, no images, or a pipeline without packing.
     """
+    check_images(cfg)
     if split not in SPLITS or not cfg.get(f"{split}_dataloader"):
         has = [name for name in SPLITS if cfg.get(f"{name}_dataloader")]
         raise ValueError(f"split {split!r}: the config has data for {', '.join(has) or 'no split'}")

@@ -159,9 +159,18 @@ def _keeps_shape(conv: nn.Conv2d) -> bool:
 
 
 class BinaryLinear(BinaryBase, nn.Linear):
-    """1-bit ``nn.Linear``: (..., C_in) -> (..., C_out); the options are those of :class:`BinaryConv2d`.
+    """1-bit ``nn.Linear``: (..., C_in) -> (..., C_out); the options are those of :class:`BinaryConv2d`, but two.
 
-    ``input_norm=True`` normalises over the batch and needs (N, C_in).
+    Args:
+        args, kwargs: As for ``nn.Linear``.
+        estimator, weight_only, activation_only: As for :class:`BinaryConv2d`.
+        input_norm: True normalises over the batch and needs (N, C_in). ``'layer'`` normalises each vector by itself,
+            without affine parameters, which sequences (N, L, C_in) need.
+        shortcut: Add the real-valued input to the result where C_in = C_out. This and a layer norm are what Zhang et
+            al. add to the 1-bit linear layers of a transformer ("Binarized Neural Machine Translation", NeurIPS 2023).
+
+    Raises:
+        ValueError: Both ``weight_only`` and ``activation_only``, or another ``input_norm``.
     """
 
     def __init__(
@@ -170,16 +179,27 @@ class BinaryLinear(BinaryBase, nn.Linear):
         estimator: dict[str, Any] | None = None,
         weight_only: bool = False,
         activation_only: bool = False,
-        input_norm: bool = False,
+        input_norm: bool | str = False,
+        shortcut: bool = False,
         **kwargs: Any,
     ) -> None:
         nn.Linear.__init__(self, *args, **kwargs)
-        norm = nn.BatchNorm1d(self.in_features, affine=False) if input_norm else None
-        self._init_binary(estimator, weight_only, activation_only, norm)
+        self._init_binary(estimator, weight_only, activation_only, self._build_norm(input_norm))
+        self.shortcut = shortcut and self.in_features == self.out_features
+
+    def _build_norm(self, input_norm: bool | str) -> nn.Module | None:
+        if input_norm not in (True, False, "layer"):
+            raise ValueError(f"{type(self).__name__}: input_norm={input_norm!r} is not one of True, False, 'layer'")
+        if input_norm == "layer":
+            return nn.LayerNorm(self.in_features, elementwise_affine=False)
+        return nn.BatchNorm1d(self.in_features, affine=False) if input_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the sign of ``x`` with the binary weight and scale the result."""
-        x = self._binary_input(x)
+        y = self._scaled_product(self._binary_input(x))
+        return y + x if self.shortcut else y
+
+    def _scaled_product(self, x: Tensor) -> Tensor:
         if not self.binarizes_weight:
             return nn.functional.linear(x, self.weight, self.bias)
         scale = self._scale()

@@ -1,5 +1,6 @@
 # magnitude='weight': gamma from the largest latent weight; 'gradient' is the paper's equation.
 binary_conv = dict(type='ReBNNConv2d')
+binary_linear = dict(type='ReBNNLinear')
 custom_hooks = [
     dict(type='BalanceHook', magnitude='weight'),
     dict(type='OscillationHook'),

@@ -1,0 +1,2 @@
+_base_ = ['./default.py']
+default_hooks = dict(checkpoint=dict(save_best='glue/score', rule='greater'))

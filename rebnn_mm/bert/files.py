@@ -1,0 +1,122 @@
+"""GLUE's tsv files as published: quotes are plain text, a BOM may be there, CoLA has no header."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from rebnn_mm.bert.tasks import GlueTask
+
+SOURCE = "GLUE is at https://gluebenchmark.com/tasks"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row.
+
+    Attributes:
+        texts: One or two.
+        label: Place in the task's classes, or the number of a regression; None in a test file.
+    """
+
+    texts: tuple[str, ...]
+    label: int | float | None
+
+
+def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str = "error") -> list[Example]:
+    """Read ``root/<folder of the task>/<split>.tsv``.
+
+    Args:
+        root: Folder that holds the tasks' folders.
+        task: From :func:`rebnn_mm.bert.find_task`.
+        split: ``'train'``, or one of the task's ``dev`` and ``test`` splits.
+        malformed: ``'error'``, or ``'skip'``: leave such rows out and log the first (QQP's files have some). A test
+            file's rows cannot be left out, as a submission answers each.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An unknown split; a header without the task's columns; a malformed row, by file and line; no row.
+    """
+    splits = ("train", *task.dev, *task.test)
+    if split not in splits or malformed not in ("error", "skip"):
+        raise ValueError(f"split={split!r} of {splits}, malformed={malformed!r} of ('error', 'skip')")
+    path = Path(root) / task.folder / f"{split}.tsv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path} (looked at {path.absolute()}): put or link GLUE's folder {task.folder} there, or name "
+            f"another place with --cfg-options data_root=FOLDER. {SOURCE}"
+        )
+    labelled = split not in task.test
+    rows = _rows(path)
+    columns, width = _columns(path, task, labelled, rows)
+    examples, bad = [], []
+    for number, cells in rows:
+        try:
+            examples.append(_example(task, cells, columns, width, labelled))
+        except ValueError as error:
+            reason = f"{path}, line {number}: {error}"
+            if malformed == "error" or not labelled:
+                raise ValueError(f"{reason}; mend the row, or leave such rows out with malformed='skip'") from None
+            bad.append(reason)
+    if bad:
+        print_log(f"{len(bad)} malformed rows left out, the first: {bad[0]}", "current", logging.WARNING)
+    if not examples:
+        raise ValueError(f"{path} has no row of data: is the download complete? {SOURCE}")
+    return examples
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of each line that is not empty."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # without MRPC's byte order mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {error.start}: download it again. {SOURCE}") from None
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at U+0085 within a sentence
+        line = line.removesuffix("\r")
+        if line:
+            yield number, line.split("\t")
+
+
+def _columns(
+    path: Path, task: GlueTask, labelled: bool, rows: Iterator[tuple[int, list[str]]]
+) -> tuple[tuple[int, ...], int]:
+    """Places of the texts and the label, and the number of columns; takes the header off ``rows`` if there is one."""
+    if task.headless is not None and labelled:
+        return task.headless, max(task.headless) + 1
+    _, header = next(rows, (0, []))
+    wanted = (*task.texts, task.label) if labelled else task.texts
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise ValueError(
+            f"{path}: the first line lacks the column {', '.join(map(repr, missing))}, it has {', '.join(header[:12])}"
+            f"; is this GLUE's file of {task.name}? {SOURCE}"
+        )
+    return tuple(header.index(name) for name in wanted), len(header)
+
+
+def _example(task: GlueTask, cells: list[str], columns: tuple[int, ...], width: int, labelled: bool) -> Example:
+    if len(cells) != width:
+        raise ValueError(f"{len(cells)} columns, {width} expected")
+    texts = tuple(cells[column].strip() for column in columns[: len(task.texts)])
+    if not all(texts):
+        raise ValueError("an empty sentence")
+    return Example(texts, _label(task, cells[columns[-1]].strip()) if labelled else None)
+
+
+def _label(task: GlueTask, text: str) -> int | float:
+    if task.classes:
+        if text not in task.classes:
+            raise ValueError(f"label {text!r}, one of {', '.join(task.classes)} expected")
+        return task.classes.index(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 5:  # STS-B's scale
+        raise ValueError(f"score {text!r}, a number from 0 to 5 expected")
+    return value

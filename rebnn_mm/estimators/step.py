@@ -1,0 +1,27 @@
+"""Unit step with a clipped straight-through slope: BiBERT's bool function (Qin et al., ICLR 2022, section 3.2).
+
+value  ``1[x >= 0]``
+slope  ``1[|x| <= 1]``
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class _ClippedStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x.abs() <= 1)
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (inside,) = ctx.saved_tensors
+        return grad * inside
+
+
+def clipped_step(x: Tensor) -> Tensor:
+    """``1[x >= 0]``, in {0, 1}, whose slope is 1 on [-1, 1] and 0 elsewhere; any shape."""
+    return _ClippedStep.apply(x)
