@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rebnn_mm.estimators import EDE, ClippedSTE, PolynomialSTE
+from rebnn_mm.estimators import EDE, ClippedSTE, PolynomialSTE, clipped_step
 
 X = [-1.5, -1.0, -0.25, 0.0, 0.5, 1.0, 2.0]
 SEED = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
@@ -32,3 +32,11 @@ def test_error_decay_is_the_sign_with_the_slope_of_a_scaled_tanh(t):
 def test_error_decay_refuses_a_sharpness_of_zero():
     with pytest.raises(ValueError, match="t=0 must be above 0"):
         EDE(0)
+
+
+def test_step_is_zero_or_one():
+    x = torch.tensor(X, dtype=torch.float64, requires_grad=True)
+    y = clipped_step(x)
+    assert y.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    y.backward(torch.tensor(SEED, dtype=torch.float64))
+    assert x.grad.tolist() == [0, 2, 3, 4, 5, 6, 0]
