@@ -188,6 +188,9 @@ def _binarize_attention(net: nn.Module) -> None:
 
 def _read_pretrained(source: str, config: BertConfig) -> nn.Module:
     local = Path(source).is_dir()
+    advice = "give a folder that transformers saved (config.json, model.safetensors), or a name on its hub"
+    if local and not (Path(source) / "config.json").is_file():  # transformers would take BERT-base's sizes
+        raise ValueError(f"pretrained={source!r} has no config.json: {advice}")
     try:
         theirs = BertConfig.from_pretrained(source, local_files_only=local)
         differing = [key for key in _SIZES if getattr(theirs, key) != getattr(config, key)]
@@ -196,9 +199,6 @@ def _read_pretrained(source: str, config: BertConfig) -> nn.Module:
             return BertForSequenceClassification.from_pretrained(source, local_files_only=local, **options)
     except (OSError, RuntimeError) as error:
         line = next(line for line in str(error).splitlines() if line.strip())
-        raise ValueError(
-            f"pretrained={source!r} cannot be read: {line[:200]}; give a folder that transformers saved "
-            "(config.json, model.safetensors), or a name on its hub"
-        ) from None
+        raise ValueError(f"pretrained={source!r} cannot be read: {line[:200]}; {advice}") from None
     said = ", ".join(f"{key}={getattr(theirs, key)} (the config has {getattr(config, key)})" for key in differing)
     raise ValueError(f"pretrained={source!r} is of another size: {said}; set it under model.bert")
