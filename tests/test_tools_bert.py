@@ -101,3 +101,23 @@ def test_a_malformed_row_ends_training_with_one_sentence(tool, data, tmp_path):
         file.write("12\tonly one\n")
     with pytest.raises(SystemExit, match="RTE/train.tsv, line 14: 2 columns, 4 expected"):
         tool("train")(CONFIG, *options(glue, tmp_path / "w"))
+
+
+def test_glue_runs_task_after_task_and_prints_the_table(tool, data, tmp_path, capfd):
+    command = (CONFIG, "--tasks", "mrpc", "cola", "--submission", tmp_path / "s", *options(data, tmp_path / "g"))
+    tool("glue")(*command, "train_cfg.max_epochs=1")
+    table = capfd.readouterr().out.splitlines()[-3:]
+    assert re.match(r"cola +-?\d+\.\d\d  matthews", table[0]) and re.match(r"mrpc .*accuracy .*, f1", table[1])
+    assert re.match(r"mean .* of 2 tasks", table[2])
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"MRPC.tsv", "CoLA.tsv"}
+    tool("glue")("--resume", *command, "train_cfg.max_epochs=1")
+    shown = capfd.readouterr()
+    assert "cola is finished" in shown.out + shown.err and shown.out.splitlines()[-3:] == table
+
+
+def test_glue_looks_at_all_data_before_it_trains(tool, data, tmp_path):
+    with pytest.raises(SystemExit, match="no file .*QNLI/train.tsv"):
+        tool("glue")(CONFIG, "--tasks", "rte", "qnli", *options(data, tmp_path / "g"))
+    assert not (tmp_path / "g").exists()
+    with pytest.raises(SystemExit, match="task 'squad'"):
+        tool("glue")(CONFIG, "--tasks", "squad", *options(data, tmp_path / "g"))
