@@ -1,6 +1,7 @@
-"""Times of ResNet-18's bit-packed 3x3 layers beside float and int8 ones, one thread, float in and out.
+"""Times of bit-packed layers beside float and int8 ones, one thread, float in and out.
 
-    python -m rebnn_mm.deploy.benchmark [--rounds 31] [--onnx PYTHON] [--lce PYTHON]
+    python -m rebnn_mm.deploy.benchmark [--rounds 31] [--onnx PYTHON] [--lce PYTHON]     # ResNet-18's 3x3 layers
+    python -m rebnn_mm.deploy.benchmark --linear [--rounds 31]                           # BERT-base's linear layers
     ONEDNN_MAX_CPU_ISA=AVX2 REBNN_MM_ISA=avx2 python -m rebnn_mm.deploy.benchmark
 
 A ratio is the median of the rounds' own ratios: on a busy machine single times drift, ratios of neighbours hardly do.
@@ -16,12 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from rebnn_mm.deploy.ops import Conv2dPlan
+from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.peer import Peer
 from rebnn_mm.deploy.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
 
 RESNET18_LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
+# (C_in, C_out): queries, keys, values and attention's output; the two of the feed-forward part
+BERT_LAYERS = ((768, 768), (768, 3072), (3072, 768))
+BERT_ROWS = (128, 1024)  # a sequence of 128 tokens, in batches of 1 and 8
 
 
 def packed_layer(channels: int, size: int, full: bool, memory_format: torch.memory_format) -> Candidate:
@@ -53,9 +57,22 @@ def float_layers(channels: int, size: int) -> dict[str, Candidate]:
     return {name: candidate(call, clock="cpu") for name, call in calls.items()}
 
 
+def linear_layers(c_in: int, c_out: int, rows: int) -> dict[str, Candidate]:
+    """The bit-packed layer on (rows, C_in), torch's in fp32, and torch's int8 with dynamic scales of the input."""
+    torch.manual_seed(0)
+    layer = nn.Linear(c_in, c_out)
+    x = torch.randn(rows, c_in)
+    plan = LinearPlan(pack_signs(layer.weight), torch.rand(c_out), weight_shape=(c_out, c_in), bias=layer.bias)
+    int8 = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
+    calls: dict[str, Any] = {"packed": lambda: plan(x), "torch fp32": lambda: layer(x)}
+    calls[f"torch int8 dynamic ({torch.backends.quantized.engine})"] = lambda: int8(x)
+    return {name: candidate(call, clock="cpu") for name, call in calls.items()}
+
+
 def main() -> None:
-    """Print a table for each of ResNet-18's 3x3 layers."""
+    """Print a table for each layer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--linear", action="store_true", help="BERT-base's linear layers")
     parser.add_argument("--rounds", type=int, default=31, help="default: 31")
     parser.add_argument("--onnx", metavar="PYTHON", help="interpreter that has onnx and onnxruntime")
     parser.add_argument("--lce", metavar="PYTHON", help="interpreter that has larq-compute-engine")
@@ -64,6 +81,11 @@ def main() -> None:
     torch.set_grad_enabled(False)
     keep_freed_memory()
     print(machine())
+    if arguments.linear:
+        for rows, (c_in, c_out) in ((rows, layer) for rows in BERT_ROWS for layer in BERT_LAYERS):
+            print(f"\n{c_in} -> {c_out}, {rows} rows, {arguments.rounds} rounds, CPU time")
+            print(format_timings(compare(linear_layers(c_in, c_out, rows), arguments.rounds)), flush=True)
+        return
     wanted = [(arguments.onnx, "ort_fp32"), (arguments.onnx, "ort_int8"), (arguments.lce, "lce")]
     for channels, size in RESNET18_LAYERS:
         with ExitStack() as stack:
