@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
+from rebnn_mm.integrations.build import read_config
 from rebnn_mm.layers import binary_layers
 
 ROOT = Path(__file__).parents[1]
@@ -109,3 +110,12 @@ def test_detector_trains_one_step_and_gradients_reach_every_binary_layer(method)
         assert layer.weight.grad.abs().sum() > 0, name
         assert method != "rebnn" or layer.alpha.grad.abs().sum() > 0, name
     assert not any(isinstance(m, nn.Conv2d) and m is model.rpn_head.rpn_cls for m in binary_layers(model).values())
+
+
+def test_a_config_whose_packages_are_missing_says_which(tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("custom_imports = dict(imports=['no_such_package'], allow_failed_imports=False)\nmodel = dict()\n")
+    with pytest.raises(
+        ValueError, match=r"imports what is not installed: .*no_such_package.*BERT needs rebnn_mm\[bert\]"
+    ):
+        read_config(path)

@@ -32,9 +32,12 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     except (SyntaxError, OSError, KeyError) as error:
         raise ValueError(f"config {path} cannot be read: {error}") from error
     except ImportError as error:
+        first: BaseException = error  # mmengine wraps it twice, in pages of text
+        while first.__context__ is not None:
+            first = first.__context__
         raise ValueError(
-            f"config {path} imports what is not installed: {error} ({error.__context__}); detectors and classifiers "
-            "need pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
+            f"config {path} imports what is not installed: {first}; detectors and classifiers need "
+            "pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
         ) from error
     if options:
         _override(cfg, options)

@@ -9,11 +9,18 @@ import pytest
 import torch
 
 from rebnn_mm.deploy import export_model
+from rebnn_mm.deploy.benchmark import linear_layers
 from rebnn_mm.deploy.timing import candidate, compare, format_timings, machine
 
 pytestmark = pytest.mark.usefixtures("threads")
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_linear_layers_run_in_all_three_forms():
+    candidates = linear_layers(70, 33, 5)
+    assert [name.split(" (")[0] for name in candidates] == ["packed", "torch fp32", "torch int8 dynamic"]
+    assert all(timed(1) >= 0 for timed in candidates.values())
 
 
 def test_candidates_take_turns_and_ratios_are_paired():
