@@ -58,7 +58,7 @@ def export_model(
         path: Usually ``*.rebnn``; an existing file is replaced.
         card: Config, class names, preprocessing and origin to be stored.
         check: Inputs to compare on; None compares nothing.
-        float16: Store the weights of real-valued convolutions and linear layers in 16 bits. Norms, alpha,
+        float16: Store the weights of real-valued convolutions, linear layers and embeddings in 16 bits. Norms, alpha,
             shifts and slopes stay in 32: they are small, and variances would over- or underflow. The
             packed model then equals the model with rounded weights; the report states the difference.
 
@@ -136,7 +136,7 @@ def _scale(layer: BinaryLayer) -> Tensor:
 
 def _is_real_weight(module: nn.Module, name: str) -> bool:
     binary = isinstance(module, BinaryLayer) and module.binarizes_weight
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
     return name == "weight" and isinstance(module, kinds) and not binary
 
 

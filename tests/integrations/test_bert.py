@@ -175,6 +175,21 @@ def test_packed_gives_the_same_bits(level, options, method, tmp_path):
             assert torch.equal(packed(x), model(x))
 
 
+def test_embeddings_halve_too(tmp_path):
+    model = moved(classifier())
+    sizes = [
+        export_model(model, tmp_path / "m.rebnn", check=Check([batch()], lambda p, x: p(x)), float16=half).size
+        for half in (False, True)
+    ]
+    rows = (40 + 512 + 2) * 32
+    assert sizes[0] - sizes[1] > 2 * rows
+    packed = load_model(tmp_path / "m.rebnn", model=classifier())
+    torch.testing.assert_close(
+        packed.net.bert.embeddings.word_embeddings.weight,
+        model.net.bert.embeddings.word_embeddings.weight.half().float(),
+    )
+
+
 def test_shortcut_and_layer_norm_are_where_the_layer_says():
     torch.manual_seed(0)
     layer = MODELS.build(dict(type="ReBNNLinear", in_features=6, out_features=6, input_norm="layer", shortcut=True))
