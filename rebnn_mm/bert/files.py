@@ -35,7 +35,7 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
         root: Folder that holds the tasks' folders.
         task: From :func:`rebnn_mm.bert.find_task`.
         split: ``'train'``, or one of the task's ``dev`` and ``test`` splits.
-        malformed: ``'error'``, or ``'skip'``: leave such rows out and log the first (QQP's files have some). A test
+        malformed: ``'error'``, or ``'skip'``: leave such rows out and log the first. A test
             file's rows cannot be left out, as a submission answers each.
 
     Raises:
