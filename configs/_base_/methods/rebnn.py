@@ -1,4 +1,5 @@
-# magnitude='weight': gamma from the largest latent weight; 'gradient' is the paper's equation.
+# magnitude='weight': gamma from the largest latent weight; 'gradient' is the paper's equation. In short trainings from
+# scratch 'weight' damps flips to a quarter and costs accuracy, see "rules of gamma" in docs/results.md.
 binary_conv = dict(type='ReBNNConv2d')
 binary_linear = dict(type='ReBNNLinear')
 custom_hooks = [
