@@ -9,11 +9,6 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
-SHARED_FCS = {
-    "model.roi_head.bbox_head.type": "Binarized",
-    "model.roi_head.bbox_head.base": "Shared2FCBBoxHead",
-    "model.roi_head.bbox_head.binarize.include": "shared_fcs",
-}
 
 
 def used(model, forward, channels=3):
@@ -74,6 +69,7 @@ def detector(tmp_path_factory):
     """(config, checkpoint path, model): Faster R-CNN R18, 1-bit in backbone, neck, RPN and shared FCs."""
     pytest.importorskip("mmdet")
     from rebnn_mm.integrations.build import build_model, read_config
+    from rebnn_mm.integrations.suite import SHARED_FCS
 
     options = {**SHARED_FCS, "model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rpn.max_per_img": 50}
     cfg = read_config(ROOT / "configs/faster_rcnn_rebnn_r18_voc.py", options)
