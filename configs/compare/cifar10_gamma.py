@@ -1,21 +1,8 @@
 # python tools/compare.py configs/compare/cifar10_gamma.py
 # Ablation of gamma: none, constants, without the flip share, from gradient or weight, over an epoch, late in training.
-# custom_hooks.0 is the BalanceHook. The budget is that of cifar10_methods.py.
-metric = 'accuracy/top1'
+# custom_hooks.0 is the BalanceHook.
+_base_ = ['./_base_/cifar10_small.py']
 baseline = 'gamma0'
-seeds = [0, 1, 2]
-options = {
-    'train_cfg.max_epochs': 6,
-    'train_cfg.val_interval': 2,
-    'model.backbone.base_channels': 16,
-    'model.head.in_channels': 128,
-    'train_dataloader.dataset.pipeline.1.crop_size': 24,
-    'train_dataloader.dataset.pipeline.1.padding': None,
-    'train_dataloader.batch_size': 64,
-    'train_dataloader.num_workers': 0,
-    'val_dataloader.num_workers': 0,
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
-}
 _config = '../resnet18_rebnn_cifar10.py'
 _gradient = {'custom_hooks.0.magnitude': 'gradient'}
 _late = {'custom_hooks.0.begin': 0.5, 'custom_hooks.0.ramp': 0.2}
