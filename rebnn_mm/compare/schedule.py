@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,13 @@ from rebnn_mm.analysis.scalars import read_scalars
 from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, code_version, last_step, open_record
 from rebnn_mm.compare.spec import Run, Spec
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 LOG = "train.log"
+_LOCK = ".lock"
 _POLL = 0.1  # seconds between looks at the processes
 _PATIENCE = 60.0  # seconds that a stopped process gets to end by itself
 
@@ -48,21 +54,23 @@ def run_all(
         say: Takes the lines of progress.
 
     Raises:
-        ValueError: ``jobs`` below 1, or a folder of a run holds one with other settings. Nothing was started then.
+        ValueError: ``jobs`` below 1, a folder of a run holds one with other settings, or another process trains in
+            ``out``. Nothing was started then.
         KeyboardInterrupt: Ctrl-C or SIGTERM. The processes are stopped, and the message says how to go on.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs={jobs}: at least one run at a time")
     out = Path(out)
-    records = {run.name: open_record(run, out / run.name) for run in spec.runs}
-    for run in spec.runs:
-        last_step(run)
-    waiting = [
-        run for run in spec.runs if records[run.name].state != "finished" or check_result(spec, run, out / run.name)
-    ]
-    say(f"{len(spec.runs) - len(waiting)} of {len(spec.runs)} runs are finished already, {len(waiting)} to go")
-    environments = slot_environments(min(jobs or _default_jobs(), len(waiting)))
-    return _Scheduler(spec, out, Path(train), environments, say).run(waiting, records)
+    with _held(out):
+        records = {run.name: open_record(run, out / run.name) for run in spec.runs}
+        for run in spec.runs:
+            last_step(run)
+        waiting = [
+            run for run in spec.runs if records[run.name].state != "finished" or check_result(spec, run, out / run.name)
+        ]
+        say(f"{len(spec.runs) - len(waiting)} of {len(spec.runs)} runs are finished already, {len(waiting)} to go")
+        environments = slot_environments(min(jobs or _default_jobs(), len(waiting)))
+        return _Scheduler(spec, out, Path(train), environments, say).run(waiting, records)
 
 
 def slot_environments(jobs: int) -> list[dict[str, str]]:
@@ -173,6 +181,26 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Keep a second runner away from ``out``: two would write the same checkpoints.
+
+    The kernel lets go of the lock when its holder ends, however that was; Windows has no such lock and goes without.
+    """
+    if fcntl is None:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / _LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process trains in {out}: wait for it or stop it; --report-only looks at what is finished"
+            ) from None
+        yield
 
 
 def _default_jobs() -> int:

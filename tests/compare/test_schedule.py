@@ -37,6 +37,19 @@ def test_all_runs_are_trained_once(write_spec, train, seen, tmp_path):
     assert state(tmp_path, "gamma0/seed1") == record
 
 
+def test_a_second_runner_on_the_same_folder_is_refused(write_spec, train, tmp_path):
+    spec, out, refused = read_spec(write_spec()), tmp_path / "out", []
+
+    def run_again(line):
+        with pytest.raises(ValueError, match=f"another process trains in {out}: wait for it or stop it"):
+            run_all(spec, out, train, say=lambda line: None)
+        refused.append(line)
+
+    assert run_all(spec, out, train, say=run_again) == []
+    assert refused and state(tmp_path, "plain/seed0").attempts == 1
+    assert run_all(spec, out, train, say=lambda line: None) == []  # the lock went with its holder
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(write_spec, train, seen, tmp_path):
     spec, out = read_spec(write_spec(("{'custom_hooks.0.gamma': 0.0}", "{'mode': 'fail'}"))), tmp_path / "out"
     (failure,) = run_all(spec, out, train, jobs=1, say=lambda line: None)
