@@ -3,7 +3,7 @@
 _base_ = [
     './_base_/models/bert_tiny.py',
     './_base_/datasets/glue.py',
-    './_base_/schedules/adam_glue.py',
+    './_base_/schedules/adam_glue_tiny.py',
     './_base_/methods/rebnn.py',
     './_base_/runtime/glue.py',
 ]

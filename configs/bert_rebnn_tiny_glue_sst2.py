@@ -1,8 +1,10 @@
 # python tools/train.py configs/bert_rebnn_tiny_glue_sst2.py
-# bert_rebnn_tiny_glue_rte.py on GLUE SST-2 (accuracy). Expected score: not yet measured.
-_base_ = ['./bert_rebnn_tiny_glue_rte.py']
-task = 'sst2'
-model = dict(task=task)
-train_dataloader = dict(dataset=dict(task=task))
-val_dataloader = dict(dataset=dict(task=task))
-test_dataloader = dict(dataset=dict(task=task))
+# 1-bit BERT-tiny on GLUE SST-2. Expected accuracy: not yet measured.
+_base_ = [
+    './_base_/models/bert_tiny.py',
+    './_base_/datasets/glue_sst2.py',
+    './_base_/schedules/adam_glue_tiny.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/glue.py',
+]
+model = dict(task='sst2', binary_linear={{_base_.binary_linear}})

@@ -1,14 +1,10 @@
 # python tools/train.py configs/bert_sign_tiny_glue_sst2.py
-# bert_rebnn_tiny_glue_sst2.py with plain signs. Expected accuracy: not yet measured.
+# bert_rebnn_tiny_glue_sst2.py with plain signs, without a scale. Expected accuracy: not yet measured.
 _base_ = [
     './_base_/models/bert_tiny.py',
-    './_base_/datasets/glue.py',
-    './_base_/schedules/adam_glue.py',
+    './_base_/datasets/glue_sst2.py',
+    './_base_/schedules/adam_glue_tiny.py',
     './_base_/methods/bnn.py',
     './_base_/runtime/glue.py',
 ]
-task = 'sst2'
-model = dict(task=task, binary_linear={{_base_.binary_linear}})
-train_dataloader = dict(dataset=dict(task=task))
-val_dataloader = dict(dataset=dict(task=task))
-test_dataloader = dict(dataset=dict(task=task))
+model = dict(task='sst2', binary_linear={{_base_.binary_linear}})

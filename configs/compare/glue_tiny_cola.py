@@ -1,0 +1,11 @@
+# python tools/compare.py configs/compare/glue_tiny_cola.py
+# Matthews correlation on CoLA, in percent.
+_base_ = ['./_base_/glue_tiny.py']
+options = {
+    'task': 'cola',
+    'train_cfg.max_epochs': 5,
+    'default_hooks.checkpoint.interval': 5,
+    'train_dataloader.batch_size': 32,
+}
+_taught = {'model.teacher.checkpoint': 'work_dirs/compare/glue_tiny_cola/real/seed0/latest.pth'}
+entries = dict(rebnn_distill=dict(options=_taught), sign_distill=dict(options=_taught))

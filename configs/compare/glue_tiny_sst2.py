@@ -1,0 +1,11 @@
+# python tools/compare.py configs/compare/glue_tiny_sst2.py
+# Accuracy on SST-2, in percent.
+_base_ = ['./_base_/glue_tiny.py']
+options = {
+    'task': 'sst2',
+    'train_cfg.max_epochs': 1,
+    'default_hooks.checkpoint.interval': 1,
+    'train_dataloader.batch_size': 64,
+}
+_taught = {'model.teacher.checkpoint': 'work_dirs/compare/glue_tiny_sst2/real/seed0/latest.pth'}
+entries = dict(rebnn_distill=dict(options=_taught), sign_distill=dict(options=_taught))
