@@ -3,8 +3,8 @@
 _base_ = ['./_base_/glue_tiny.py']
 options = {
     'task': 'cola',
-    'train_cfg.max_epochs': 5,
-    'default_hooks.checkpoint.interval': 5,
+    'train_cfg.max_epochs': 3,
+    'default_hooks.checkpoint.interval': 3,
     'train_dataloader.batch_size': 32,
 }
 _taught = {'model.teacher.checkpoint': 'work_dirs/compare/glue_tiny_cola/real/seed0/latest.pth'}
