@@ -1,5 +1,5 @@
 # python tools/compare.py configs/compare/bccd_detectors.py
-# Faster R-CNN on BCCD: the real-valued twin, ReBNN, and ReActNet's layer in its place. About 40 minutes of one core a run.
+# Faster R-CNN on BCCD: the real-valued twin, ReBNN, and ReActNet's layer in its place. 24 to 40 minutes of one core a run.
 metric = 'pascal_voc/mAP'
 baseline = 'react'
 seeds = [0, 1, 2]
