@@ -1,5 +1,6 @@
 # python tools/train.py configs/bert_rebnn_minilm_glue_mrpc_distill.py
-# 1-bit MiniLM on GLUE MRPC, taught by its real-valued twin, from whose weights it starts. Expected score: not yet measured.
+# 1-bit MiniLM on GLUE MRPC, taught by its real-valued twin, from whose weights it starts. After three epochs it
+# still names one class (74.8).
 _base_ = [
     './_base_/models/bert_minilm.py',
     './_base_/datasets/glue_mrpc.py',
