@@ -29,8 +29,9 @@ def draw_figures(spec: Spec, results: Sequence[EntryResult], out: Path) -> list[
     styles = {result.name: line_style(place) for place, result in enumerate(results)}  # the same in all figures
     written = [_save(_draw_metric(spec, done, styles), out / "metric.png")]
     courses = {result.name: [run.scalars.metric(spec.metric) for run in result.runs.values()] for result in done}
-    unit = next(iter(done[0].runs.values())).scalars.metric_unit
-    written.append(_save(_draw_courses(courses, styles, unit, spec.metric), out / "metric_course.png"))
+    if any(len(line) > 1 for lines in courses.values() for line in lines):  # one validation is no course
+        unit = next(iter(done[0].runs.values())).scalars.metric_unit
+        written.append(_save(_draw_courses(courses, styles, unit, spec.metric), out / "metric_course.png"))
     for name, label in _LABELS.items():
         courses = {result.name: [_thinned(run.course(name)) for run in result.runs.values()] for result in done}
         logged = {entry: lines for entry, lines in courses.items() if all(any(line.values()) for line in lines)}
@@ -72,7 +73,11 @@ def _draw_courses(courses: Courses, styles: Styles, xlabel: str, ylabel: str, lo
         steps = sorted(set.intersection(*(set(line) for line in lines)))
         means = [sum(line[step] for line in lines) / len(lines) for step in steps]
         axes.plot(steps, means, **styles[name], linewidth=2, marker="o" if len(steps) == 1 else "")
-    if logarithmic:
+    if logarithmic:  # a record of no flips, as the first one's flips back are, is a gap and no line down to nowhere
+        for curve in axes.lines:
+            values = np.asarray(curve.get_ydata(), float)
+            curve.set_ydata(np.where(values > 0, values, np.nan))
+        axes.relim()
         axes.set_yscale("log")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

@@ -36,6 +36,11 @@ def test_table(report, tmp_path):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 3000 and f"({name}.png)" in text
 
 
+def test_one_validation_is_drawn_as_no_course(report, tmp_path):
+    assert "metric_course" not in report(("{'model.width': 8}", "{'mode': 'short', 'train_cfg.max_epochs': 1}"))
+    assert (tmp_path / "out" / "metric.png").is_file() and not (tmp_path / "out" / "metric_course.png").exists()
+
+
 def test_one_seed_claims_no_spread(report):
     text = report(("[0, 1]", "[3]"))
     assert row(text, "plain")[2:5] == ["32", "-", "-"]
