@@ -106,7 +106,10 @@ def test_a_malformed_row_ends_training_with_one_sentence(tool, data, tmp_path):
 def test_glue_runs_task_after_task_and_prints_the_table(tool, data, tmp_path, capfd):
     command = (CONFIG, "--tasks", "mrpc", "cola", "--submission", tmp_path / "s", *options(data, tmp_path / "g"))
     tool("glue")(*command, "train_cfg.max_epochs=1")
-    table = capfd.readouterr().out.splitlines()[-3:]
+    shown = capfd.readouterr()
+    table = shown.out.splitlines()[-3:]
+    # experiments of one name, begun in one second, would share mmengine's best score, and one would save no best model
+    assert all(f"Exp name: {Path(CONFIG).stem}_{task}_" in shown.out + shown.err for task in ("mrpc", "cola"))
     assert re.match(r"cola +-?\d+\.\d\d  matthews", table[0]) and re.match(r"mrpc .*accuracy .*, f1", table[1])
     assert re.match(r"mean .* of 2 tasks", table[2])
     assert {path.name for path in (tmp_path / "s").iterdir()} == {"MRPC.tsv", "CoLA.tsv"}

@@ -37,6 +37,8 @@ def read_tasks(args: argparse.Namespace) -> dict[str, Config]:
         if scope_of(cfg) != "mmengine":
             raise ValueError(f"config {args.config} is no BERT: take one as configs/bert_rebnn_base_glue_rte.py")
         cfg.work_dir = str(Path(cfg.work_dir) / name)
+        # mmengine keeps messages by experiment and second: two short tasks would share their best score
+        cfg.experiment_name = f"{Path(args.config).stem}_{name}"
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
             len(DATASETS.build(loader.dataset))
         configs[name] = cfg
