@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -30,10 +31,12 @@ def one_sentence(tool: str) -> Iterator[None]:
     """End the program with one sentence for an error that this package raised; all others keep their traceback.
 
     What the package raises is written for the user, who can mend it; an error from below is a bug, and its
-    traceback says where. ``REBNN_MM_TRACEBACK=1`` in the environment shows every traceback.
+    traceback says where. ``REBNN_MM_TRACEBACK=1`` in the environment shows every traceback. A program that comes
+    through leaves its process group.
     """
     try:
         yield
+        end_distributed()
     except KeyboardInterrupt as stop:
         print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None  # what shells expect after Ctrl-C
@@ -59,6 +62,15 @@ def read_run_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
     return cfg
+
+
+def end_distributed() -> None:
+    """Leave the process group of a distributed run, if there is one, as torch asks of a program that is done.
+
+    mmengine leaves it to the interpreter's end, where the group's threads now and then abort a rank that was done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def use_amp(cfg: Config) -> None:
