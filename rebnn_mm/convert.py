@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer
 
 _REAL: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
@@ -90,7 +91,7 @@ def binarize(
     _check_types(types, layer)
     names = _names_by_module(model)
     if "" in (name for known in names.values() for name in known):
-        raise ValueError(f"binarize: the model itself is a {type(model).__name__}; build a 1-bit layer in its place")
+        raise UserError(f"binarize: the model itself is a {type(model).__name__}; build a 1-bit layer in its place")
     for argument, patterns in (("include", include or ()), ("exclude", exclude)):
         _check_patterns(argument, patterns, names)
     real_ends = _ends(
@@ -114,7 +115,7 @@ def binarize(
             setattr(model.get_submodule(parent), child, new)
         report.replaced.update(dict.fromkeys(known, repr(new).split("\n")[0].rstrip("(")))
     if not report.replaced:
-        raise ValueError(
+        raise UserError(
             f"binarize: nothing left to make 1-bit with include={include}, exclude={exclude}, types={types}: "
             + ("; ".join(f"{name} ({why})" for name, why in list(report.kept.items())[:5]) or "the model has no layers")
         )
@@ -154,9 +155,9 @@ def _as_tuple(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
 def _check_types(types: tuple[str, ...], layer: dict[str, Any] | None) -> None:
     unknown = [name for name in types if name not in _REAL]
     if unknown or not types:
-        raise ValueError(f"binarize: types={types}: choose from {tuple(_REAL)}")
+        raise UserError(f"binarize: types={types}: choose from {tuple(_REAL)}")
     if layer and "type" in layer and len(types) > 1:
-        raise ValueError(
+        raise UserError(
             f"binarize: layer type {layer['type']!r} cannot stand for all of types={types}; "
             "name one of them, and call binarize once for each"
         )
@@ -185,7 +186,7 @@ def _check_patterns(argument: str, patterns: Sequence[str], names: dict[nn.Modul
     idle = [pattern for pattern in patterns if not _matches_any(layers, [pattern])]
     if idle:
         shown = ", ".join(layers[:8]) + (", ..." if len(layers) > 8 else "")
-        raise ValueError(
+        raise UserError(
             f"binarize: {argument} patterns {idle} match no convolution or linear layer. "
             f"The model's {len(layers)} layers are {shown or 'none'}; write '*.conv1' for every conv1"
         )

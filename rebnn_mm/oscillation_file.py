@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 FILE_NAME = "oscillation.bin"
 MAGIC = b"\x89RBOSC\n\x01"
 BINS = 128
@@ -55,7 +57,7 @@ COLUMNS = {
 }
 
 
-class OscillationFileError(ValueError):
+class OscillationFileError(UserError):
     """The file is not what its docstring says; the message names the place."""
 
 
@@ -146,7 +148,7 @@ def read_chunks(path: str | Path) -> Iterator[Chunk]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: training with OscillationHook writes one into the work dir")
+        raise MissingFileError(f"{path} is not a file: training with OscillationHook writes one into the work dir")
     data = memoryview(path.read_bytes())
     if bytes(data[: len(MAGIC)]) != MAGIC:
         raise OscillationFileError(f"{path} is no oscillation record: it starts with {bytes(data[:8])!r}")
@@ -192,7 +194,7 @@ def _chunk(kind: bytes, payload: bytes) -> bytes:
 
 def _decode(kind: bytes, payload: bytes, header: Header | None, end: int) -> Chunk:
     if (header is None) != (kind == b"HEAD"):
-        raise ValueError("HEAD must be the first chunk, and is there once")
+        raise UserError("HEAD must be the first chunk, and is there once")
     if header is None:
         fields: dict[str, Any] = json.loads(payload)
         fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
@@ -204,9 +206,9 @@ def _decode(kind: bytes, payload: bytes, header: Header | None, end: int) -> Chu
         iteration, what, limit = _HIST.unpack_from(payload)
         counts = np.frombuffer(payload, "<u4", offset=_HIST.size)
         if what > len(header.layers) or len(counts) != BINS:
-            raise ValueError(f"a histogram of layer {what - 1} of {len(header.layers)} in {len(counts)} bins")
+            raise UserError(f"a histogram of layer {what - 1} of {len(header.layers)} in {len(counts)} bins")
         return Chunk("HIST", iteration, (what, limit, counts), end)
-    raise ValueError(f"unknown kind {kind!r}; allowed are HEAD, STAT, HIST")
+    raise UserError(f"unknown kind {kind!r}; allowed are HEAD, STAT, HIST")
 
 
 def _end_of(path: Path, header: Header, iteration: int) -> int:

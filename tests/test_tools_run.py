@@ -252,8 +252,27 @@ def test_traceback_on_request_and_for_foreign_errors(tool, tmp_path, monkeypatch
     monkeypatch.delenv("REBNN_MM_TRACEBACK")
     from rebnn_mm.integrations.launch import one_sentence
 
-    with pytest.raises(ValueError, match="a bug below"), one_sentence("x"):
+    with pytest.raises(ValueError, match="a bug below") as caught, one_sentence("x"):
         raise ValueError("a bug below")
+    assert not hasattr(caught.value, "__notes__") or "report it" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("where", ["here", "in a worker"])
+def test_a_fault_in_our_own_code_keeps_its_traceback(where):
+    """It was printed as a sentence, as the traceback ended in a file of ours."""
+    from rebnn_mm.errors import UserError
+    from rebnn_mm.functional import flip_share
+    from rebnn_mm.integrations.launch import one_sentence
+
+    with pytest.raises(TypeError), one_sentence("x"):
+        flip_share(None, None)[0]
+    with pytest.raises(SystemExit, match="^x: image a.jpg is empty") as caught, one_sentence("x"):
+        if where == "here":
+            raise UserError("image a.jpg is empty")
+        raise UserError(
+            'Caught UserError\nOriginal Traceback (most recent call last):\n  File "a"\nUserError: image a.jpg is empty'
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_class_and_empty_split(tool, tmp_path):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer
 
 # Training state that no forward in eval mode reads.
@@ -120,7 +121,7 @@ def count_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ModelC
         for handle in handles:
             handle.remove()
     if not any(macs.values()):
-        raise ValueError(
+        raise UserError(
             f"no convolution or linear layer of {type(model).__name__} was called: forward must run the model it is "
             "given, and the model must have such layers"
         )

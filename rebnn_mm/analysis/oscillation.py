@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Chunk, Header, pool, read_chunks
 
 
@@ -80,7 +81,7 @@ class Oscillation:
             ValueError: There is no such column.
         """
         if column not in self.values:
-            raise ValueError(f"column {column!r} is not recorded; there are {', '.join(self.values)}")
+            raise UserError(f"column {column!r} is not recorded; there are {', '.join(self.values)}")
         return pool(self.values[column], COLUMNS[column], self.header)
 
 
@@ -94,12 +95,12 @@ def read_oscillation(path: str | Path) -> Oscillation:
     path = Path(path)
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} has no {FILE_NAME}: train with dict(type='OscillationHook') in custom_hooks to get one"
             )
         path = path / FILE_NAME
     elif not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a work dir, or the {FILE_NAME} in it")
+        raise MissingFileError(f"{path} does not exist: give a work dir, or the {FILE_NAME} in it")
     chunks = list(read_chunks(path))
     header = chunks[0].value
     records = [chunk for chunk in chunks if chunk.kind == "STAT"]

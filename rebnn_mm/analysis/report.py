@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 
 from rebnn_mm.analysis.runs import Run, Summary, summarize
+from rebnn_mm.errors import UserError
 
 FORMATS = ("png", "svg")
 _MIME = {"png": "image/png", "svg": "image/svg+xml"}
@@ -66,7 +67,7 @@ def write_report(runs: Sequence[Run], out_dir: str | Path, image_format: str = "
         ModuleNotFoundError: matplotlib is not installed.
     """
     if image_format not in FORMATS:
-        raise ValueError(f"image_format={image_format!r} is not one of {FORMATS}")
+        raise UserError(f"image_format={image_format!r} is not one of {FORMATS}")
     from rebnn_mm.analysis.figures import figures  # here: everything else of this package runs without matplotlib
 
     folder = Path(out_dir)

@@ -10,6 +10,7 @@ import numpy as np
 
 from rebnn_mm.analysis.oscillation import Oscillation, read_oscillation
 from rebnn_mm.analysis.scalars import RunScalars, read_scalars
+from rebnn_mm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ def read_runs(work_dirs: Sequence[str | Path]) -> list[Run]:
     """
     paths = [Path(path).resolve() for path in work_dirs]
     if len(set(paths)) < len(paths):
-        raise ValueError("a work dir is given twice: name each run once")
+        raise UserError("a work dir is given twice: name each run once")
     runs = [
         Run(name, read_oscillation(path), read_scalars(path)) for name, path in zip(_names(paths), paths, strict=True)
     ]
     for run in runs:
         if not len(run.record.iteration):
-            raise ValueError(
+            raise UserError(
                 f"{run.record.path} holds no record yet: the first comes after {run.record.header.interval} updates"
             )
     return runs

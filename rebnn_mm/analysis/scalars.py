@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 _NO_METRICS = ("step", "time", "data_time")
 
 
@@ -63,10 +65,10 @@ def read_scalars(work_dir: str | Path) -> RunScalars:
     """
     root = Path(work_dir)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: give the work dir of a training")
+        raise MissingFileError(f"{root} is not a folder: give the work dir of a training")
     files = sorted(root.glob("*/vis_data/scalars.json"))  # timestamps: the order of time
     if not files:
-        raise FileNotFoundError(f"{root} has no TIMESTAMP/vis_data/scalars.json: no training has logged there")
+        raise MissingFileError(f"{root} has no TIMESTAMP/vis_data/scalars.json: no training has logged there")
     train: list[dict[str, Any]] = []
     val: list[dict[str, Any]] = []
     for file in files:
@@ -86,9 +88,9 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             if number == len(lines):  # the process was killed while writing it
                 break
-            raise ValueError(f"{file} is damaged in line {number}: it is no JSON; copy it again or remove it") from None
+            raise UserError(f"{file} is damaged in line {number}: it is no JSON; copy it again or remove it") from None
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            raise ValueError(f"{file} is no log of mmengine: line {number} has no step")
+            raise UserError(f"{file} is no log of mmengine: line {number} has no step")
         found.append(line)
     return found
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rebnn_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -41,9 +43,9 @@ def summarize(values: Sequence[float]) -> Summary:
         ValueError: No value, or one that is not finite.
     """
     if not values:
-        raise ValueError("no values to summarize: at least one measurement is needed")
+        raise UserError("no values to summarize: at least one measurement is needed")
     if not all(map(math.isfinite, values)):
-        raise ValueError(f"values {list(values)} are not all finite: leave the failed run out, or repeat it")
+        raise UserError(f"values {list(values)} are not all finite: leave the failed run out, or repeat it")
     n = len(values)
     mean = math.fsum(values) / n
     if n == 1:
@@ -73,7 +75,7 @@ def student_quantile(df: int, confidence: float = 0.95) -> float:
         ValueError: ``df`` is no whole number from 1, or ``confidence`` is not between 0 and 1.
     """
     if isinstance(df, bool) or not isinstance(df, int) or df < 1 or not 0 < confidence < 1:
-        raise ValueError(f"df={df!r}, confidence={confidence!r}: a whole number from 1, and a share between 0 and 1")
+        raise UserError(f"df={df!r}, confidence={confidence!r}: a whole number from 1, and a share between 0 and 1")
     low, high = 0.0, math.pi / 2
     for _ in range(80):  # halvings until the angle is exact to the last bit
         middle = (low + high) / 2

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ChannelShift, RPReLU
 
 Config = dict[str, Any]
@@ -33,7 +34,7 @@ def build_norm(norm_cfg: Config, channels: int) -> nn.Module:
     kind = options.pop("type")
     requires_grad = options.pop("requires_grad", True)
     if kind not in _NORMS:
-        raise ValueError(f"norm_cfg type {kind!r}: a 1-bit block takes one of {sorted(_NORMS)}")
+        raise UserError(f"norm_cfg type {kind!r}: a 1-bit block takes one of {sorted(_NORMS)}")
     norm = _NORMS[kind](channels, **options)
     for parameter in norm.parameters():
         parameter.requires_grad = requires_grad
@@ -48,7 +49,7 @@ def build_conv(conv_cfg: Config, in_channels: int, out_channels: int, kernel_siz
     # torch's own layer needs no registry: mmcv, which registers it, may not be installed
     conv = nn.Conv2d if kind == "Conv2d" else MODELS.get(kind)
     if conv is None:
-        raise ValueError(f"conv_cfg type {kind!r} is not registered; 'ReBNNConv2d' and 'Conv2d' always are")
+        raise UserError(f"conv_cfg type {kind!r} is not registered; 'ReBNNConv2d' and 'Conv2d' always are")
     return conv(in_channels, out_channels, **options)
 
 
@@ -82,7 +83,7 @@ class Around:
 
     def __post_init__(self) -> None:
         if self.act not in _ACTIVATIONS:
-            raise ValueError(f"act={self.act!r}: a 1-bit block takes one of {sorted(_ACTIVATIONS)}")
+            raise UserError(f"act={self.act!r}: a 1-bit block takes one of {sorted(_ACTIVATIONS)}")
 
     def before(self, channels: int) -> nn.Module:
         """What stands before the convolution."""

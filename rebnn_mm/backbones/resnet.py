@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.backbones.blocks import Around, BasicBlock, Bottleneck, Config, build_norm
+from rebnn_mm.errors import UserError
 
 
 @MODELS.register_module()
@@ -64,11 +65,11 @@ class ReBNNResNet(BaseModule):
     ) -> None:
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
         if depth not in self.settings:
-            raise ValueError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
+            raise UserError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
         if not out_indices or not set(out_indices) <= {0, 1, 2, 3}:
-            raise ValueError(f"out_indices={tuple(out_indices)}: name at least one of the stages 0, 1, 2, 3")
+            raise UserError(f"out_indices={tuple(out_indices)}: name at least one of the stages 0, 1, 2, 3")
         if not -1 <= frozen_stages <= 4:
-            raise ValueError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..4 (stem and stages)")
+            raise UserError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..4 (stem and stages)")
         self.depth = depth
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
@@ -129,4 +130,4 @@ def _build_stem(kind: str, in_channels: int, channels: int, norm_cfg: Config) ->
     if kind == "cifar":
         conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         return nn.Sequential(conv, build_norm(norm_cfg, channels))
-    raise ValueError(f"stem={kind!r}: 'imagenet' (7x7, stride 2, max-pool) or 'cifar' (3x3, stride 1)")
+    raise UserError(f"stem={kind!r}: 'imagenet' (7x7, stride 2, max-pool) or 'cifar' (3x3, stride 1)")

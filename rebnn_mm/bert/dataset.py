@@ -18,6 +18,7 @@ from rebnn_mm.bert.files import read_examples
 from rebnn_mm.bert.tasks import find_task
 from rebnn_mm.bert.tokenizer import build_tokenizer, encode
 from rebnn_mm.deploy.atomic import atomic_path
+from rebnn_mm.errors import UserError
 
 # a cache of another form has another name
 CACHE_VERSION = 1
@@ -65,7 +66,7 @@ class GlueDataset(Dataset):
         self.split = short.get(split, split)
         self.max_length = max_length
         if indices is not None and indices < 1:
-            raise ValueError(f"indices={indices}: keep at least one row, or None for all")
+            raise UserError(f"indices={indices}: keep at least one row, or None for all")
         self._files = (data_root, Path(vocab_file))
         self._options = (lowercase, indices, malformed, cache_dir)
         self._ids: list[np.ndarray] | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from rebnn_mm.bert.tasks import GlueTask
+from rebnn_mm.errors import MissingFileError, UserError
 
 SOURCE = "GLUE is at https://gluebenchmark.com/tasks"
 
@@ -44,10 +45,10 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
     """
     splits = ("train", *task.dev, *task.test)
     if split not in splits or malformed not in ("error", "skip"):
-        raise ValueError(f"split={split!r} of {splits}, malformed={malformed!r} of ('error', 'skip')")
+        raise UserError(f"split={split!r} of {splits}, malformed={malformed!r} of ('error', 'skip')")
     path = Path(root) / task.folder / f"{split}.tsv"
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no file {path} (looked at {path.absolute()}): put or link GLUE's folder {task.folder} there, or name "
             f"another place with --cfg-options data_root=FOLDER. {SOURCE}"
         )
@@ -61,12 +62,12 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
         except ValueError as error:
             reason = f"{path}, line {number}: {error}"
             if malformed == "error" or not labelled:
-                raise ValueError(f"{reason}; mend the row, or leave such rows out with malformed='skip'") from None
+                raise UserError(f"{reason}; mend the row, or leave such rows out with malformed='skip'") from None
             bad.append(reason)
     if bad:
         print_log(f"{len(bad)} malformed rows left out, the first: {bad[0]}", "current", logging.WARNING)
     if not examples:
-        raise ValueError(f"{path} has no row of data: is the download complete? {SOURCE}")
+        raise UserError(f"{path} has no row of data: is the download complete? {SOURCE}")
     return examples
 
 
@@ -75,7 +76,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # without MRPC's byte order mark
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 at byte {error.start}: download it again. {SOURCE}") from None
+        raise UserError(f"{path} is not UTF-8 at byte {error.start}: download it again. {SOURCE}") from None
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at U+0085 within a sentence
         line = line.removesuffix("\r")
         if line:
@@ -92,7 +93,7 @@ def _columns(
     wanted = (*task.texts, task.label) if labelled else task.texts
     missing = [name for name in wanted if name not in header]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{path}: the first line lacks the column {', '.join(map(repr, missing))}, it has {', '.join(header[:12])}"
             f"; is this GLUE's file of {task.name}? {SOURCE}"
         )
@@ -101,22 +102,22 @@ def _columns(
 
 def _example(task: GlueTask, cells: list[str], columns: tuple[int, ...], width: int, labelled: bool) -> Example:
     if len(cells) != width:
-        raise ValueError(f"{len(cells)} columns, {width} expected")
+        raise UserError(f"{len(cells)} columns, {width} expected")
     texts = tuple(cells[column].strip() for column in columns[: len(task.texts)])
     if not all(texts):
-        raise ValueError("an empty sentence")
+        raise UserError("an empty sentence")
     return Example(texts, _label(task, cells[columns[-1]].strip()) if labelled else None)
 
 
 def _label(task: GlueTask, text: str) -> int | float:
     if task.classes:
         if text not in task.classes:
-            raise ValueError(f"label {text!r}, one of {', '.join(task.classes)} expected")
+            raise UserError(f"label {text!r}, one of {', '.join(task.classes)} expected")
         return task.classes.index(text)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value <= 5:  # STS-B's scale
-        raise ValueError(f"score {text!r}, a number from 0 to 5 expected")
+        raise UserError(f"score {text!r}, a number from 0 to 5 expected")
     return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rebnn_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class GlueTask:
@@ -85,5 +87,5 @@ def find_task(name: str) -> GlueTask:
         ValueError: There is none of this name.
     """
     if name not in TASKS:
-        raise ValueError(f"task {name!r}: GLUE has {', '.join(TASKS)}")
+        raise UserError(f"task {name!r}: GLUE has {', '.join(TASKS)}")
     return TASKS[name]

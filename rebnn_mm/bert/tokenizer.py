@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -21,20 +23,20 @@ def build_tokenizer(vocab_file: str | Path, max_length: int, lowercase: bool = T
     """
     path = Path(vocab_file)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no vocabulary {path} (looked at {path.absolute()}): put BERT's vocab.txt there, one token a line, or "
             "name it with --cfg-options vocab_file=FILE; a folder saved by transformers holds one"
         )
     if max_length < 8:
-        raise ValueError(f"max_length={max_length}: a pair with its special tokens needs at least 8")
+        raise UserError(f"max_length={max_length}: a pair with its special tokens needs at least 8")
     try:
         from tokenizers.implementations import BertWordPieceTokenizer
     except ModuleNotFoundError as error:
-        raise ImportError(f"{error}: GLUE needs it, pip install rebnn_mm[bert]") from None
+        raise MissingPackageError(f"{error}: GLUE needs it, pip install rebnn_mm[bert]") from None
     tokens = path.read_text(encoding="utf-8").split("\n")
     missing = [token for token in SPECIAL if token not in tokens]
     if missing:
-        raise ValueError(f"vocabulary {path} lacks {', '.join(missing)}: give the vocab.txt of a BERT")
+        raise UserError(f"vocabulary {path} lacks {', '.join(missing)}: give the vocab.txt of a BERT")
     tokenizer = BertWordPieceTokenizer(str(path), lowercase=lowercase)
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     return tokenizer

@@ -14,6 +14,7 @@ from typing import Any
 import rebnn_mm
 from rebnn_mm.analysis.scalars import RunScalars, read_scalars
 from rebnn_mm.compare.spec import Run, Spec
+from rebnn_mm.errors import UserError
 
 FILE = "run.json"
 
@@ -64,7 +65,7 @@ class RunRecord:
         try:
             return cls(**json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}; remove {folder} to train the run anew") from None
+            raise UserError(f"{path} is damaged: {error}; remove {folder} to train the run anew") from None
 
     def save(self, folder: Path) -> None:
         """Write it into ``folder``, whole or not at all."""
@@ -87,11 +88,11 @@ def open_record(run: Run, folder: Path) -> RunRecord:
     now, before = RunRecord.of(run), RunRecord.load(folder)
     if before is None:
         if any(folder.glob("*/vis_data/scalars.json")):
-            raise ValueError(f"{folder} holds a training without {FILE}: move it away, or choose another --out")
+            raise UserError(f"{folder} holds a training without {FILE}: move it away, or choose another --out")
         return now
     if before.fingerprint == now.fingerprint:
         return before
-    raise ValueError(
+    raise UserError(
         f"{folder} was trained with other settings ({_change(before, now)}): choose another --out, give the entry "
         f"another name, or remove {folder} to train it anew"
     )
@@ -130,7 +131,7 @@ def last_step(run: Run) -> int:
     loop: dict[str, Any] = run.resolved().get("train_cfg") or {}
     steps = loop.get("max_epochs") or loop.get("max_iters")
     if not steps:
-        raise ValueError(f"{run.config} has neither train_cfg.max_epochs nor train_cfg.max_iters: when does it end?")
+        raise UserError(f"{run.config} has neither train_cfg.max_epochs nor train_cfg.max_iters: when does it end?")
     return int(steps)
 
 

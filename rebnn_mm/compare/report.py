@@ -12,6 +12,7 @@ from rebnn_mm.analysis.statistics import Summary, paired_difference
 from rebnn_mm.compare.figures import draw_figures
 from rebnn_mm.compare.results import EntryResult, collect
 from rebnn_mm.compare.spec import Spec
+from rebnn_mm.errors import UserError
 
 
 def write_report(spec: Spec, out: str | Path) -> str:
@@ -23,7 +24,7 @@ def write_report(spec: Spec, out: str | Path) -> str:
     out = Path(out)
     results = collect(spec, out)
     if not any(result.runs for result in results):
-        raise ValueError(f"{out} has no finished run of {spec.path} yet: there is nothing to report")
+        raise UserError(f"{out} has no finished run of {spec.path} yet: there is nothing to report")
     figures = draw_figures(spec, results, out)
     text = format_markdown(spec, results, figures)
     (out / "results.md").write_text(text)

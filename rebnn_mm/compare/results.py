@@ -13,6 +13,7 @@ from rebnn_mm.analysis.scalars import RunScalars, read_scalars
 from rebnn_mm.analysis.statistics import Summary, summarize
 from rebnn_mm.compare.record import RunRecord, chosen_value, open_record
 from rebnn_mm.compare.spec import Run, Spec
+from rebnn_mm.errors import UserError
 from rebnn_mm.oscillation_file import FILE_NAME
 
 # Name -> column of the oscillation record, and the scalar that stands in for it where a run has no record.
@@ -102,7 +103,7 @@ def _collect_entry(spec: Spec, name: str, runs: tuple[Run, ...], out: Path) -> E
         scalars = read_scalars(folder)
         if not scalars.metric(spec.metric):
             there = ", ".join(scalars.metrics)
-            raise ValueError(f"{folder} logged no {spec.metric!r}, there are {there}: correct the spec")
+            raise UserError(f"{folder} logged no {spec.metric!r}, there are {there}: correct the spec")
         oscillation = read_oscillation(folder) if (folder / FILE_NAME).exists() else None
         found[run.seed] = RunResult(chosen_value(spec, scalars), record, scalars, oscillation)
     return EntryResult(name, found, tuple(missing))

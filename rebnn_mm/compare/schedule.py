@@ -17,6 +17,7 @@ import torch
 from rebnn_mm.analysis.scalars import read_scalars
 from rebnn_mm.compare.record import RunRecord, check_result, chosen_value, code_version, last_step, open_record
 from rebnn_mm.compare.spec import Run, Spec
+from rebnn_mm.errors import UserError
 
 try:
     import fcntl
@@ -59,7 +60,7 @@ def run_all(
         KeyboardInterrupt: Ctrl-C or SIGTERM. The processes are stopped, and the message says how to go on.
     """
     if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs={jobs}: at least one run at a time")
+        raise UserError(f"jobs={jobs}: at least one run at a time")
     out = Path(out)
     with _held(out):
         records = {run.name: open_record(run, out / run.name) for run in spec.runs}
@@ -197,7 +198,7 @@ def _held(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"another process trains in {out}: wait for it or stop it; --report-only looks at what is finished"
             ) from None
         yield

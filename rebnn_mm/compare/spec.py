@@ -27,6 +27,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 _REQUIRED = {"metric", "seeds", "entries"}
 _OPTIONAL = {"higher_is_better", "choose", "baseline", "options"}
 _ENTRY = {"config", "options", "seeds"}
@@ -68,7 +70,7 @@ class Run:
         try:
             cfg.merge_from_dict({**self.options, "randomness.seed": self.seed})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
+            raise UserError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
         return cfg
 
 
@@ -108,21 +110,21 @@ def read_spec(path: str | Path) -> Spec:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"spec {path} is not a file: see configs/compare/ for examples")
+        raise MissingFileError(f"spec {path} is not a file: see configs/compare/ for examples")
     try:
         raw = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith("_")}
     except (SyntaxError, OSError, KeyError, NameError) as error:
-        raise ValueError(f"spec {path} cannot be read: {error}") from error
+        raise UserError(f"spec {path} cannot be read: {error}") from error
     _check_keys(f"spec {path}", raw, _REQUIRED, _OPTIONAL)
     entries = raw["entries"]
     if not isinstance(entries, dict) or not entries:
-        raise ValueError(f"spec {path}: entries={entries!r} must be dict(NAME=dict(config=...), ...)")
+        raise UserError(f"spec {path}: entries={entries!r} must be dict(NAME=dict(config=...), ...)")
     baseline = raw.get("baseline", next(iter(entries)))
     choose = raw.get("choose", "last")
     if baseline not in entries:
-        raise ValueError(f"spec {path}: baseline={baseline!r} is none of the entries {', '.join(entries)}")
+        raise UserError(f"spec {path}: baseline={baseline!r} is none of the entries {', '.join(entries)}")
     if choose not in ("last", "best"):
-        raise ValueError(f"spec {path}: choose={choose!r}: 'last' or 'best'")
+        raise UserError(f"spec {path}: choose={choose!r}: 'last' or 'best'")
     runs = {name: _runs(path, name, entry, raw) for name, entry in entries.items()}
     return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs)
 
@@ -143,7 +145,7 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
         except (AssertionError, KeyError, IndexError, argparse.ArgumentError):
             back = Ellipsis
         if back != value or type(back) is not type(value):
-            raise ValueError(
+            raise UserError(
                 f"option {key}={value!r} cannot be given as --cfg-options: numbers, texts, True, False, None and lists "
                 "of them can; write a dict as dotted keys, and anything else into a config of its own"
             )
@@ -161,25 +163,25 @@ def _text(value: Any) -> str:
 def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, ...]:
     where = f"spec {path}, entry {name!r}"
     if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-        raise ValueError(f"{where}: the name becomes a folder, letters, digits and _ . + - are allowed")
+        raise UserError(f"{where}: the name becomes a folder, letters, digits and _ . + - are allowed")
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} must be dict(config=..., options=..., seeds=...), not {entry!r}")
+        raise UserError(f"{where} must be dict(config=..., options=..., seeds=...), not {entry!r}")
     _check_keys(where, entry, {"config"}, _ENTRY)
     config = path.parent / entry["config"]
     if not config.is_file():
-        raise FileNotFoundError(f"{where}: config {config} is not a file (paths are relative to the spec)")
+        raise MissingFileError(f"{where}: config {config} is not a file (paths are relative to the spec)")
     seeds = entry.get("seeds", raw["seeds"])
     whole = isinstance(seeds, (list, tuple)) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"{where}: seeds={seeds!r} must be a list of different whole numbers >= 0")
+        raise UserError(f"{where}: seeds={seeds!r} must be a list of different whole numbers >= 0")
     options = {**_options(where, raw), **_options(where, entry)}
     if "randomness.seed" in options:
-        raise ValueError(f"{where}: randomness.seed comes from seeds, not from options")
+        raise UserError(f"{where}: randomness.seed comes from seeds, not from options")
     runs = tuple(Run(name, seed, config, options) for seed in seeds)
     try:
         runs[0].words()
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     runs[0].resolved()
     return runs
 
@@ -187,14 +189,14 @@ def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, 
 def _options(where: str, raw: dict[str, Any]) -> dict[str, Any]:
     options = raw.get("options", {})
     if not isinstance(options, dict):
-        raise ValueError(f"{where}: options={options!r} must be a dict of dotted keys and values")
+        raise UserError(f"{where}: options={options!r} must be a dict of dotted keys and values")
     return options
 
 
 def _check_keys(where: str, given: dict[str, Any], required: set[str], optional: set[str]) -> None:
     absent, unknown = sorted(required - given.keys()), sorted(given.keys() - required - optional)
     if absent or unknown:
-        raise ValueError(
+        raise UserError(
             f"{where}: missing {absent}, unknown {unknown}; required are {sorted(required)}, optional "
             f"{sorted(optional - required)}"
         )

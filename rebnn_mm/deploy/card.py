@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rebnn_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -24,11 +26,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
-            raise ValueError(f"channel_order {self.channel_order!r}: 'rgb' or 'bgr'")
+            raise UserError(f"channel_order {self.channel_order!r}: 'rgb' or 'bgr'")
         if len(self.mean) != len(self.std) or not all(isinstance(n, (int, float)) for n in (*self.mean, *self.std)):
-            raise ValueError(f"mean {self.mean} and std {self.std} are not as many numbers each")
+            raise UserError(f"mean {self.mean} and std {self.std} are not as many numbers each")
         if 0 in self.std:
-            raise ValueError(f"std {self.std} divides by zero")
+            raise UserError(f"std {self.std} divides by zero")
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class ModelCard:
         kinds: dict[str, Any] = dict(config=dict, classes=(list, tuple), preprocessing=dict, metrics=dict)
         for key, kind in dict(kinds, method=str, source_commit=str).items():
             if own[key] is not None and not isinstance(own[key], kind):
-                raise ValueError(f"{key} is a {type(own[key]).__name__}")
+                raise UserError(f"{key} is a {type(own[key]).__name__}")
         if own["preprocessing"] is not None:
             try:
                 own["preprocessing"] = Preprocessing(**own["preprocessing"])
             except TypeError as error:
-                raise ValueError(f"preprocessing is malformed: {error}") from None
+                raise UserError(f"preprocessing is malformed: {error}") from None
         if own["classes"] is not None:
             own["classes"] = tuple(map(str, own["classes"]))
         return cls(**own)

@@ -21,6 +21,7 @@ from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
 from rebnn_mm.deploy.structure import describe, folded_norms
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryLayer, binary_layers
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -68,7 +69,7 @@ def export_model(
         TypeError: ``card`` holds something else than plain values.
     """
     if not binary_layers(model):
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="
             "dict(type='ReBNNConv2d'), or make it 1-bit with rebnn_mm.convert.binarize"
         )
@@ -122,7 +123,7 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
             else:
                 tensors[full] = tensor.detach()
             if tensor.dtype == torch.float64:
-                raise ValueError(f"{full} is float64: call model.float() first, the run-time computes in float32")
+                raise UserError(f"{full} is float64: call model.float() first, the run-time computes in float32")
         if prefix in binary:
             tensors[f"{prefix}.alpha" if prefix else "alpha"] = _scale(binary[prefix])
     return tensors
@@ -146,7 +147,7 @@ def _round_real_weights(model: nn.Module) -> nn.Module:
         if _is_real_weight(module, "weight"):
             weight = module.weight.data
             if weight.abs().max() > torch.finfo(torch.float16).max:
-                raise ValueError(f"{name}.weight reaches {weight.abs().max():.3g}, beyond float16: export in float32")
+                raise UserError(f"{name}.weight reaches {weight.abs().max():.3g}, beyond float16: export in float32")
             weight.copy_(weight.half())
     return model
 
@@ -175,11 +176,11 @@ def _compare(trained: nn.Module, path: Path, check: Check) -> None:
     for index, x in enumerate(check.inputs):
         expected, found = _run(trained, x, check), _run(packed, x, check)
         if len(expected) != len(found):
-            raise ValueError(f"input {index}: {len(found)} output tensors, the trained model gives {len(expected)}")
+            raise UserError(f"input {index}: {len(found)} output tensors, the trained model gives {len(expected)}")
         for number, (a, b) in enumerate(zip(expected, found, strict=True)):
             if not torch.equal(a, b):
                 gap = f"by up to {(a - b).abs().max():.3g}" if a.shape == b.shape else f"{b.shape} for {a.shape}"
-                raise ValueError(
+                raise UserError(
                     f"the packed model differs from the trained one: input {index}, output {number}, {gap}. No file "
                     "was written. Was a layer changed after training, or does a subclass compute something of its own? "
                     "Set REBNN_MM_ISA=torch to see whether it is the kernel"

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from rebnn_mm.deploy import plain
 from rebnn_mm.deploy.packing import packed_bytes
+from rebnn_mm.errors import MissingFileError, UserError
 
 MAGIC = b"\x89RBNN\r\n\x1a"
 VERSION = 1
@@ -51,7 +52,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.in
 _MAX_DIMS, _MAX_NAME = 8, 512
 
 
-class RebnnFileError(ValueError):
+class RebnnFileError(UserError):
     """A file that is no sound ``.rebnn`` file, or not one that this version can use."""
 
 
@@ -136,7 +137,7 @@ def read_file(path: str | Path) -> PackedFile:
         raise RebnnFileError("this machine is big-endian, the tensors of a .rebnn file are not: convert them first")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: give a .rebnn file, tools/export.py writes one")
+        raise MissingFileError(f"{path} is not a file: give a .rebnn file, tools/export.py writes one")
     with open(path, "rb") as file:
         actual = os.fstat(file.fileno()).st_size
         header_size = _check_prefix(path, file.read(_HEADER_AT), actual)
@@ -224,7 +225,7 @@ def _kind(name: str, tensor: Tensor | BinaryTensor) -> tuple[str, list[int]]:
     for text, dtype in _DTYPES.items():
         if tensor.dtype == dtype:
             return text, list(tensor.shape)
-    raise ValueError(f"{name!r} has the type {tensor.dtype}; a file holds {', '.join(_DTYPES)}: convert it first")
+    raise UserError(f"{name!r} has the type {tensor.dtype}; a file holds {', '.join(_DTYPES)}: convert it first")
 
 
 def _pieces(

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rebnn_mm.errors import UserError
+
 Pair = int | Sequence[int]
 RPReLUParameters = tuple[Tensor, Tensor, Tensor]
 
@@ -93,7 +95,7 @@ class Geometry:
         n, _, h, w = shape
         out_h, out_w = self.output_size(h, w)
         if min(h, w, out_h, out_w) < 1:
-            raise ValueError(f"an input of {tuple(shape)} leaves no output pixel: {self}")
+            raise UserError(f"an input of {tuple(shape)} leaves no output pixel: {self}")
         return n, self.weight_shape[0], out_h, out_w
 
 

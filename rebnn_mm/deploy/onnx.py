@@ -21,6 +21,7 @@ from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import RebnnFileError, read_file
 from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord, ResNetRecord
 from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.errors import UserError
 
 DOMAIN, DOMAIN_VERSION, OPSET = "rebnn_mm", 1, 19
 FORMS = ("float", "packed", "real")
@@ -47,7 +48,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
     import onnx
 
     if form not in FORMS:
-        raise ValueError(f"form={form!r}: one of {FORMS}")
+        raise UserError(f"form={form!r}: one of {FORMS}")
     file = read_file(path)
     if file.info.get("network") is None:
         raise RebnnFileError(f"{path} has no network record: ONNX export takes ReBNNResNet classifiers and backbones")

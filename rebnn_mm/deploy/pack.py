@@ -14,6 +14,7 @@ from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinea
 from rebnn_mm.deploy.network import PackedResNet
 from rebnn_mm.deploy.structure import describe_resnet, is_packed, keeps_forward
 from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, ReBNNConv2d, ReBNNLinear
 
 # No forward in eval mode reads these, so a file does not hold them.
@@ -42,15 +43,15 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
 def check_layer(name: str, layer: BinaryLayer) -> None:
     """Raise ValueError if ``layer`` computes something that no packed layer does; ``name`` is for the message."""
     if not keeps_forward(layer):
-        raise ValueError(
+        raise UserError(
             f"{name} is a {type(layer).__name__} with a forward of its own; a file holds layers that compute as "
             "BinaryConv2d and BinaryLinear do: put one of those in its place before exporting"
         )
     norm: Any = layer.input_norm
     if isinstance(norm, _BatchNorm) and not norm.track_running_stats:
-        raise ValueError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
+        raise UserError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
     if isinstance(layer, BinaryConv2d) and _padding(layer) is None:
-        raise ValueError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
+        raise UserError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
 
 
 def scale_shape(layer: BinaryLayer) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ import json
 import math
 from typing import Any
 
+from rebnn_mm.errors import UserTypeError
+
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -56,7 +58,7 @@ def _encode(value: Any, path: str) -> Any:
         if all(isinstance(key, str) and not key.startswith("$") for key in items):
             return items
         return {"$dict": [[_encode(key, path), item] for key, item in items.items()]}
-    raise TypeError(
+    raise UserTypeError(
         f"{path.lstrip('.') or 'the value'} is a {type(value).__name__}: a file holds None, bool, int, float, str, "
         "list, tuple and dict only; write it as one of them"
     )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.layer import Geometry, Parameters
+from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
 
 
@@ -37,7 +38,7 @@ def fold_batch_norm(norm: nn.modules.batchnorm._NormBase) -> tuple[Tensor, Tenso
         ValueError: The norm has no running statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError(f"{norm} normalises by its input's statistics (track_running_stats=False), not by constants")
+        raise UserError(f"{norm} normalises by its input's statistics (track_running_stats=False), not by constants")
     mean, var, weight, bias = (
         None if value is None else value.detach().float().cpu()
         for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)

@@ -13,6 +13,7 @@ from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.network import PackedResNet
 from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord
 from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.errors import UserError
 
 
 class PackedClassifier(nn.Module):
@@ -34,7 +35,7 @@ class PackedClassifier(nn.Module):
     def __init__(self, record: NetworkRecord, weights: Weights, card: ModelCard, exact: bool = True) -> None:
         super().__init__()
         if record.classes is None:
-            raise ValueError("the network record is a backbone, without classes")
+            raise UserError("the network record is a backbone, without classes")
         self.card = card
         self.backbone = PackedResNet(record.backbone, weights.at("backbone"), exact)
         features = record.backbone.base_channels * 2 ** max(record.backbone.out_indices)
@@ -45,7 +46,7 @@ class PackedClassifier(nn.Module):
             self.fc.bias = nn.Parameter(weights.real("head.fc.bias", record.classes), requires_grad=False)
         preprocessing = card.preprocessing or Preprocessing((), ())
         if len(preprocessing.mean) not in (0, record.backbone.in_channels):
-            raise ValueError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")
+            raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")
         self.flips = preprocessing.channel_order == "bgr"
         self.register_buffer("mean", torch.tensor(preprocessing.mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std, dtype=torch.float32).view(-1, 1, 1))
@@ -61,7 +62,7 @@ class PackedClassifier(nn.Module):
             ValueError: Not four dimensions.
         """
         if images.dim() != 4:
-            raise ValueError(f"images of shape {tuple(images.shape)}: give (N, C, H, W), RGB, 0 to 255")
+            raise UserError(f"images of shape {tuple(images.shape)}: give (N, C, H, W), RGB, 0 to 255")
         images = images.flip(1) if self.flips else images
         images = images.float()
         return (images - self.mean) / self.std if self.mean.numel() else images

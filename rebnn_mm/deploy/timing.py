@@ -16,6 +16,7 @@ import torch
 
 from rebnn_mm import __version__
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.errors import UserError
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # A candidate is called for this long in a round, so that it runs from its own caches, as in use.
@@ -59,7 +60,7 @@ def candidate(call: Callable[[], Any], threads: int | None = None, clock: str = 
         ValueError: An unknown clock, fewer than one thread.
     """
     if clock not in CLOCKS or (threads is not None and threads < 1):
-        raise ValueError(f"clock={clock!r}, threads={threads}: one of {[*CLOCKS]}, and at least 1 thread")
+        raise UserError(f"clock={clock!r}, threads={threads}: one of {[*CLOCKS]}, and at least 1 thread")
     now = CLOCKS[clock]
 
     def timed(calls: int) -> float:
@@ -87,7 +88,7 @@ def compare(candidates: Mapping[str, Candidate], rounds: int = 21) -> list[Timin
         ValueError: No candidate, or fewer than three rounds.
     """
     if not candidates or rounds < 3:
-        raise ValueError(f"{len(candidates)} candidates, rounds={rounds}: at least 1 and 3")
+        raise UserError(f"{len(candidates)} candidates, rounds={rounds}: at least 1 and 3")
     times: dict[str, list[float]] = {name: [] for name in candidates}
     calls = {}
     with torch.inference_mode():

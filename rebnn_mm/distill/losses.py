@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rebnn_mm.errors import UserError
+
 _KINDS = ("l2", "cosine")
 
 
@@ -32,7 +34,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     """
     _same_shape("soft_cross_entropy", student, teacher)
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"soft_cross_entropy: temperature={temperature!r} must be a finite number > 0")
+        raise UserError(f"soft_cross_entropy: temperature={temperature!r} must be a finite number > 0")
     student, teacher = _at_least_fp32(student), _at_least_fp32(teacher.detach())
     log_student = functional.log_softmax(student / temperature, dim=-1)
     soft_labels = functional.softmax(teacher / temperature, dim=-1)
@@ -56,9 +58,9 @@ def feature_loss(
         ValueError: An unknown kind, other numbers of levels or other shapes.
     """
     if kind not in _KINDS:
-        raise ValueError(f"feature_loss: kind={kind!r} is not one of {_KINDS}")
+        raise UserError(f"feature_loss: kind={kind!r} is not one of {_KINDS}")
     if not student or len(student) != len(teacher):
-        raise ValueError(f"feature_loss: {len(student)} levels of the student, {len(teacher)} of the teacher")
+        raise UserError(f"feature_loss: {len(student)} levels of the student, {len(teacher)} of the teacher")
     levels = []
     for mine, other in zip(student, teacher, strict=True):
         _same_shape("feature_loss", mine, other)
@@ -73,7 +75,7 @@ def feature_loss(
 
 def _same_shape(what: str, student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape:
-        raise ValueError(
+        raise UserError(
             f"{what}: the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}; both need the same "
             "classes or channels and the same input: take another teacher, or change the student's config"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.distill.losses import _at_least_fp32, _same_shape
+from rebnn_mm.errors import UserError
 
 
 def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], heads: int, mask: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], heads:
         ValueError: Other numbers of layers or other shapes.
     """
     if not student or len(student) != len(teacher):
-        raise ValueError(f"similarity_loss: {len(student)} layers of the student, {len(teacher)} of the teacher")
+        raise UserError(f"similarity_loss: {len(student)} layers of the student, {len(teacher)} of the teacher")
     layers = []
     for mine, other in zip(student, teacher, strict=True):
         _same_shape("similarity_loss", mine, other)

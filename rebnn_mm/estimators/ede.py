@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
 
 
@@ -52,7 +53,7 @@ class EDE(nn.Module):
     def __init__(self, t: float = 0.1) -> None:
         super().__init__()
         if not t > 0:
-            raise ValueError(f"EDE: t={t!r} must be above 0; IR-Net starts at 0.1 and ends at 10")
+            raise UserError(f"EDE: t={t!r} must be above 0; IR-Net starts at 0.1 and ends at 10")
         self.t = float(t)
 
     def forward(self, x: Tensor) -> Tensor:

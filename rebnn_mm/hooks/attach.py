@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from torch.optim import Optimizer
 
+from rebnn_mm.errors import UserError
+
 
 def layers_by_optimizer(
     hook: str, optim_wrapper: Any, layers: dict[str, Any]
@@ -30,7 +32,7 @@ def layers_by_optimizer(
         if mine:
             found.append((index, wrapper.optimizer, mine))
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{hook}: no optimizer updates any of the {len(layers)} 1-bit layers; check optim_wrapper.paramwise_cfg"
         )
     return found
@@ -40,7 +42,7 @@ def _refuse_self_unscaling(hook: str, wrapper: Any) -> None:
     """A fused optimizer under a GradScaler sees scaled gradients: a pre-hook would mix units."""
     scaler = getattr(wrapper, "loss_scaler", None)
     if scaler is not None and scaler.is_enabled() and getattr(wrapper.optimizer, "_step_supports_amp_scaling", False):
-        raise ValueError(
+        raise UserError(
             f"{hook}: {type(wrapper.optimizer).__name__}(fused=True) unscales gradients inside its step under AMP, "
             "after the hook has read them; set optimizer.fused=False"
         )

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from rebnn_mm import functional as F
 from rebnn_mm.bits import pack, unpack
+from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.attach import layers_by_optimizer
 from rebnn_mm.hooks.onset import Onset
 from rebnn_mm.layers import binary_layers
@@ -76,16 +77,16 @@ class BalanceHook(Hook):
         ramp: int | float = 0,
     ) -> None:
         if magnitude not in _MAGNITUDES:
-            raise ValueError(f"BalanceHook: magnitude={magnitude!r} is not one of {_MAGNITUDES}")
+            raise UserError(f"BalanceHook: magnitude={magnitude!r} is not one of {_MAGNITUDES}")
         if isinstance(flip_interval, bool) or not isinstance(flip_interval, int) or flip_interval < 1:
-            raise ValueError(f"BalanceHook: flip_interval={flip_interval!r} must be a whole number of updates >= 1")
+            raise UserError(f"BalanceHook: flip_interval={flip_interval!r} must be a whole number of updates >= 1")
         for name, value in (("gamma", gamma), ("gamma_min", gamma_min), ("gamma_max", gamma_max)):
             if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"BalanceHook: {name}={value!r} must be a finite number >= 0, or None")
+                raise UserError(f"BalanceHook: {name}={value!r} must be a finite number >= 0, or None")
         if gamma_min is not None and gamma_max is not None and gamma_min > gamma_max:
-            raise ValueError(f"BalanceHook: gamma_min={gamma_min} is above gamma_max={gamma_max}")
+            raise UserError(f"BalanceHook: gamma_min={gamma_min} is above gamma_max={gamma_max}")
         if gamma is not None and (gamma_min is not None or gamma_max is not None):
-            raise ValueError("BalanceHook: a constant gamma takes no bounds; drop gamma_min and gamma_max")
+            raise UserError("BalanceHook: a constant gamma takes no bounds; drop gamma_min and gamma_max")
         self.magnitude = magnitude
         self.flip_weighted = flip_weighted
         self.flip_interval = flip_interval
@@ -108,13 +109,13 @@ class BalanceHook(Hook):
             if getattr(layer, "gamma", None) is not None and layer.weight.requires_grad
         }
         if not layers:
-            raise ValueError(
+            raise UserError(
                 "BalanceHook: the model has no trainable ReBNN layer. Choose one in the config "
                 "(conv_cfg=dict(type='ReBNNConv2d'), a ReBNNResNet backbone, or type='Binarized'), unfreeze it, "
                 "or remove BalanceHook from custom_hooks"
             )
         if self.onset.begin >= runner.max_iters:
-            raise ValueError(
+            raise UserError(
                 f"BalanceHook: begin={self.onset.begin} updates, but the training ends after {runner.max_iters} "
                 "iterations: gamma would stay 0. Begin earlier, or say so with gamma=0"
             )

@@ -14,6 +14,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
+from rebnn_mm.errors import UserFileError
+
 _ATOMIC = "rebnn_atomic"
 
 
@@ -39,7 +41,7 @@ class AtomicLocalBackend(LocalBackend):
                 os.fsync(file.fileno())
             os.replace(part, path)
         except OSError as error:
-            raise OSError(error.errno, _cannot_write(path, len(obj), error)) from error
+            raise UserFileError(error.errno, _cannot_write(path, len(obj), error)) from error
         finally:
             part.unlink(missing_ok=True)  # gone after the rename; a rest of a failed or interrupted write otherwise
 

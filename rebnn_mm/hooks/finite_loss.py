@@ -13,6 +13,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import find_latest_checkpoint
 from torch import Tensor, nn
 
+from rebnn_mm.errors import NotFiniteError
+
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
@@ -57,7 +59,7 @@ class FiniteLossHook(Hook):
         """Refuse to save weights that the last update made NaN or Inf, its loss being finite still."""
         bad = _bad_parameters(_unwrapped(runner.model))
         if bad:
-            raise FloatingPointError(f"{_moment(runner)}: not saved, {bad}. {_way_back(runner)}")
+            raise NotFiniteError(f"{_moment(runner)}: not saved, {bad}. {_way_back(runner)}")
 
     def _check(self, runner, model: nn.Module, args: tuple, kwargs: dict, losses: dict) -> None:
         # As mmengine's parse_losses: only what has "loss" in its name is summed and differentiated.
@@ -73,10 +75,8 @@ class FiniteLossHook(Hook):
         origin = _first_bad_output(model, args, kwargs)
         listed = ", ".join(f"{name}={_value(value)}" for name, value in losses.items())
         if here.item() == 1:
-            raise FloatingPointError(
-                f"{_moment(runner)}: stopped, as another rank's loss is not finite; here: {listed}"
-            )
-        raise FloatingPointError(
+            raise NotFiniteError(f"{_moment(runner)}: stopped, as another rank's loss is not finite; here: {listed}")
+        raise NotFiniteError(
             f"{_moment(runner)}: the loss is not finite (NaN or Inf): {listed}. "
             f"{origin}{_bad_parameters(model, end='. ')}{_way_back(runner)}"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rebnn_mm.errors import UserError
+
 
 @dataclass(frozen=True)
 class Onset:
@@ -24,12 +26,12 @@ class Onset:
         for name, value in (("begin", self.begin), ("ramp", self.ramp)):
             share = isinstance(value, float)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or (share and not value < 1):
-                raise ValueError(
+                raise UserError(
                     f"BalanceHook: {name}={value!r} must be a whole number of updates >= 0, or a share of the training "
                     "in [0, 1) as a float"
                 )
         if self.begin and self.ramp and isinstance(self.begin, float) != isinstance(self.ramp, float):
-            raise ValueError(
+            raise UserError(
                 f"BalanceHook: begin={self.begin!r} and ramp={self.ramp!r} have different units; give both in updates "
                 "(2000) or both as a share of the training (0.2)"
             )

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.attach import layers_by_optimizer
 from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.layer_watch import LayerWatch
@@ -74,9 +75,9 @@ class OscillationHook(Hook):
     ) -> None:
         for name, value in (("interval", interval), ("histogram_interval", histogram_interval)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"OscillationHook: {name}={value!r} must be a whole number >= 1")
+                raise UserError(f"OscillationHook: {name}={value!r} must be a whole number >= 1")
         if isinstance(band, bool) or not 0 < band < float("inf"):
-            raise ValueError(f"OscillationHook: band={band!r} must be a finite number > 0, in units of the mean |w|")
+            raise UserError(f"OscillationHook: band={band!r} must be a finite number > 0, in units of the mean |w|")
         self.interval = interval
         self.histogram_interval = histogram_interval
         self.band = band
@@ -97,7 +98,7 @@ class OscillationHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         layers = {name: layer for name, layer in binary_layers(model).items() if layer.weight.requires_grad}
         if not layers:
-            raise ValueError(
+            raise UserError(
                 "OscillationHook: the model has no trainable 1-bit layer; binarize one (conv_cfg="
                 "dict(type='ReBNNConv2d'), type='Binarized') or remove OscillationHook from custom_hooks"
             )
@@ -219,7 +220,7 @@ def _refuse_balance_before(hook: OscillationHook, runner) -> None:
     """The gradient of the task alone is there only until BalanceHook adds to it."""
     hooks = list(runner.hooks)
     if any(isinstance(other, BalanceHook) for other in hooks[: hooks.index(hook)]):
-        raise ValueError(
+        raise UserError(
             "OscillationHook: BalanceHook runs first, so the task gradient could not be read; leave both hooks' "
             "priority at its default"
         )

@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import EDE
 from rebnn_mm.layers import ReCULayer
 
@@ -40,7 +41,7 @@ class _ScheduleHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._modules = [module for module in model.modules() if isinstance(module, self.kind)]
         if not self._modules:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: the model has no {self.kind.__name__}. {self.remedy}, or remove "
                 f"{type(self).__name__} from custom_hooks"
             )
@@ -75,7 +76,7 @@ class EDEHook(_ScheduleHook):
     def __init__(self, t_min: float = 0.1, t_max: float = 10.0) -> None:
         super().__init__()
         if not 0 < t_min <= t_max < math.inf:
-            raise ValueError(f"EDEHook: t_min={t_min!r}, t_max={t_max!r} must be finite with 0 < t_min <= t_max")
+            raise UserError(f"EDEHook: t_min={t_min!r}, t_max={t_max!r} must be finite with 0 < t_min <= t_max")
         self.t_min, self.t_max = t_min, t_max
 
     def value(self, progress: float) -> float:
@@ -105,7 +106,7 @@ class ReCUHook(_ScheduleHook):
     def __init__(self, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
         super().__init__()
         if not 0.5 < tau_min <= tau_max < 1:
-            raise ValueError(f"ReCUHook: tau_min={tau_min!r}, tau_max={tau_max!r} must be 0.5 < tau_min <= tau_max < 1")
+            raise UserError(f"ReCUHook: tau_min={tau_min!r}, tau_max={tau_max!r} must be 0.5 < tau_min <= tau_max < 1")
         self.tau_min, self.tau_max = tau_min, tau_max
 
     def value(self, progress: float) -> float:

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rebnn_mm.bert import BinarySelfAttention, find_task
 from rebnn_mm.convert import binarize
+from rebnn_mm.errors import UserError
 
 Inputs = dict[str, Tensor]
 
@@ -79,7 +80,7 @@ class BertClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         if level not in LEVELS:
-            raise ValueError(f"BertClassifier: level={level!r} is not one of {', '.join(LEVELS)}")
+            raise UserError(f"BertClassifier: level={level!r} is not one of {', '.join(LEVELS)}")
         self.task = find_task(task)
         self.pretrained = pretrained
         # eager: the other implementations of attention give no scores, and their sums depend on the padding
@@ -103,7 +104,7 @@ class BertClassifier(BaseModel):
         missing, unexpected = self.net.load_state_dict(source.state_dict(), strict=False)
         own = [name for name in missing if not name.endswith(("alpha", "gamma"))]
         if own or unexpected:
-            raise ValueError(f"pretrained={self.pretrained!r} lacks {own[:3]}, and has {unexpected[:3]} in excess")
+            raise UserError(f"pretrained={self.pretrained!r} lacks {own[:3]}, and has {unexpected[:3]} in excess")
         print_log(f"weights start from {self.pretrained}", "current")
 
     def forward(self, inputs: Inputs, data_samples: dict[str, Any] | None = None, mode: str = "tensor") -> Any:
@@ -131,7 +132,7 @@ class BertClassifier(BaseModel):
             ValueError: The split has no labels.
         """
         if "labels" not in data_samples:
-            raise ValueError("no labels to train on: a test split has none, take split='train'")
+            raise UserError("no labels to train on: a test split has none, take split='train'")
         labels = data_samples["labels"]
         if self.task.is_regression:
             return functional.mse_loss(logits.squeeze(-1).float(), labels.float())
@@ -169,7 +170,7 @@ def token_noise(model_cfg: dict[str, Any], lengths: tuple[int, ...]) -> Inputs:
     config = BertConfig(**model_cfg["bert"])
     longest = max(lengths)
     if min(lengths) < 1 or longest > config.max_position_embeddings:
-        raise ValueError(f"lengths {lengths}: the model takes 1 to {config.max_position_embeddings} tokens")
+        raise UserError(f"lengths {lengths}: the model takes 1 to {config.max_position_embeddings} tokens")
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, config.vocab_size, (len(lengths), longest), generator=generator)
     place = torch.arange(longest).expand_as(ids)
@@ -190,7 +191,7 @@ def _read_pretrained(source: str, config: BertConfig) -> nn.Module:
     local = Path(source).is_dir()
     advice = "give a folder that transformers saved (config.json, model.safetensors), or a name on its hub"
     if local and not (Path(source) / "config.json").is_file():  # transformers would take BERT-base's sizes
-        raise ValueError(f"pretrained={source!r} has no config.json: {advice}")
+        raise UserError(f"pretrained={source!r} has no config.json: {advice}")
     try:
         theirs = BertConfig.from_pretrained(source, local_files_only=local)
         differing = [key for key in _SIZES if getattr(theirs, key) != getattr(config, key)]
@@ -199,6 +200,6 @@ def _read_pretrained(source: str, config: BertConfig) -> nn.Module:
             return BertForSequenceClassification.from_pretrained(source, local_files_only=local, **options)
     except (OSError, RuntimeError) as error:
         line = next(line for line in str(error).splitlines() if line.strip())
-        raise ValueError(f"pretrained={source!r} cannot be read: {line[:200]}; {advice}") from None
+        raise UserError(f"pretrained={source!r} cannot be read: {line[:200]}; {advice}") from None
     said = ", ".join(f"{key}={getattr(theirs, key)} (the config has {getattr(config, key)})" for key in differing)
-    raise ValueError(f"pretrained={source!r} is of another size: {said}; set it under model.bert")
+    raise UserError(f"pretrained={source!r} is of another size: {said}; set it under model.bert")

@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 # mmengine: BERT, whose parts are all registered at the root
 SCOPES = ("mmdet", "mmpretrain", "mmengine")
 # a new value of one of these, given with --cfg-options, reaches every part of the config that has it
@@ -26,25 +28,25 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"config {path} is not a file: give one from configs/, or a path of your own")
+        raise MissingFileError(f"config {path} is not a file: give one from configs/, or a path of your own")
     try:
         cfg = Config.fromfile(path)
     except (SyntaxError, OSError, KeyError) as error:
-        raise ValueError(f"config {path} cannot be read: {error}") from error
+        raise UserError(f"config {path} cannot be read: {error}") from error
     except ImportError as error:
         first: BaseException = error  # mmengine wraps it twice, in pages of text
         while first.__context__ is not None:
             first = first.__context__
-        raise ValueError(
+        raise UserError(
             f"config {path} imports what is not installed: {first}; detectors and classifiers need "
             "pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
         ) from error
     if options:
         _override(cfg, options)
     if scope_of(cfg) not in SCOPES:
-        raise ValueError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
+        raise UserError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
     if "model" not in cfg:
-        raise ValueError(f"config {path} has no model: give a leaf config, not one of _base_")
+        raise UserError(f"config {path} has no model: give a leaf config, not one of _base_")
     _register(scope_of(cfg))
     return cfg
 
@@ -74,7 +76,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
         return model.to(torch.device(device)).eval()
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used: {line}; cpu always works") from None
+        raise UserError(f"device {device!r} cannot be used: {line}; cpu always works") from None
 
 
 def name_unknown_type(error: KeyError) -> Exception:
@@ -82,7 +84,7 @@ def name_unknown_type(error: KeyError) -> Exception:
     if "registry" not in str(error):
         return error
     line = str(error.args[0]).split(". ")[0]
-    return ValueError(f"the config cannot be built: {line}; check the name, and custom_imports")
+    return UserError(f"the config cannot be built: {line}; check the name, and custom_imports")
 
 
 def _override(cfg: Config, options: dict[str, Any]) -> None:
@@ -99,7 +101,7 @@ def _override(cfg: Config, options: dict[str, Any]) -> None:
     if after is None:
         return
     if not isinstance(before, str):
-        raise ValueError(
+        raise UserError(
             f"--cfg-options data_root={after}: this config has no data_root of its own; set "
             "train_dataloader.dataset.data_root and those of val_dataloader and test_dataloader"
         )

@@ -10,6 +10,8 @@ import torch
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 
 def is_packed_file(path: str | Path) -> bool:
     """Whether ``path`` is named as a packed file, not as a checkpoint."""
@@ -28,26 +30,26 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} is not a file: check the path, or train first with tools/train.py")
+        raise MissingFileError(f"checkpoint {path} is not a file: check the path, or train first with tools/train.py")
     try:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError) as error:
         # torch's archive reader says so in its own words, and a cut download is by far the commonest cause.
-        raise ValueError(
+        raise UserError(
             f"checkpoint {path} is truncated or damaged: copy or download it again ({_line(error)})"
         ) from None
     except (pickle.UnpicklingError, AttributeError, KeyError, IndexError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"checkpoint {path} is no PyTorch checkpoint, or holds objects that would run code when loaded, which is "
             f"refused: save tensors and plain Python values only ({_line(error)})"
         ) from None
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict with a state_dict")
+        raise UserError(f"checkpoint {path} holds a {type(checkpoint).__name__}; expected a dict with a state_dict")
     if not isinstance(checkpoint.get("state_dict"), dict):
         if not checkpoint or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
             keys = ", ".join(map(str, list(checkpoint)[:5])) or "nothing"
-            raise ValueError(f"checkpoint {path} has no state_dict, it holds: {keys}; give a file that training saved")
+            raise UserError(f"checkpoint {path} has no state_dict, it holds: {keys}; give a file that training saved")
         checkpoint = {"state_dict": checkpoint}
     return checkpoint
 
@@ -71,9 +73,7 @@ def load_into(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
         if not missing:
             return
         detail = f"{len(missing)} tensors are missing, {missing[0]} among them; {len(unexpected)} are unknown to it"
-    raise ValueError(
-        f"checkpoint {path} does not fit the config's model: {detail}; give the config it was trained with"
-    )
+    raise UserError(f"checkpoint {path} does not fit the config's model: {detail}; give the config it was trained with")
 
 
 def _line(error: Exception, last: bool = False) -> str:

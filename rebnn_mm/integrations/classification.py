@@ -8,6 +8,8 @@ from typing import Any
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 
 @DATASETS.register_module()
 class CheckedImageFolder(CustomDataset):
@@ -35,12 +37,12 @@ class CheckedImageFolder(CustomDataset):
     def _find_samples(self) -> list:
         folder = Path(self.img_prefix)
         if not folder.is_dir():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no image folder {folder} (looked at {folder.absolute()}): put or link the data there, one folder "
                 f"of images a class, or name another place with --cfg-options data_root=FOLDER. {self.source}".rstrip()
             )
         if not any(self.is_valid_file(path.name) for path in folder.glob("*/**/*")):
-            raise ValueError(
+            raise UserError(
                 f"{folder.absolute()} has no image in a class folder (CLASS/*.jpg; "
                 f"extensions {', '.join(sorted(self.extensions))}): is the split unpacked?"
             )
@@ -48,7 +50,7 @@ class CheckedImageFolder(CustomDataset):
         if self.same_classes_as and other.is_dir():
             mine, theirs = _class_folders(folder), _class_folders(other)
             if mine != theirs:
-                raise ValueError(
+                raise UserError(
                     f"{folder} and {other} must have the same class folders, their order gives the labels: "
                     f"missing {sorted(theirs - mine)[:5]}, unknown {sorted(mine - theirs)[:5]}"
                 )

@@ -12,6 +12,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
+from rebnn_mm.errors import MissingFileError, UserError
+
 
 def require_data(path: str | Path, what: str) -> None:
     """Fail with the way to get the data when ``path`` does not exist.
@@ -25,7 +27,7 @@ def require_data(path: str | Path, what: str) -> None:
     """
     if "://" in str(path) or os.path.exists(path):
         return
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{what} is not at {os.path.abspath(path)}: link your copy there (ln -s SOURCE {path}), make a small one with "
         f"'python tools/make_demo_data.py', or name its folder with --cfg-options data_root=FOLDER"
     )
@@ -62,19 +64,19 @@ class LoadCheckedImage(LoadImageFromFile):
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
-            raise FileNotFoundError(f"image {os.path.abspath(path)}, which the data set lists, is missing") from None
+            raise MissingFileError(f"image {os.path.abspath(path)}, which the data set lists, is missing") from None
         except IsADirectoryError:
-            raise ValueError(f"image {path} is a folder") from None
+            raise UserError(f"image {path} is a folder") from None
         if not data:
-            raise ValueError(f"image {path} is an empty file")
+            raise UserError(f"image {path} is an empty file")
         if _is_cut_jpeg(data):
-            raise ValueError(f"image {path} is a truncated JPEG ({len(data)} bytes): copy or download it again")
+            raise UserError(f"image {path} is a truncated JPEG ({len(data)} bytes): copy or download it again")
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except (cv2.error, OSError, SyntaxError) as error:  # Pillow raises the last two
-            raise ValueError(f"image {path} cannot be decoded: {error}") from error
+            raise UserError(f"image {path} cannot be decoded: {error}") from error
         if image is None:
-            raise ValueError(f"image {path} cannot be decoded: {len(data)} bytes that are no known image format")
+            raise UserError(f"image {path} cannot be decoded: {len(data)} bytes that are no known image format")
         return image
 
 

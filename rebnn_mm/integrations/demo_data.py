@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from rebnn_mm.errors import UserError, UserFileError
+
 CLASSES = ("disc", "square", "triangle", "star")
 _XML = """<annotation><filename>{name}.jpg</filename>
 <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -44,9 +46,9 @@ def make_demo_data(
     """
     root = Path(out) / "VOCdevkit" / "VOC2007"
     if min(train, test) < 1 or min(size) < 64:
-        raise ValueError(f"train={train}, test={test}, size={size}: counts from 1, sides from 64 pixels")
+        raise UserError(f"train={train}, test={test}, size={size}: counts from 1, sides from 64 pixels")
     if root.exists():
-        raise FileExistsError(f"{root} exists already: remove it, or choose another --out")
+        raise UserFileError(f"{root} exists already: remove it, or choose another --out")
     part = root.with_name("VOC2007.part")  # renamed when whole: an interrupted run leaves no half data set
     shutil.rmtree(part, ignore_errors=True)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):

@@ -13,6 +13,7 @@ from mmdet.evaluation import VOCMetric, eval_map
 from mmdet.registry import DATASETS, METRICS
 from mmengine.logging import MMLogger, print_log
 
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.data import require_data
 
 _UNKNOWN = ("error", "ignore")
@@ -94,19 +95,19 @@ class CheckedVOCDataset(VOCDataset):
         try:
             info = super().parse_data_info(img_info)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{error.filename or xml} does not exist, but {self.ann_file} lists {img_info['img_id']!r}"
             ) from error
         except (ET.ParseError, ValueError) as error:
-            raise ValueError(f"{xml} is no usable VOC annotation: {error}") from error
+            raise UserError(f"{xml} is no usable VOC annotation: {error}") from error
         except (AttributeError, TypeError) as error:  # what find(...).text gives where a tag is missing or empty
-            raise ValueError(
+            raise UserError(
                 f"{xml} is no usable VOC annotation: one of size/width, size/height, object/name and "
                 "object/bndbox/xmin, ymin, xmax, ymax is missing or empty"
             ) from error
         width, height = info["width"], info["height"]
         if width <= 0 or height <= 0:
-            raise ValueError(f"{xml} is no usable VOC annotation: its image size is {width} x {height}")
+            raise UserError(f"{xml} is no usable VOC annotation: its image size is {width} x {height}")
         info["instances"] = self._check_boxes(info["instances"], width, height, xml)
         return info
 
@@ -156,7 +157,7 @@ class CheckedCocoDataset(CocoDataset):
             info = super().parse_data_info(raw_data_info)
             wanted = sum(a["category_id"] in self.cat_ids and not a.get("ignore", False) for a in annotations)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.ann_file}: the entry or a box of {name} is incomplete: {error!r}") from error
+            raise UserError(f"{self.ann_file}: the entry or a box of {name} is incomplete: {error!r}") from error
         # mmdet leaves out boxes below one pixel without a word
         self._check_boxes.dropped += [name] * (wanted - len(info["instances"]))
         info["instances"] = self._check_boxes(info["instances"], info["width"], info["height"], name)
@@ -168,16 +169,16 @@ class CheckedCocoDataset(CocoDataset):
             coco = COCO(path)
             names = [category["name"] for category in coco.dataset.get("categories", [])]
         except (ValueError, KeyError, AssertionError) as error:
-            raise ValueError(f"{self.ann_file} is no usable COCO annotation file: {error!r}") from error
+            raise UserError(f"{self.ann_file} is no usable COCO annotation file: {error!r}") from error
         classes = list(self._metainfo["classes"])
         absent = [name for name in classes if name not in names]
         if absent:
-            raise ValueError(f"{self.ann_file} lacks the classes {absent} of metainfo; its categories are {names}")
+            raise UserError(f"{self.ann_file} lacks the classes {absent} of metainfo; its categories are {names}")
         used = {coco.cats[i]["name"] if i in coco.cats else f"category id {i}" for i in coco.catToImgs}
         _check_classes(used, classes, self.unknown_classes, source=f"{self.ann_file}: ")
         ordered = [name for name in names if name in classes]
         if ordered != classes:  # mmdet numbers labels by the file's order, and would show the wrong names
-            raise ValueError(f"{self.ann_file} orders its categories {ordered}: write metainfo.classes in that order")
+            raise UserError(f"{self.ann_file} orders its categories {ordered}: write metainfo.classes in that order")
         return coco
 
 
@@ -194,7 +195,7 @@ class CheckedVOCMetric(VOCMetric):
         if self.metric != "mAP":
             return super().compute_metrics(results)
         if self.scale_ranges is not None:
-            raise ValueError(f"CheckedVOCMetric: scale_ranges={self.scale_ranges!r} must be None for metric='mAP'")
+            raise UserError(f"CheckedVOCMetric: scale_ranges={self.scale_ranges!r} must be None for metric='mAP'")
         classes = list(self.dataset_meta["classes"])
         annotations, detections = zip(*results, strict=True)
         means: dict[str, float] = {}
@@ -219,7 +220,7 @@ class CheckedVOCMetric(VOCMetric):
 
 def _one_of_unknown(value: str) -> str:
     if value not in _UNKNOWN:
-        raise ValueError(f"unknown_classes={value!r} is not one of {_UNKNOWN}")
+        raise UserError(f"unknown_classes={value!r} is not one of {_UNKNOWN}")
     return value
 
 
@@ -228,7 +229,7 @@ def _check_classes(
 ) -> None:
     unknown = sorted(name for name in names if name not in classes)
     if unknown and unknown_classes == "error":
-        raise ValueError(
+        raise UserError(
             f"{source}unknown class {', '.join(map(repr, unknown))}; metainfo has {list(classes)} "
             "(add it, or set the data set's unknown_classes='ignore')"
         )
@@ -243,5 +244,5 @@ def _require(dataset: CheckedVOCDataset | CheckedCocoDataset, what: str, kind: s
 
 def _not_empty(data_list: list[dict], otherwise: str) -> list[dict]:
     if not data_list:
-        raise ValueError(f"{otherwise}: there is nothing to train or test on")
+        raise UserError(f"{otherwise}: there is nothing to train or test on")
     return data_list

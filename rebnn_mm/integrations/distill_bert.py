@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rebnn_mm.distill import feature_loss, similarity_loss, soft_cross_entropy
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.bert import BertClassifier, BertStates, Inputs
 from rebnn_mm.integrations.teacher import Taught
 
@@ -52,7 +53,7 @@ class DistilledBertClassifier(Taught, BertClassifier):
         self.set_teacher(teacher)
         self.weights = dict(logits=logit_weight, hidden=hidden_weight, attention=attention_weight)
         if min(label_weight, *self.weights.values()) < 0 or not any(self.weights.values()):
-            raise ValueError(
+            raise UserError(
                 f"DistilledBertClassifier: weights {self.weights} and label_weight={label_weight} must be >= 0, and "
                 "one of the former > 0; without a teacher use type='BertClassifier'"
             )
@@ -68,7 +69,7 @@ class DistilledBertClassifier(Taught, BertClassifier):
         super().init_weights()
         task = getattr(self.teacher.module, "task", None)
         if task != self.task:
-            raise ValueError(
+            raise UserError(
                 f"the teacher is for {getattr(task, 'name', 'no GLUE task')}, the student for {self.task.name}: set "
                 "model.teacher.config and model.teacher.checkpoint to one fine-tuned on the student's task"
             )

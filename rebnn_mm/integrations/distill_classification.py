@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from rebnn_mm.distill import soft_cross_entropy
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.teacher import Taught
 
 
@@ -43,7 +44,7 @@ class DistilledClassifier(Taught, ImageClassifier):
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
         if min(distill_weight, label_weight) < 0 or distill_weight == 0:
-            raise ValueError(
+            raise UserError(
                 f"DistilledClassifier: distill_weight={distill_weight} must be > 0 and label_weight={label_weight} "
                 ">= 0; without a teacher use type='ImageClassifier'"
             )

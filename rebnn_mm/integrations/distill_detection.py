@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from rebnn_mm.distill import feature_loss
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.teacher import Taught
 
 
@@ -42,7 +43,7 @@ class FeatureDistillation(Taught):
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
         if not distill_weight > 0:
-            raise ValueError(f"distill_weight={distill_weight} must be > 0; without a teacher use the plain detector")
+            raise UserError(f"distill_weight={distill_weight} must be > 0; without a teacher use the plain detector")
         self.distill_weight = distill_weight
         self.distill_kind = distill_kind
 

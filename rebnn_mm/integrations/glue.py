@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from rebnn_mm.bert import TASKS, find_task
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations import launch
 from rebnn_mm.integrations.build import scope_of
 from rebnn_mm.integrations.stages import is_finished
@@ -35,7 +36,7 @@ def read_tasks(args: argparse.Namespace) -> dict[str, Config]:
         own.cfg_options = {**(args.cfg_options or {}), "task": name}
         cfg = launch.read_run_config(own)
         if scope_of(cfg) != "mmengine":
-            raise ValueError(f"config {args.config} is no BERT: take one as configs/bert_rebnn_base_glue_rte.py")
+            raise UserError(f"config {args.config} is no BERT: take one as configs/bert_rebnn_base_glue_rte.py")
         cfg.work_dir = str(Path(cfg.work_dir) / name)
         # mmengine keeps messages by experiment and second: two short tasks would share their best score
         cfg.experiment_name = f"{Path(args.config).stem}_{name}"
@@ -95,7 +96,7 @@ def best_checkpoint(work_dir: str | Path) -> Path:
     """
     found = sorted(Path(work_dir).glob("best_glue_score_epoch_*.pth"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise FileNotFoundError(f"{work_dir} has no best_glue_score_epoch_*.pth: train first, with save_best")
+        raise MissingFileError(f"{work_dir} has no best_glue_score_epoch_*.pth: train first, with save_best")
     return found[-1]
 
 

@@ -17,6 +17,7 @@ from mmengine.utils import ProgressBar
 from PIL import Image
 from torch import nn
 
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 from rebnn_mm.integrations.inspection import _pipeline, build_visualizer, check_images, draw_label
@@ -54,9 +55,9 @@ class Inferencer:
     ) -> None:
         check_images(cfg)
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score threshold {score_threshold}: give a share, 0 to 1")
+            raise UserError(f"score threshold {score_threshold}: give a share, 0 to 1")
         if not _pipeline(cfg, "test"):
-            raise ValueError("the config has no test_dataloader with a pipeline: inference prepares images by it")
+            raise UserError("the config has no test_dataloader with a pipeline: inference prepares images by it")
         self.scope = scope_of(cfg)
         self.score_threshold = score_threshold
         self.model, meta = (
@@ -109,7 +110,7 @@ def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.
     from rebnn_mm.integrations.packed import load_packed_model
 
     if device not in (None, "cpu"):
-        raise ValueError(f"device {device!r}: a packed file runs on the CPU")
+        raise UserError(f"device {device!r}: a packed file runs on the CPU")
     model: Any = load_packed_model(path, cfg)
     return model, {**_dataset_meta({}, cfg), **model.dataset_meta}  # colours are the config's
 
@@ -132,12 +133,12 @@ def find_images(source: str | Path, out_dir: str | Path) -> list[tuple[Path, Pat
     """
     source, out_dir = Path(source), Path(out_dir)
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: give an image or a folder of images")
+        raise MissingFileError(f"{source} does not exist: give an image or a folder of images")
     if out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"--out {out_dir} is a file: give a folder, it is made if it does not exist")
+        raise UserError(f"--out {out_dir} is a file: give a folder, it is made if it does not exist")
     root = source if source.is_dir() else source.parent
     if out_dir.resolve() == root.resolve():
-        raise ValueError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")
+        raise UserError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")
     if source.is_file():
         return [(source, out_dir / _file_name(Path(source.name)))]
     inputs = [
@@ -146,7 +147,7 @@ def find_images(source: str | Path, out_dir: str | Path) -> list[tuple[Path, Pat
         if path.suffix.lower() in SUFFIXES and path.is_file() and out_dir.resolve() not in path.resolve().parents
     ]
     if not inputs:
-        raise ValueError(f"folder {source} holds no image: files ending in {', '.join(SUFFIXES)} are taken")
+        raise UserError(f"folder {source} holds no image: files ending in {', '.join(SUFFIXES)} are taken")
     return [(path, out_dir / _file_name(path.relative_to(source))) for path in inputs]
 
 
@@ -160,10 +161,10 @@ def read_image(path: Path) -> np.ndarray:
         with Image.open(path) as probe:
             probe.load()
     except Exception as error:  # PIL's decoders raise what they like, SyntaxError and struct.error among it
-        raise ValueError(f"cannot be decoded ({str(error).replace(str(path), path.name)})") from None
+        raise UserError(f"cannot be decoded ({str(error).replace(str(path), path.name)})") from None
     image = mmcv.imread(path)
     if image is None:
-        raise ValueError("cannot be decoded by OpenCV")
+        raise UserError("cannot be decoded by OpenCV")
     return image
 
 

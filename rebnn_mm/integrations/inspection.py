@@ -15,6 +15,7 @@ from mmengine.utils import ProgressBar
 from torch import nn
 
 from rebnn_mm.analysis.opcount import ModelCount, count_model
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model, scope_of
 
 SPLITS = ("train", "val", "test")
@@ -40,13 +41,13 @@ def image_shape(cfg: Config) -> tuple[int, int]:
         found = [size for size in sizes if size]
         if found:
             return found[-1]  # a crop behind a resize decides
-    raise ValueError("the config's pipelines set no image size: give it, as in --shape 224 224")
+    raise UserError("the config's pipelines set no image size: give it, as in --shape 224 224")
 
 
 def check_images(cfg: Config) -> None:
     """Raise ValueError if the config's data are no images."""
     if scope_of(cfg) == "mmengine":
-        raise ValueError("the config's data are texts, and this draws images; tools/test.py --out writes predictions")
+        raise UserError("the config's data are texts, and this draws images; tools/test.py --out writes predictions")
 
 
 def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
@@ -62,7 +63,7 @@ def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
     if min(shape) < 1 or len(shape) != (1 if text else 2):
         given = " x ".join(map(str, shape))
         wanted = "tokens, as in --shape 128" if text else "height and width are positive, as in --shape 320 240"
-        raise ValueError(f"shape {given}: {wanted}")
+        raise UserError(f"shape {given}: {wanted}")
     cfg = copy.deepcopy(cfg)  # Config.copy() shares the inner dicts
     rpn = (cfg.model.get("test_cfg") or {}).get("rpn")
     if rpn is not None and "nms" in rpn:
@@ -76,7 +77,7 @@ def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
         return count_model(model, lambda copied: _forward(copied, scope_of(cfg), (shape[0], shape[1])))
     except RuntimeError as error:
         line = str(error).splitlines()[0]
-        raise ValueError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
+        raise UserError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
 
 
 def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int | None = None) -> list[Path]:
@@ -91,9 +92,9 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
     check_images(cfg)
     if split not in SPLITS or not cfg.get(f"{split}_dataloader"):
         has = [name for name in SPLITS if cfg.get(f"{name}_dataloader")]
-        raise ValueError(f"split {split!r}: the config has data for {', '.join(has) or 'no split'}")
+        raise UserError(f"split {split!r}: the config has data for {', '.join(has) or 'no split'}")
     if number is not None and number < 1:
-        raise ValueError(f"number={number}: write at least one picture")
+        raise UserError(f"number={number}: write at least one picture")
     dataset = _dataset(cfg, split)
     total = min(len(dataset), number or len(dataset))
     scope = scope_of(cfg)
@@ -103,7 +104,7 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
     for index in range(total):
         sample = _sample(dataset, index)
         if not isinstance(sample, dict) or "inputs" not in sample:
-            raise ValueError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
+            raise UserError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
         name = Path(sample["data_samples"].get("img_path") or f"sample{index}").stem
         file = Path(out_dir) / f"{index:05d}_{name}.png"
         draw(sample, file)
@@ -172,7 +173,7 @@ def _dataset(cfg: Config, split: str) -> Any:
             dataset.full_init()
     except (FileNotFoundError, NotADirectoryError) as error:
         root = dataset_cfg.get("data_root") or dataset_cfg.get("dataset", {}).get("data_root")
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{split} data not found: {error}; data_root is {root!r}, set it with "
             f"--cfg-options {split}_dataloader.dataset.data_root=PATH"
         ) from None
@@ -181,7 +182,7 @@ def _dataset(cfg: Config, split: str) -> Any:
             raise
         dataset = ()
     if len(dataset) == 0:
-        raise ValueError(f"the {split} split is empty: check its list of images and its classes in the config")
+        raise UserError(f"the {split} split is empty: check its list of images and its classes in the config")
     return dataset
 
 
@@ -190,7 +191,7 @@ def _sample(dataset: Any, index: int) -> Any:
         return dataset[index]
     except (AssertionError, OSError, ValueError) as error:  # mmcv asserts that an image decodes
         path = dataset.get_data_info(index).get("img_path", "its image")
-        raise ValueError(f"sample {index} ({path}) cannot be read: {error}; mend or remove it") from error
+        raise UserError(f"sample {index} ({path}) cannot be read: {error}; mend or remove it") from error
 
 
 def _forward(model: nn.Module, scope: str, shape: tuple[int, int]) -> Any:

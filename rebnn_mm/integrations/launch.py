@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import name_unknown_type, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 
@@ -28,11 +28,11 @@ TRACEBACK = "REBNN_MM_TRACEBACK"
 
 @contextmanager
 def one_sentence(tool: str) -> Iterator[None]:
-    """End the program with one sentence for an error that this package raised; all others keep their traceback.
+    """End the program with one sentence for a :class:`~rebnn_mm.errors.UserError`; all others keep their traceback.
 
-    What the package raises is written for the user, who can mend it; an error from below is a bug, and its
-    traceback says where. ``REBNN_MM_TRACEBACK=1`` in the environment shows every traceback. A program that comes
-    through leaves its process group.
+    A ``UserError`` is written for the user, who can mend it. Any other error is a fault of this package or of a
+    library below it: its traceback says where, and a note asks for a report. ``REBNN_MM_TRACEBACK=1`` in the
+    environment shows every traceback. A program that comes through leaves its process group.
     """
     try:
         yield
@@ -40,11 +40,14 @@ def one_sentence(tool: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None  # what shells expect after Ctrl-C
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        sentence = _own_words(error)
-        if sentence is None or os.environ.get(TRACEBACK):
+    except UserError as error:
+        if os.environ.get(TRACEBACK):
             raise
-        raise SystemExit(f"{tool}: {sentence} ({TRACEBACK}=1 shows the traceback)") from None
+        raise SystemExit(f"{tool}: {_sentence(error)} ({TRACEBACK}=1 shows the traceback)") from None
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
+        raise
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +84,7 @@ def use_amp(cfg: Config) -> None:
     """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise ValueError(f"--amp cannot replace optim_wrapper.type={kind!r}; set mixed precision in the config")
+        raise UserError(f"--amp cannot replace optim_wrapper.type={kind!r}; set mixed precision in the config")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
@@ -93,7 +96,7 @@ def use_auto_scale_lr(cfg: Config) -> None:
         ValueError: The config does not say for which batch size its learning rate is meant.
     """
     if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-        raise ValueError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
+        raise UserError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
     cfg.auto_scale_lr.enable = True
 
 
@@ -116,7 +119,7 @@ def use_show_dir(cfg: Config, folder: str) -> None:
         ValueError: A classifier; mmpretrain's hook swaps red and blue, and lets equal names overwrite each other.
     """
     if cfg.default_scope != "mmdet":
-        raise ValueError(
+        raise UserError(
             "--show-dir draws detections; for a classifier: tools/infer.py FOLDER CONFIG CHECKPOINT --out DIR"
         )
     # mmdet puts work_dir/timestamp before a relative folder
@@ -152,7 +155,7 @@ def train(cfg: Config) -> Runner:
         load_into(_unwrapped(runner), checkpoint, path)
         absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
         if absent:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {path} cannot be resumed from, it lacks {', '.join(absent)}: start from its weights with "
                 "--cfg-options load_from=PATH, without --resume"
             )
@@ -181,7 +184,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
         ValueError, OSError: A data set or checkpoint that cannot be used.
     """
     if out and not out.endswith((".pkl", ".pickle")):
-        raise ValueError(f"--out {out}: predictions are written as .pkl")
+        raise UserError(f"--out {out}: predictions are written as .pkl")
     cfg.resume = False
     if is_packed_file(checkpoint):
         runner = _packed_runner(cfg, checkpoint)
@@ -201,7 +204,7 @@ def _packed_runner(cfg: Config, path: str) -> Runner:
     from rebnn_mm.integrations import packed  # noqa: F401  # registers PackedModel
 
     if get_device() != "cpu":
-        raise ValueError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
+        raise UserError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
     cfg.load_from = None
     cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict())
     cfg.pop("data_preprocessor", None)  # it is in the packed model; the runner would hand it over to PackedModel
@@ -232,7 +235,7 @@ def _check_initial_weights(model: nn.Module, path: str) -> None:
         return
     names = {name.removeprefix("module.") for name in load_weights(path)["state_dict"]}
     if not names & set(model.state_dict()):
-        raise ValueError(f"load_from={path}: not one of its {len(names)} tensors belongs to the config's model")
+        raise UserError(f"load_from={path}: not one of its {len(names)} tensors belongs to the config's model")
 
 
 def _unwrapped(runner: Runner) -> nn.Module:
@@ -240,17 +243,7 @@ def _unwrapped(runner: Runner) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def _own_words(error: BaseException) -> str | None:
-    """Message of an error that this package raised, in this process or in a loader's worker; else None."""
+def _sentence(error: UserError) -> str:
+    """The error's text; torch wraps that of a loader's worker in the worker's traceback, whose last line it is."""
     text = str(error)
-    if "Original Traceback" in text:  # torch hands a worker's error over as one text
-        files = re.findall(r'File "(.+?)"', text)
-        return text.strip().splitlines()[-1].split(": ", 1)[-1] if files and _is_ours(files[-1]) else None
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return text if frame is not None and _is_ours(frame.tb_frame.f_code.co_filename) else None
-
-
-def _is_ours(file: str) -> bool:
-    return Path(__file__).parents[1] in Path(file).parents
+    return text.strip().splitlines()[-1].split(": ", 1)[-1] if "Original Traceback" in text else text

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.atomic import atomic_path
+from rebnn_mm.errors import UserError
 from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.checkpoint import load_weights
 
@@ -60,7 +61,7 @@ def convert_file(source: str | Path, target: str | Path) -> dict[str, Tensor]:
     try:
         state = convert_state(load_weights(source)["state_dict"])
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
     with atomic_path(target) as path:
         torch.save(dict(state_dict=state, meta={}), path)
     return state
@@ -78,7 +79,7 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     blocks = {match[0] for match in (re.match(r"layer\d+\.\d+\.", name) for name in state) if match}
     if unknown or len(blocks) not in _DEPTHS or "conv1.weight" not in state:
         found = f"unknown to it is {unknown[0]} (of {len(unknown)})" if unknown else f"it has {len(blocks)} blocks"
-        raise ValueError(
+        raise UserError(
             f"no ResNet of the ReActNet family, {found}; expected are conv1, bn1, layerS.B.binary_conv, ..., fc with "
             f"{' or '.join(map(str, _DEPTHS))} blocks, as github.com/liuzechun/ReActNet saves them"
         )
@@ -92,9 +93,7 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     wanted = [name for name in shapes if not name.endswith("num_batches_tracked")] + ["head.fc.weight", "head.fc.bias"]
     missing = [name for name in wanted if name not in converted]
     if missing:
-        raise ValueError(
-            f"{len(missing)} tensors are missing, the one for {missing[0]} among them; was it saved whole?"
-        )
+        raise UserError(f"{len(missing)} tensors are missing, the one for {missing[0]} among them; was it saved whole?")
     return converted
 
 
@@ -122,5 +121,5 @@ def _reshaped(name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
         return value
     same = [size for size in value.shape if size != 1] == [size for size in shape if size != 1]
     if not same and value.shape != (shape.numel(), 1):
-        raise ValueError(f"{name} has the shape {tuple(value.shape)}, which cannot become {tuple(shape)}")
+        raise UserError(f"{name} has the shape {tuple(value.shape)}, which cannot become {tuple(shape)}")
     return value.reshape(shape)

@@ -13,6 +13,7 @@ from mmengine.dist import barrier
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations import launch
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_weights
@@ -31,7 +32,7 @@ def read_stages(args: argparse.Namespace) -> list[Config]:
     """
     names = [Path(path).stem for path in args.configs]
     if len(set(names)) < len(names):
-        raise ValueError(f"stages {', '.join(names)}: their names must differ, each is the name of a work dir")
+        raise UserError(f"stages {', '.join(names)}: their names must differ, each is the name of a work dir")
     stages = []
     for path, name in zip(args.configs, names, strict=True):
         own = copy.copy(args)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import rebnn_mm
+from rebnn_mm.errors import MissingFileError
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.export import export_config
 
@@ -56,7 +57,7 @@ def run_suite(rounds: int = 21, onnxruntime: bool = False, lce: str | None = Non
         FileNotFoundError: The package is not run from its checkout, where the configs and tools are.
     """
     if not (ROOT / DETECTOR).exists():
-        raise FileNotFoundError(f"{ROOT / DETECTOR} is not there: the suite runs in a checkout of the project")
+        raise MissingFileError(f"{ROOT / DETECTOR} is not there: the suite runs in a checkout of the project")
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for step in _steps(Path(folder), rounds, onnxruntime, lce):

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from rebnn_mm.distill import FrozenTeacher
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import read_config, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 
@@ -35,7 +36,7 @@ class Taught:
         """
         if not isinstance(teacher, dict) or set(teacher) != _KEYS:
             given = sorted(teacher) if isinstance(teacher, dict) else repr(teacher)
-            raise ValueError(
+            raise UserError(
                 f"teacher={given}: give dict(config=..., checkpoint=...), a config file or a model's dict, and its "
                 "weights"
             )
@@ -73,7 +74,7 @@ def build_teacher(teacher: dict[str, Any], student: Any, method: str = "forward"
     _check_preprocessing(module, student, teacher["config"])
     path = teacher["checkpoint"]
     if not path or not Path(path).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the teacher's checkpoint {path} is not a file: train the teacher, or for ImageNet download torchvision's "
             f"ResNet-34 from {_TORCHVISION}; another place is named with --cfg-options model.teacher.checkpoint=FILE"
         )
@@ -99,7 +100,7 @@ def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
         scope = DefaultScope.get_current_instance()
         cfg = read_config(config)
         if scope is not None and scope.scope_name != scope_of(cfg):
-            raise ValueError(
+            raise UserError(
                 f"the teacher {config} is for {scope_of(cfg)}, the student for {scope.scope_name}: a classifier learns "
                 "from a classifier, a detector from a detector"
             )
@@ -121,7 +122,7 @@ def _check_preprocessing(teacher: nn.Module, student: Any, config: Any) -> None:
         return
     for (name, a), b in zip(theirs.items(), mine.values(), strict=True):
         if not torch.allclose(a, b):
-            raise ValueError(
+            raise UserError(
                 f"the teacher {config} normalizes images with {name}={a.tolist()}, the student with {b.tolist()}: give "
                 "both configs the same data_preprocessor"
             )

@@ -16,6 +16,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import clipped_sign
 from rebnn_mm.layers.interface import BinaryLayer
 
@@ -37,7 +38,7 @@ class BinaryBase(BinaryLayer):
         input_norm: nn.Module | None,
     ) -> None:
         if weight_only and activation_only:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: weight_only and activation_only together leave nothing 1-bit; "
                 "set one of them, or use the plain torch layer"
             )
@@ -75,14 +76,14 @@ class BinaryBase(BinaryLayer):
     def _check_several_weights(self) -> None:
         """For methods that standardise: one weight has no standard deviation."""
         if self.weight[0].numel() < 2:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__}: one weight an output channel, shape {tuple(self.weight.shape)}, has no "
                 "standard deviation; leave this layer real-valued or use another method for it"
             )
 
     def _check_binarizes_weight(self) -> None:
         if not self.binarizes_weight:
-            raise ValueError(f"{type(self).__name__}(activation_only=True) has real-valued weights")
+            raise UserError(f"{type(self).__name__}(activation_only=True) has real-valued weights")
 
     def _binary_input(self, x: Tensor) -> Tensor:
         if self.input_norm is not None:
@@ -189,7 +190,7 @@ class BinaryLinear(BinaryBase, nn.Linear):
 
     def _build_norm(self, input_norm: bool | str) -> nn.Module | None:
         if input_norm not in (True, False, "layer"):
-            raise ValueError(f"{type(self).__name__}: input_norm={input_norm!r} is not one of True, False, 'layer'")
+            raise UserError(f"{type(self).__name__}: input_norm={input_norm!r} is not one of True, False, 'layer'")
         if input_norm == "layer":
             return nn.LayerNorm(self.in_features, elementwise_affine=False)
         return nn.BatchNorm1d(self.in_features, affine=False) if input_norm else None

@@ -12,6 +12,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from rebnn_mm.errors import UserError
+
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 ABI_VERSION = 2
 ISA_VARIABLE = "REBNN_MM_ISA"
@@ -129,7 +131,7 @@ def current_isa() -> str:
     if not wanted:
         return allowed[0]
     if wanted not in allowed:
-        raise ValueError(f"{ISA_VARIABLE}={wanted!r} is unknown or cannot run here; allowed: {', '.join(allowed)}")
+        raise UserError(f"{ISA_VARIABLE}={wanted!r} is unknown or cannot run here; allowed: {', '.join(allowed)}")
     return wanted
 
 
@@ -138,7 +140,7 @@ def use_isa(name: str) -> Iterator[None]:
     """Within the block, prepare layers for ``name`` (one of :func:`isas`), whatever the environment says."""
     global _override
     if name not in isas():
-        raise ValueError(f"instruction set {name!r} is unknown or cannot run here; allowed: {', '.join(isas())}")
+        raise UserError(f"instruction set {name!r} is unknown or cannot run here; allowed: {', '.join(isas())}")
     before = _override
     _override = name
     try:

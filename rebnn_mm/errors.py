@@ -1,0 +1,32 @@
+"""Errors that the user can mend, raised on purpose: what came, what is allowed, what to do.
+
+The tools print such an error as one sentence. Every other exception is a fault of this package or of a library below
+it, and keeps its traceback. Each class is also the built-in one that Python programs expect, so ``except ValueError``
+and ``except FileNotFoundError`` catch them.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A value that cannot be used: an option, a config, a checkpoint, a data set."""
+
+
+class UserTypeError(TypeError, UserError):
+    """A value of a type that cannot be used."""
+
+
+class UserFileError(OSError, UserError):
+    """A file or folder that cannot be read or written: a full disk, a name that is taken."""
+
+
+class MissingFileError(FileNotFoundError, UserError):
+    """A file or folder that is not there."""
+
+
+class MissingPackageError(ImportError, UserError):
+    """An optional package that is not installed."""
+
+
+class NotFiniteError(FloatingPointError, UserError):
+    """A loss or a weight that became NaN or infinite."""
