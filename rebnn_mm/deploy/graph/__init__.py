@@ -1,0 +1,1 @@
+"""Any network as a graph: captured, fused, stored and run."""

@@ -1,0 +1,201 @@
+"""From a module to a graph of functional ATen operators, by ``torch.export``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+
+from rebnn_mm.errors import UserError
+
+# A network with one of these computes with the size of its input (position tables, windows, masks): its graph is for
+# the size it was exported with. All others are exported for any size.
+_ATTENTION = ("softmax", "scaled_dot_product_attention", "roll")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input tensor.
+
+    Attributes:
+        dtype: ``'float32'``, ``'int64'``, ...
+        shape: For each dimension a fixed size, or None where any size within ``least`` will do.
+        least: Smallest size of each dimension.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    least: tuple[int, ...]
+
+    def check(self, x: Tensor, name: str) -> None:
+        """Raise UserError unless ``x`` is such a tensor."""
+        if str(x.dtype).removeprefix("torch.") != self.dtype:
+            raise UserError(f"{name} is {x.dtype}; the network takes {self.dtype}")
+        fits = x.dim() == len(self.shape) and all(
+            size >= least if wanted is None else size == wanted
+            for size, wanted, least in zip(x.shape, self.shape, self.least, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join(
+                str(wanted) if wanted is not None else f">={least}"
+                for wanted, least in zip(self.shape, self.least, strict=True)
+            )
+            raise UserError(f"{name} has the shape {tuple(x.shape)}; the network takes ({sizes})")
+
+
+@dataclass
+class Traced:
+    """A captured network.
+
+    Attributes:
+        graph: Placeholders are the inputs; ``get_attr`` nodes name tensors of ``tensors``; the rest are calls of
+            functional operators. The output is a tensor, or a nested tuple, list or dict of them.
+        tensors: Constants by name; those of the module keep its state-dict names.
+        inputs: What each placeholder takes.
+    """
+
+    graph: fx.Graph
+    tensors: dict[str, Tensor]
+    inputs: list[InputSpec] = field(default_factory=list)
+
+    def users(self, node: fx.Node) -> list[fx.Node]:
+        """Nodes that read ``node``."""
+        return list(node.users)
+
+    def constant(self, node: Any) -> Tensor | None:
+        """The tensor behind a ``get_attr`` node; None for anything else."""
+        return self.tensors[node.target] if isinstance(node, fx.Node) and node.op == "get_attr" else None
+
+    def add_constant(self, name: str, value: Tensor) -> fx.Node:
+        """A new ``get_attr`` node in front of all calls; ``name`` is made unique."""
+        unique, number = name, 1
+        while unique in self.tensors:
+            unique, number = f"{name}.{number}", number + 1
+        self.tensors[unique] = value
+        first = next(node for node in self.graph.nodes if node.op != "placeholder")
+        with self.graph.inserting_before(first):
+            node = self.graph.create_node("get_attr", unique)
+        node.meta["val"] = value
+        return node
+
+    def tidy(self) -> None:
+        """Remove calls that nothing reads, and constants that nothing names."""
+        self.graph.eliminate_dead_code()
+        named = {node.target for node in self.graph.nodes if node.op == "get_attr"}
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in named}
+
+
+def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None = None) -> Traced:
+    """Export ``module`` in eval mode, called with ``inputs``.
+
+    The first dimension may always change. The last ones of a 4-d input, height and width, may change if ``any_size``;
+    None decides by what the network is made of: one with attention has the size of ``inputs``.
+
+    Raises:
+        UserError: ``torch.export`` cannot capture it; the message holds its reason.
+    """
+    if any_size is None:
+        fixed = _export(module, inputs, spatial=False)
+        names = {str(node.target) for node in fixed.graph.nodes}
+        if not any(x.dim() == 4 for x in inputs) or any(word in name for name in names for word in _ATTENTION):
+            return _traced(fixed, inputs)
+        any_size = True
+    return _traced(_export(module, inputs, any_size), inputs)
+
+
+def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch.export.ExportedProgram:
+    auto = torch.export.Dim.AUTO
+    shapes = tuple({0: auto, **({2: auto, 3: auto} if spatial and x.dim() == 4 else {})} for x in inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
+            with torch.no_grad():
+                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=shapes, strict=False)
+                # without any decomposition this only makes it functional, slowly: needed where a view is written to
+                return program.run_decompositions({}) if _writes_into_views(program.graph) else program
+    except Exception as error:  # what a foreign forward and the exporter raise has no common class
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{type(module).__name__} cannot be captured as a graph: {type(error).__name__}: {line}"
+        ) from error
+
+
+def _base(target: Any) -> Any:
+    """The operator that does the same as an in-place one on a new tensor; None for any other operator."""
+    schema = getattr(target, "_schema", None)
+    if schema is None or not schema.is_mutable or not schema.name.endswith("_"):
+        return None
+    namespace, name = schema.name.split("::")
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    return None if packet is None else getattr(packet, schema.overload_name or "default", None)
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(value.alias_info is not None for value in schema.returns)
+
+
+def _writes_into_views(graph: fx.Graph) -> bool:
+    """Whether an in-place operator's tensor shares memory with another one, so that more than its name changes."""
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not schema.is_mutable:
+            continue
+        written = node.args[0]
+        aliased = _is_view(written) and _base(written.target) is None
+        if _base(node.target) is None or written.op != "call_function" or aliased:
+            return True
+        if any(_is_view(user) and _base(user.target) is None for user in written.users):
+            return True
+    return False
+
+
+def _traced(program: torch.export.ExportedProgram, inputs: Sequence[Tensor]) -> Traced:
+    """Turn lifted parameters, buffers and constants into ``get_attr`` nodes, and drop checks of sizes."""
+    state = {**program.state_dict, **program.constants}
+    kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    old, graph, tensors = program.graph, fx.Graph(), {}
+    env: dict[fx.Node, Any] = {}
+    specs: list[InputSpec] = []
+    for node in old.nodes:
+        if node.op == "placeholder":
+            spec = kinds[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                env[node] = graph.placeholder(f"input_{len(specs)}")
+                specs.append(_input_spec(node.meta["val"], program))
+            else:
+                tensors[spec.target] = state[spec.target].detach()
+                env[node] = graph.create_node("get_attr", spec.target)
+            env[node].meta["val"] = node.meta.get("val")
+        elif node.op == "output":
+            flat = fx.node.map_arg(list(node.args[0]), lambda n: env[n])
+            structure = program.call_spec.out_spec.unflatten(flat)
+            graph.output(structure)
+        elif "_assert" in str(node.target) or "sym_constrain" in str(node.target):
+            continue
+        else:
+            env[node] = graph.node_copy(node, lambda n: env[n])
+            if _base(node.target) is not None:
+                env[node].target = _base(node.target)
+                env[node.args[0]] = env[node]  # later readers of the written tensor see what was written
+    graph.eliminate_dead_code()
+    return Traced(graph, tensors, specs)
+
+
+def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSpec:
+    shape, least = [], []
+    for size in value.shape:
+        if isinstance(size, int):
+            shape.append(size)
+            least.append(size)
+        else:
+            bounds = program.range_constraints.get(size.node.expr)
+            shape.append(None)
+            low = 1 if bounds is None else int(bounds.lower)
+            least.append(1 if low == 2 else low)  # torch.export treats 0 and 1 as special and starts at 2
+    return InputSpec(str(value.dtype).removeprefix("torch."), tuple(shape), tuple(least))

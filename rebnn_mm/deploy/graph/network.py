@@ -1,0 +1,203 @@
+"""A graph that runs: a module with torch alone, whatever network it was captured from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rebnn_mm.deploy.graph.capture import InputSpec, Traced
+from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact
+from rebnn_mm.deploy.graph.passes.layout import choose_layout
+from rebnn_mm.deploy.graph.passes.prepare import prepare
+from rebnn_mm.deploy.graph.record import decode
+from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, LINEAR, LINEAR_BOTH
+from rebnn_mm.deploy.layer import ConvSpec, sides_of
+from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
+
+_UNITS = {CONV: Conv2dPlan, CONV_BOTH: Conv2dPlan, LINEAR: LinearPlan, LINEAR_BOTH: LinearPlan}
+
+
+class GraphNetwork(nn.Module):
+    """The network of a file's graph record: the captured inputs -> the captured outputs, on the CPU.
+
+    Args:
+        record: From :func:`rebnn_mm.deploy.graph.record.encode`.
+        tensors: The file's, by name.
+        exact: Give the trained network's bits; False lets real-valued layers take the faster memory layout and fold
+            their norms (differences of some 1e-6 before a sign may turn that sign).
+
+    Attributes:
+        inputs: What each input must be.
+
+    Raises:
+        RebnnFileError: The record is malformed or does not fit the tensors.
+    """
+
+    def __init__(self, record: dict[str, Any], tensors: dict[str, Tensor], exact: bool = True) -> None:
+        super().__init__()
+        self.exact = exact
+        self._record = record
+        traced = decode(record, tensors)
+        self._tensors = traced.tensors
+        self.inputs: list[InputSpec] = traced.inputs
+        self._program = _Program(_arranged(traced, exact))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Compute; raises UserError for inputs of another kind or shape."""
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"the network takes {len(self.inputs)} inputs, got {len(inputs)}")
+        for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
+            spec.check(x, f"input {index}")
+        with torch.no_grad():
+            return self._program(inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is prepared for this machine's instructions: it is made anew where the module arrives."""
+        return {key: value for key, value in self.__dict__.items() if key != "_program"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._program = _Program(_arranged(decode(self._record, self._tensors), self.exact))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
+        return self.__class__(self._record, copy.deepcopy(self._tensors, memo), self.exact)
+
+    def extra_repr(self) -> str:
+        """Numbers of operators."""
+        names = [row[0] for row in self._record["nodes"]]
+        binary = sum(name.startswith("rebnn.binary") for name in names)
+        return f"{len(names)} operators, {binary} of them 1-bit"
+
+
+def _arranged(traced: Traced, exact: bool) -> Traced:
+    prepare(traced, exact)
+    choose_layout(traced, exact)
+    return traced
+
+
+class _Step:
+    """One call: where its arguments come from and where its result goes."""
+
+    __slots__ = ("arguments", "done", "function", "keywords", "nested", "place", "sources")
+
+    def __init__(self, node: fx.Node, places: dict[fx.Node, int], function: Callable[..., Any]) -> None:
+        self.function = function
+        self.place = places[node]
+        self.done: list[int] = []
+        positions = [i for i, value in enumerate(node.args) if isinstance(value, fx.Node)]
+        self.sources = [(i, places[node.args[i]]) for i in positions]  # type: ignore[index]
+        self.arguments = [None if i in positions else value for i, value in enumerate(node.args)]
+        self.keywords = dict(node.kwargs)
+        inner = [node.args[i] for i in range(len(node.args)) if i not in positions]
+        self.nested = bool(fx.node.map_arg((inner, self.keywords), lambda n: n) and _has_nodes((inner, self.keywords)))
+        if self.nested:
+            self.arguments = [fx.node.map_arg(value, lambda n: _Place(places[n])) for value in node.args]
+            self.keywords = {
+                key: fx.node.map_arg(value, lambda n: _Place(places[n])) for key, value in node.kwargs.items()
+            }
+
+    def run(self, values: list[Any]) -> None:
+        if self.nested:
+            arguments = [_filled(value, values) for value in self.arguments]
+            keywords = {key: _filled(value, values) for key, value in self.keywords.items()}
+        else:
+            arguments, keywords = self.arguments.copy(), self.keywords
+            for position, source in self.sources:
+                arguments[position] = values[source]
+        values[self.place] = self.function(*arguments, **keywords)
+        for place in self.done:
+            values[place] = None
+
+
+class _Place(int):
+    """A place in the list of values, among arguments."""
+
+
+def _filled(value: Any, values: list[Any]) -> Any:
+    if isinstance(value, _Place):
+        return values[value]
+    if isinstance(value, (list, tuple)):
+        return [_filled(item, values) for item in value]
+    return value
+
+
+def _has_nodes(value: Any) -> bool:
+    found: list[fx.Node] = []
+    fx.node.map_arg(value, lambda n: found.append(n))
+    return bool(found)
+
+
+class _Program:
+    """The steps of a graph, its constants, and the operators prepared with theirs."""
+
+    def __init__(self, traced: Traced) -> None:
+        calls = [node for node in traced.graph.nodes if node.op == "call_function"]
+        constants = [node for node in traced.graph.nodes if node.op == "get_attr"]
+        inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
+        places = {node: index for index, node in enumerate([*inputs, *constants, *calls])}
+        self._inputs = len(inputs)
+        self._constants = [traced.tensors[node.target] for node in constants]
+        self._calls = len(calls)
+        self._steps = [_step(node, places, traced) for node in calls]
+        (output,) = [node for node in traced.graph.nodes if node.op == "output"]
+        self._output = _output_places(output.args[0], places)
+        kept = set(range(len(inputs) + len(constants))) | {places[node] for node in output.all_input_nodes}
+        last = {places[source]: index for index, node in enumerate(calls) for source in node.all_input_nodes}
+        for place, index in last.items():
+            if place not in kept:
+                self._steps[index].done.append(place)
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> Any:
+        values: list[Any] = [*inputs, *self._constants, *[None] * self._calls]
+        for step in self._steps:
+            step.run(values)
+        return _result(self._output, values)
+
+
+def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> _Step:
+    if node.target in _UNITS:
+        return _UnitStep(node, places, traced)
+    return _Step(node, places, TriedConv2d() if node.target is conv2d_exact else node.target)  # type: ignore[arg-type]
+
+
+class _UnitStep(_Step):
+    """A 1-bit operator: a plan, made once."""
+
+    __slots__ = ("operator",)
+
+    def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> None:
+        x, packed, geometry, listed, residual, clamp, residual_last, *signs = node.args
+        both = node.target in (CONV_BOTH, LINEAR_BOTH)
+        found = [None if tensor is None else traced.constant(tensor) for tensor in listed]  # type: ignore[union-attr]
+        before, after = sides_of(
+            found, clamp, residual_last, both or bool(signs and signs[0]), both or not (signs and signs[0])
+        )
+        plan = _UNITS[node.target](traced.constant(packed), ConvSpec.from_ints(geometry), before, after)
+        self.operator = node.target
+        self.function, self.place, self.done = plan, places[node], []
+        self.sources = [(0, places[x])] + ([] if residual is None else [(1, places[residual])])
+        self.arguments, self.keywords, self.nested = [None] * len(self.sources), {}, False
+
+
+def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
+    if isinstance(value, fx.Node):
+        return _Place(places[value])
+    if isinstance(value, dict):
+        return {key: _output_places(item, places) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_output_places(item, places) for item in value) if type(value) in (list, tuple) else value
+    return value
+
+
+def _result(value: Any, values: list[Any]) -> Any:
+    if isinstance(value, _Place):
+        return values[value]
+    if isinstance(value, dict):
+        return {key: _result(item, values) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_result(item, values) for item in value)
+    return value

@@ -1,0 +1,63 @@
+"""What is done once when a graph is loaded: constants computed, and norms folded where bits may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.passes.norms import is_affine
+
+_CONV = torch.ops.aten.conv2d.default
+
+
+def prepare(traced: Traced, exact: bool) -> None:
+    """Evaluate all calls that depend on constants only; without ``exact`` fold norms into real-valued convolutions."""
+    if not exact:
+        _fold_into_convolutions(traced)
+    with torch.no_grad():
+        for node in list(traced.graph.nodes):
+            _evaluate(traced, node)
+    traced.tidy()
+
+
+def _evaluate(traced: Traced, node: fx.Node) -> None:
+    sources = node.all_input_nodes
+    if node.op != "call_function" or any(source.op != "get_attr" for source in sources):
+        return
+    if not sources and not str(node.target).startswith("aten."):
+        return
+
+    def value_of(argument: fx.Node) -> Any:
+        return traced.tensors[argument.target]
+
+    value = node.target(*fx.node.map_arg(node.args, value_of), **fx.node.map_arg(node.kwargs, value_of))
+    if isinstance(value, Tensor):
+        new = traced.add_constant("computed", value)
+        new.meta["rank"] = value.dim()
+        node.replace_all_uses_with(new)
+        traced.graph.erase_node(node)
+
+
+def _fold_into_convolutions(traced: Traced) -> None:
+    """``affine(conv(x, w, b))`` -> ``conv(x, w * scale, b * scale + offset)``: the same up to rounding."""
+    for node in list(traced.graph.nodes):
+        conv = node.args[0] if is_affine(node) else None
+        if conv is None or conv.target != _CONV or len(conv.users) != 1:
+            continue
+        bias_node = conv.args[2] if len(conv.args) > 2 else None
+        weight, scale, offset = (traced.constant(n) for n in (conv.args[1], *node.args[1:3]))
+        bias = None if bias_node is None else traced.constant(bias_node)
+        if weight is None or scale is None or offset is None or (bias_node is not None and bias is None):
+            continue
+        folded = weight * scale.view(-1, 1, 1, 1)
+        moved = offset if bias is None else bias * scale + offset
+        name = str(conv.args[1].target)
+        constants = [traced.add_constant(f"{name}.{part}", v) for part, v in (("weight", folded), ("bias", moved))]
+        with traced.graph.inserting_before(node):
+            new = traced.graph.call_function(_CONV, (conv.args[0], *constants, *conv.args[3:]), dict(conv.kwargs))
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+    traced.tidy()

@@ -1,0 +1,180 @@
+"""A graph as plain values, for a file's header, and back: no code is stored, and none runs on load.
+
+::
+
+    inputs   [{dtype, shape, least}, ...]             see :class:`~rebnn_mm.deploy.graph.capture.InputSpec`
+    nodes    [[operator, args, kwargs, rank], ...]    in the order of computation
+    output   a value
+
+An operator is one of :data:`~rebnn_mm.deploy.graph.operators.OPERATORS`; everything else is refused. A value is None, a
+bool, a number, a string, a list of values, or a dict with one key: ``{"input": i}``, ``{"node": i}`` for an earlier
+node's result, ``{"tensor": name}`` for a tensor of the file, ``{"dtype": name}``, ``{"memory_format": name}``, and in
+outputs ``{"tuple": [...]}`` and ``{"dict": [[key, value], ...]}``. ``rank`` is the number of dimensions of a node's
+result, None if that is no tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from rebnn_mm.deploy.format import RebnnFileError
+from rebnn_mm.deploy.graph.capture import InputSpec, Traced
+from rebnn_mm.deploy.graph.operators import OPERATORS, name_of
+from rebnn_mm.errors import UserError
+
+_DTYPES = {str(value).removeprefix("torch."): value for value in (torch.float32, torch.int64, torch.int32, torch.bool)}
+_FORMATS = {
+    str(value).removeprefix("torch."): value
+    for value in (torch.contiguous_format, torch.channels_last, torch.preserve_format)
+}
+_MOST_NODES = 1 << 17
+_DEEPEST = 16
+
+
+def encode(traced: Traced) -> dict[str, Any]:
+    """Plain values that say what ``traced`` computes; its tensors are stored beside them.
+
+    Raises:
+        UserError: It calls an operator that files do not hold.
+    """
+    places: dict[fx.Node, dict[str, Any]] = {}
+    nodes: list[list[Any]] = []
+    inputs = 0
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            places[node], inputs = {"input": inputs}, inputs + 1
+        elif node.op == "get_attr":
+            places[node] = {"tensor": node.target}
+        elif node.op == "call_function":
+            value = node.meta.get("val")
+            args, kwargs = (_encoded(part, places) for part in (list(node.args), dict(node.kwargs)))
+            nodes.append([name_of(node.target), args, kwargs, value.dim() if isinstance(value, Tensor) else None])
+            places[node] = {"node": len(nodes) - 1}
+        elif node.op == "output":
+            output = _output(node.args[0], places)
+    return dict(inputs=[asdict(spec) for spec in traced.inputs], nodes=nodes, output=output)
+
+
+def _encoded(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
+    if isinstance(value, fx.Node):
+        return places[value]
+    if isinstance(value, (list, tuple)):
+        return [_encoded(item, places) for item in value]
+    if isinstance(value, dict):
+        # where a tensor lives and how it is stored in memory is the run-time's business
+        kept = {key: item for key, item in value.items() if key not in ("device", "layout", "pin_memory")}
+        return {str(key): _encoded(item, places) for key, item in kept.items()}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.memory_format):
+        return {"memory_format": str(value).removeprefix("torch.")}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise UserError(f"a graph holds a {type(value).__name__} ({value}), which files do not: export another module")
+
+
+def _output(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
+    if isinstance(value, tuple):
+        return {"tuple": [_output(item, places) for item in value]}
+    if isinstance(value, list):
+        return [_output(item, places) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[str(key), _output(item, places)] for key, item in value.items()]}
+    return _encoded(value, places)
+
+
+def decode(record: Any, tensors: dict[str, Tensor]) -> Traced:
+    """The graph of :func:`encode`, checked; ``tensors`` are those that the file holds.
+
+    Raises:
+        RebnnFileError: The record is not what this module describes.
+    """
+    try:
+        return _Decoder(record, tensors).traced()
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise RebnnFileError(f"the file's graph is malformed: {error}") from None
+
+
+class _Decoder:
+    """Builds the graph node by node; a reference is good only to what stands before it."""
+
+    def __init__(self, record: Any, tensors: dict[str, Tensor]) -> None:
+        self.record, self.tensors = record, tensors
+        self.graph = fx.Graph()
+        self.inputs: list[fx.Node] = []
+        self.nodes: list[fx.Node] = []
+        self.attributes: dict[str, fx.Node] = {}
+
+    def traced(self) -> Traced:
+        specs = [_input_spec(row) for row in self.record["inputs"]]
+        self.inputs = [self.graph.placeholder(f"input_{index}") for index in range(len(specs))]
+        for node, spec in zip(self.inputs, specs, strict=True):
+            node.meta["rank"] = len(spec.shape)
+        rows = self.record["nodes"]
+        if not isinstance(rows, list) or len(rows) > _MOST_NODES:
+            raise ValueError(f"nodes are a list of at most {_MOST_NODES:,}")
+        for row in rows:
+            name, args, kwargs, rank = row
+            if name not in OPERATORS:
+                raise ValueError(f"{name!r} is no operator that a file may call")
+            if not isinstance(args, list) or not isinstance(kwargs, dict) or not all(map(str.isidentifier, kwargs)):
+                raise ValueError(f"{name}: arguments are a list, keywords a dict of names")
+            node = self.graph.call_function(
+                OPERATORS[name],
+                tuple(self._value(item, 0) for item in args),
+                {key: self._value(item, 0) for key, item in kwargs.items()},
+            )
+            node.meta["rank"] = rank if type(rank) is int else None
+            self.nodes.append(node)
+        self.graph.output(self._value(self.record["output"], 0))
+        return Traced(self.graph, {name: self.tensors[name] for name in self.attributes}, specs)
+
+    def _value(self, value: Any, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError("a value is nested too deeply")
+        if isinstance(value, (list, tuple)):
+            return [self._value(item, depth + 1) for item in value]
+        if not isinstance(value, dict):
+            if value is not None and type(value) not in (bool, int, float, str):
+                raise ValueError(f"{type(value).__name__} is no value of a graph")
+            return value
+        ((kind, content),) = value.items()
+        if kind == "input":
+            return self.inputs[_index(content)]
+        if kind == "node":
+            return self.nodes[_index(content)]
+        if kind == "tensor":
+            return self._tensor(content)
+        if kind == "tuple":
+            return tuple(self._value(item, depth + 1) for item in content)
+        if kind == "dict":
+            return {str(key): self._value(item, depth + 1) for key, item in content}
+        return {"dtype": _DTYPES, "memory_format": _FORMATS}[kind][content]
+
+    def _tensor(self, name: Any) -> fx.Node:
+        if name not in self.tensors:
+            raise ValueError(f"it names the tensor {name!r}, which the file does not hold")
+        if name not in self.attributes:
+            self.attributes[name] = self.graph.create_node("get_attr", name)
+            self.attributes[name].meta["rank"] = self.tensors[name].dim()
+        return self.attributes[name]
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no place in the graph")
+    return value
+
+
+def _input_spec(row: Any) -> InputSpec:
+    spec = InputSpec(row["dtype"], tuple(row["shape"]), tuple(row["least"]))
+    whole = all(type(size) is int and size >= 0 for size in spec.least)
+    if spec.dtype not in _DTYPES or not whole or len(spec.shape) != len(spec.least):
+        raise ValueError(f"an input of {row}")
+    if not all(size is None or (type(size) is int and size >= 0) for size in spec.shape):
+        raise ValueError(f"an input of the shape {spec.shape}")
+    return spec

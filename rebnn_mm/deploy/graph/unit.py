@@ -1,0 +1,89 @@
+"""A 1-bit operator's node in a graph: its arguments by name, so that passes can put steps into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from rebnn_mm.deploy import ops  # registers the operators
+from rebnn_mm.deploy.layer import TENSORS, ConvSpec
+
+assert ops is not None
+CONV, LINEAR = torch.ops.rebnn_mm.binary_conv2d.default, torch.ops.rebnn_mm.binary_linear.default
+CONV_BOTH, LINEAR_BOTH = torch.ops.rebnn_mm.binary_conv2d_both.default, torch.ops.rebnn_mm.binary_linear_both.default
+_BOTH = {CONV: CONV_BOTH, LINEAR: LINEAR_BOTH}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The arguments of one operator; tensors are nodes.
+
+    Attributes:
+        target: ``CONV`` or ``LINEAR``.
+        tensors: Of :data:`rebnn_mm.deploy.layer.TENSORS`, those that are there.
+        signs: Whether the result's signs are packed, and ``floats`` whether the floats are returned.
+    """
+
+    target: Any
+    x: fx.Node
+    packed: fx.Node
+    spec: ConvSpec
+    tensors: dict[str, fx.Node]
+    residual: fx.Node | None = None
+    clamp: tuple[float, float] | None = None
+    residual_last: bool = False
+    signs: bool = False
+    floats: bool = True
+
+    @classmethod
+    def of(cls, node: Any) -> Unit | None:
+        """Read a node; None if it is another operator's, or one that returns two things already."""
+        if not isinstance(node, fx.Node) or node.target not in _BOTH:
+            return None
+        names = ("x", "packed", "geometry", "tensors", "residual", "clamp", "residual_last", "signs")
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        tensors = {name: value for name, value in zip(TENSORS, given["tensors"], strict=True) if value is not None}
+        clamp = given.get("clamp")
+        return cls(
+            node.target,
+            given["x"],
+            given["packed"],
+            ConvSpec.from_ints(given["geometry"]),
+            tensors,
+            given.get("residual"),
+            None if clamp is None else (float(clamp[0]), float(clamp[1])),
+            bool(given.get("residual_last", False)),
+            bool(given.get("signs", False)),
+            not given.get("signs", False),
+        )
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the channels are the last dimension."""
+        return self.target == LINEAR
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these steps is taken already."""
+        return any(name in self.tensors for name in names)
+
+    def with_tensors(self, **tensors: fx.Node) -> Unit:
+        """The unit with more steps."""
+        return replace(self, tensors={**self.tensors, **tensors})
+
+    def call(self, graph: fx.Graph) -> fx.Node:
+        """A new node at the graph's insertion point; with both signs and floats it returns (floats, signs)."""
+        both = self.signs and self.floats
+        tensors = [self.tensors.get(name) for name in TENSORS]
+        args = [self.x, self.packed, self.spec.ints(), tensors, self.residual]
+        args += [None if self.clamp is None else list(self.clamp), self.residual_last]
+        return graph.call_function(
+            _BOTH[self.target] if both else self.target, (*args, *([] if both else [self.signs]))
+        )
+
+
+def units(graph: fx.Graph) -> list[fx.Node]:
+    """All nodes that :meth:`Unit.of` reads, in order."""
+    return [node for node in graph.nodes if node.target in _BOTH]
