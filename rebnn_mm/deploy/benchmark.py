@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.peer import Peer
@@ -30,9 +31,10 @@ BERT_ROWS = (128, 1024)  # a sequence of 128 tokens, in batches of 1 and 8
 
 def packed_layer(channels: int, size: int, full: bool, memory_format: torch.memory_format) -> Candidate:
     """The bit-packed layer: alpha only, or ``full`` with shift, batch norm, residual and RPReLU."""
-    vector, weight = torch.rand(channels), torch.randn(channels, channels, 3, 3)
-    steps: dict[str, Any] = dict(shift=vector, scale=vector, offset=vector, rprelu=(vector, vector, vector))
-    plan = Conv2dPlan(pack_signs(weight), vector, weight_shape=weight.shape, padding=1, **(steps if full else {}))
+    v, weight = torch.rand(channels), torch.randn(channels, channels, 3, 3)
+    spec = ConvSpec.of(weight.shape, padding=1)
+    sides = (InputSide(v), Epilogue(v, None, (v, v), v, v, v)) if full else (InputSide(), Epilogue(v))
+    plan = Conv2dPlan(pack_signs(weight), spec, *sides)
     x = torch.randn(1, channels, size, size).contiguous(memory_format=memory_format)
     return candidate((lambda: plan(x, x)) if full else (lambda: plan(x)), clock="cpu")
 
@@ -62,7 +64,8 @@ def linear_layers(c_in: int, c_out: int, rows: int) -> dict[str, Candidate]:
     torch.manual_seed(0)
     layer = nn.Linear(c_in, c_out)
     x = torch.randn(rows, c_in)
-    plan = LinearPlan(pack_signs(layer.weight), torch.rand(c_out), weight_shape=(c_out, c_in), bias=layer.bias)
+    after = Epilogue(torch.rand(c_out), layer.bias)
+    plan = LinearPlan(pack_signs(layer.weight), ConvSpec.linear(c_out, c_in), InputSide(), after)
     int8 = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
     calls: dict[str, Any] = {"packed": lambda: plan(x), "torch fp32": lambda: layer(x)}
     calls[f"torch int8 dynamic ({torch.backends.quantized.engine})"] = lambda: int8(x)

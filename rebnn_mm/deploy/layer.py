@@ -1,9 +1,9 @@
-"""What a bit-packed layer is, apart from its bits: its geometry and its real-valued parameters, both checked."""
+"""What a bit-packed layer computes, apart from its bits: its shape and the real-valued steps around it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from rebnn_mm.errors import UserError
 
 Pair = int | Sequence[int]
-RPReLUParameters = tuple[Tensor, Tensor, Tensor]
+Affine = tuple[Tensor, Tensor]
 
 
 def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
@@ -28,12 +28,17 @@ def pair(value: Pair, name: str, least: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Sizes of a 2-d convolution; pairs are (vertical, horizontal).
+class ConvSpec:
+    """Sizes of a 2-d convolution with zero padding; pairs are (vertical, horizontal).
+
+    A linear layer is its 1x1 case, see :meth:`linear`.
 
     Attributes:
         weight_shape: (C_out, C_in/groups, K_h, K_w).
         padding: Pixels of zeros around the binary input.
+
+    Raises:
+        ValueError: A size is out of range, or the groups do not divide the channels.
     """
 
     weight_shape: tuple[int, int, int, int]
@@ -42,27 +47,41 @@ class Geometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    @classmethod
-    def of(cls, weight_shape: Sequence[int], stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Geometry:
-        """From the arguments of a convolution.
+    def __post_init__(self) -> None:
+        shape = tuple(self.weight_shape)
+        if len(shape) != 4 or min(shape) < 1:
+            raise ValueError(f"weight_shape={shape}: (C_out, C_in/groups, K_h, K_w), all at least 1")
+        if self.groups < 1 or shape[0] % self.groups:
+            raise ValueError(f"groups={self.groups} does not divide the {shape[0]} output channels")
+        products = shape[1] * shape[2] * shape[3]
+        if products > 1 << 24:
+            raise ValueError(f"{products} products in a sum: float32 counts exactly only up to 2**24")
+        object.__setattr__(self, "weight_shape", shape)
+        for name, least in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            object.__setattr__(self, name, pair(getattr(self, name), name, least))
 
-        Raises:
-            ValueError: A size is out of range, or the groups do not divide the channels.
-        """
-        if len(weight_shape) != 4 or min(weight_shape) < 1:
-            raise ValueError(f"weight_shape={tuple(weight_shape)}: (C_out, C_in/groups, K_h, K_w), all at least 1")
-        c_out, c_in, k_h, k_w = weight_shape
-        if groups < 1 or c_out % groups:
-            raise ValueError(f"groups={groups} does not divide the {c_out} output channels")
-        if c_in * k_h * k_w > 1 << 24:
-            raise ValueError(f"{c_in * k_h * k_w} products in a sum: float32 counts exactly only up to 2**24")
-        return cls(
-            (c_out, c_in, k_h, k_w),
-            pair(stride, "stride", 1),
-            pair(padding, "padding", 0),
-            pair(dilation, "dilation", 1),
-            groups,
-        )
+    @classmethod
+    def of(
+        cls, weight_shape: Sequence[int], stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
+    ) -> ConvSpec:
+        """From the arguments of ``torch.nn.functional.conv2d``, where one integer may stand for two."""
+        return cls(weight_shape, stride, padding, dilation, groups)  # type: ignore[arg-type]
+
+    @classmethod
+    def linear(cls, c_out: int, c_in: int) -> ConvSpec:
+        """A linear layer: its rows are the pixels of a 1x1 convolution."""
+        return cls((c_out, c_in, 1, 1))
+
+    @classmethod
+    def from_ints(cls, ints: Sequence[int]) -> ConvSpec:
+        """The inverse of :meth:`ints`."""
+        if len(ints) != 11:
+            raise ValueError(f"a geometry is 11 integers (see ConvSpec.ints), got {len(ints)}")
+        return cls.of(ints[:4], ints[4:6], ints[6:8], ints[8:10], ints[10])
+
+    def ints(self) -> list[int]:
+        """C_out, C_in/groups, K_h, K_w, stride, padding and dilation (two each), groups."""
+        return [*self.weight_shape, *self.stride, *self.padding, *self.dilation, self.groups]
 
     @property
     def c_in(self) -> int:
@@ -86,67 +105,168 @@ class Geometry:
         """(N, C_out, H', W') of the output for the input ``x``.
 
         Raises:
-            TypeError, ValueError: ``x`` is no float32 CPU tensor (N, C_in, H, W) that the kernel fits.
+            TypeError, ValueError: ``x`` is neither a float32 CPU tensor (N, C_in, H, W) that the kernel fits, nor
+                packed signs, int32 (N, H, W, ceil(C_in/32)).
         """
-        check_float(x, "the input")
         shape = x.shape
-        if len(shape) != 4 or shape[1] != self.weight_shape[1] * self.groups:
-            raise ValueError(f"the input is (N, {self.c_in}, H, W), got {tuple(shape)}")
-        n, _, h, w = shape
+        if x.dtype == torch.int32:
+            if not x.is_cpu:
+                raise TypeError(f"the input is on {x.device}; bit-packed layers run on the CPU: call .cpu()")
+            if len(shape) != 4 or shape[3] != words(self.c_in):
+                raise ValueError(f"packed signs are (N, H, W, {words(self.c_in)}), got {tuple(shape)}")
+            n, h, w, _ = shape
+        else:
+            check_float(x, "the input")
+            if len(shape) != 4 or shape[1] != self.c_in:
+                raise ValueError(f"the input is (N, {self.c_in}, H, W), got {tuple(shape)}")
+            n, _, h, w = shape
         out_h, out_w = self.output_size(h, w)
         if min(h, w, out_h, out_w) < 1:
             raise UserError(f"an input of {tuple(shape)} leaves no output pixel: {self}")
-        return n, self.weight_shape[0], out_h, out_w
+        return n, self.c_out, out_h, out_w
+
+
+def words(channels: int) -> int:
+    """32-bit words that hold the signs of so many channels."""
+    return (channels + 31) // 32
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """Real-valued parameters, float32 vectors of C_out elements if nothing else is said; None leaves a step out.
-
-    In this order: ``sign(fma(x + shift, *input_norm))``, the integer convolution, ``* alpha``, ``+ bias``,
-    ``fma(y, scale, offset)``, ``+ residual``, and RPReLU.
+class InputSide:
+    """What happens to the input in front of its sign: ``sign(fma(x + shift, *norm))``; None leaves a step out.
 
     Attributes:
-        shift: C_in elements, added before the sign.
-        input_norm: Scale and offset of C_in elements, a batch norm in front of the sign.
-        scale, offset: The batch norm behind the convolution, see :func:`rebnn_mm.deploy.reference.fold_batch_norm`.
-        rprelu: ``before``, ``slope`` and ``after``: ``y + before``, times ``slope`` unless positive, ``+ after``.
+        shift: (C_in,), added.
+        norm: (scale, offset), each (C_in,): a batch norm, see :func:`rebnn_mm.deploy.reference.fold_batch_norm`.
+    """
+
+    shift: Tensor | None = None
+    norm: Affine | None = None
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """Real-valued steps behind the integer convolution; tensors are (C_out,), None leaves a step out.
+
+    In this order: ``y * alpha + bias``; ``fma(y, *norm)``; ``+ residual``; ``+ before``; ``* slope`` where ``y`` is
+    not positive; ``+ after``; limited to ``clamp``; ``fma(y, *last_norm)``. That is RPReLU with all of ``before``, ``slope``,
+    ``after``; PReLU with ``slope`` alone; ReLU with ``clamp=(0, inf)``, ReLU6 with ``clamp=(0, 6)``.
+
+    Attributes:
+        slope: (C_out,), or one element for all channels.
+        clamp: (lowest, highest) value; NaN stays NaN.
+        last_norm: A batch norm behind the activation.
+        residual_last: Add the residual behind everything else instead.
+        sign: Pack the result's signs, behind these steps of the layer that will read them. The packed signs are
+            int32 (N, H', W', ceil(C_out/32)): bit c % 32 of word c // 32 is set where channel c is at least 0; bits
+            behind the last channel are 0.
+        floats: Return the result as float32; False with ``sign`` returns the packed signs alone.
     """
 
     alpha: Tensor
-    shift: Tensor | None = None
-    input_norm: tuple[Tensor, Tensor] | None = None
     bias: Tensor | None = None
-    scale: Tensor | None = None
-    offset: Tensor | None = None
-    rprelu: RPReLUParameters | None = None
+    norm: Affine | None = None
+    before: Tensor | None = None
+    slope: Tensor | None = None
+    after: Tensor | None = None
+    clamp: tuple[float, float] | None = None
+    last_norm: Affine | None = None
+    residual_last: bool = False
+    sign: InputSide | None = None
+    floats: bool = True
 
-    def checked(self, c_in: int, c_out: int) -> Parameters:
-        """The same as detached, contiguous vectors of the right length.
 
-        Raises:
-            TypeError, ValueError: A parameter has another dtype, device or length, or lacks its counterpart.
-        """
-        if (self.scale is None) != (self.offset is None):
-            raise ValueError("scale and offset make one batch norm: give both or neither")
-        vectors: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            channels = c_in if field.name in ("shift", "input_norm") else c_out
-            if isinstance(value, (tuple, list)):
-                count = 2 if field.name == "input_norm" else 3
-                if len(value) != count:
-                    raise ValueError(f"{field.name} has {count} tensors, got {len(value)}")
-                vectors[field.name] = tuple(_vector(part, field.name, channels) for part in value)
-            else:
-                vectors[field.name] = None if value is None else _vector(value, field.name, channels)
-        return Parameters(**vectors)
+# the order of the operators' list of tensors
+TENSORS = (
+    *("shift", "input_scale", "input_offset"),
+    *("alpha", "bias", "scale", "offset", "before", "slope", "after", "last_scale", "last_offset"),
+    *("sign_shift", "sign_scale", "sign_offset"),
+)
+
+
+def tensors_of(before: InputSide, after: Epilogue) -> list[Tensor | None]:
+    """All tensors of both sides, in the order of ``TENSORS``."""
+    sign = after.sign or InputSide()
+    none = (None, None)
+    return [
+        *(before.shift, *(before.norm or none)),
+        *(after.alpha, after.bias, *(after.norm or none), after.before, after.slope, after.after),
+        *(after.last_norm or none),
+        *(sign.shift, *(sign.norm or none)),
+    ]
+
+
+def sides_of(
+    tensors: Sequence[Tensor | None], clamp: Sequence[float] | None, residual_last: bool, signs: bool, floats: bool
+) -> tuple[InputSide, Epilogue]:
+    """The inverse of :func:`tensors_of`."""
+    if len(tensors) != len(TENSORS):
+        raise ValueError(f"an operator takes {len(TENSORS)} tensors ({', '.join(TENSORS)}), got {len(tensors)}")
+    by_name = dict(zip(TENSORS, tensors, strict=True))
+    if by_name["alpha"] is None:
+        raise ValueError("alpha is missing")
+    after = Epilogue(
+        **{name: by_name[name] for name in ("alpha", "bias", "before", "slope", "after")},  # type: ignore[arg-type]
+        norm=_together(by_name, "scale", "offset"),
+        clamp=None if clamp is None else tuple(clamp),  # type: ignore[arg-type]
+        last_norm=_together(by_name, "last_scale", "last_offset"),
+        residual_last=residual_last,
+        sign=InputSide(by_name["sign_shift"], _together(by_name, "sign_scale", "sign_offset")) if signs else None,
+        floats=floats,
+    )
+    return InputSide(by_name["shift"], _together(by_name, "input_scale", "input_offset")), after
+
+
+def _together(by_name: dict[str, Tensor | None], *names: str) -> Affine | None:
+    parts = tuple(by_name[name] for name in names)
+    if all(part is None for part in parts):
+        return None
+    if any(part is None for part in parts):
+        raise ValueError(f"{' and '.join(names)} make one norm: give both or neither")
+    return parts  # type: ignore[return-value]
+
+
+def checked(spec: ConvSpec, before: InputSide, after: Epilogue) -> tuple[InputSide, Epilogue]:
+    """The same with detached, contiguous vectors of the right length.
+
+    Raises:
+        TypeError, ValueError: A parameter has another dtype, device or length, or does not fit the others.
+    """
+    sign = None if after.sign is None else _checked_side(after.sign, spec.c_out, "sign")
+    if sign is None and not after.floats:
+        raise ValueError("floats=False without a sign: the layer would return nothing")
+    own: dict[str, Any] = {}
+    for field in fields(after):
+        value = getattr(after, field.name)
+        if isinstance(value, Tensor):
+            own[field.name] = _vector(value, field.name, spec.c_out)
+    for name in ("norm", "last_norm"):
+        own[name] = _checked_affine(getattr(after, name), name, spec.c_out)
+    if after.clamp is not None:
+        low, high = map(float, after.clamp)
+        if not low <= high:
+            raise ValueError(f"clamp={after.clamp}: (lowest, highest), in this order")
+        own["clamp"] = (low, high)
+    return _checked_side(before, spec.c_in, "input"), replace(after, **own, sign=sign)
+
+
+def _checked_side(side: InputSide, channels: int, name: str) -> InputSide:
+    shift = None if side.shift is None else _vector(side.shift, f"the {name} shift", channels)
+    return InputSide(shift, _checked_affine(side.norm, f"the {name} norm", channels))
+
+
+def _checked_affine(norm: Affine | None, name: str, channels: int) -> Affine | None:
+    if norm is None:
+        return None
+    if len(norm) != 2 or any(part is None for part in norm):
+        raise ValueError(f"{name} is a pair, scale and offset, got {norm!r}")
+    return _vector(norm[0], f"{name}'s scale", channels), _vector(norm[1], f"{name}'s offset", channels)
 
 
 def _vector(value: Tensor, name: str, channels: int) -> Tensor:
     check_float(value, name)
     # one PReLU slope may serve all channels
-    if name == "rprelu" and value.numel() == 1:
+    if name == "slope" and value.numel() == 1:
         return value.detach().flatten().expand(channels).contiguous()
     if value.numel() != channels:
         raise ValueError(f"{name} has one element for each of {channels} channels, got the shape {tuple(value.shape)}")

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ConvShape:
-    """Shape of a convolution: ``weight_shape`` is (C_out, C_in/groups, K, K), the rest as ``nn.Conv2d``."""
-
-    weight_shape: tuple[int, ...]
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
+ConvShape = ConvSpec
 
 
 @dataclass(frozen=True)
@@ -42,11 +32,11 @@ class Around:
     norm: tuple[Tensor, Tensor] | None = None
     rprelu: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the kernels."""
-        scale, offset = self.norm or (None, None)
-        own: dict[str, Any] = dict(shift=self.shift, input_norm=self.input_norm, bias=self.bias, rprelu=self.rprelu)
-        return {**own, "scale": scale, "offset": offset}
+    def sides(self, alpha: Tensor) -> tuple[InputSide, Epilogue]:
+        """The same for the kernels."""
+        before, slope, after = self.rprelu or (None, None, None)
+        epilogue = Epilogue(alpha, self.bias, self.norm, before, slope, after)
+        return InputSide(self.shift, self.input_norm), epilogue
 
 
 class PackedConv2d(nn.Module):
@@ -78,12 +68,12 @@ class PackedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.around = (around or Around()).arguments()
+        self.sides = (around or Around()).sides(alpha)
         self.pad = pad
         self.shortcut = shortcut
         self.register_buffer("packed", packed)
         self.register_buffer("alpha", alpha)
-        self._plan = Conv2dPlan(packed, alpha, **asdict(shape), **self.around)
+        self._plan = Conv2dPlan(packed, shape, *self.sides)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Sign, convolve, scale, and what else the layer was given."""
@@ -92,9 +82,8 @@ class PackedConv2d(nn.Module):
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
         if torch.compiler.is_compiling():
-            options = {**asdict(self.shape), **self.around}
-            return binary_conv2d(x, self.packed, self.alpha, residual=residual, **options)
-        return self._plan(x, residual)
+            return cast(Tensor, binary_conv2d(x, self.packed, self.shape, *self.sides, residual))
+        return cast(Tensor, self._plan(x, residual))
 
     def extra_repr(self) -> str:
         """The shape."""
@@ -126,10 +115,11 @@ class PackedLinear(nn.Module):
         self.shape = shape
         self.layer_norm = layer_norm
         self.shortcut = shortcut
-        self.around = (around or Around()).arguments()
+        self.sides = (around or Around()).sides(alpha)
         self.register_buffer("packed", packed)
         self.register_buffer("alpha", alpha)
-        self._plan = LinearPlan(packed, alpha, weight_shape=shape, **self.around)
+        self._spec = ConvSpec.linear(*shape)
+        self._plan = LinearPlan(packed, self._spec, *self.sides)
 
     def forward(self, x: Tensor) -> Tensor:
         """Sign, multiply, scale, and what else the layer was given."""
@@ -137,9 +127,8 @@ class PackedLinear(nn.Module):
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         if torch.compiler.is_compiling():
-            options = dict(weight_shape=self.shape, **self.around)
-            return binary_linear(x, self.packed, self.alpha, residual=residual, **options)
-        return self._plan(x, residual)
+            return cast(Tensor, binary_linear(x, self.packed, self._spec, *self.sides, residual))
+        return cast(Tensor, self._plan(x, residual))
 
     def extra_repr(self) -> str:
         """The shape."""

@@ -1,7 +1,8 @@
 """Bit-packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
 
-Operators get everything as arguments and prepare the weight anew in each call. A module that runs in eager
-mode holds a :class:`Conv2dPlan` or :class:`LinearPlan` instead, which gives the same bits.
+An operator gets everything as arguments. It keeps the plans of the tensors that it saw last (see
+:mod:`rebnn_mm.deploy.plan_cache`), so a compiled or exported model prepares a weight once, as a module with a plan of
+its own does. Linear layers have operators of their own only because their input is (..., C_in).
 """
 
 from __future__ import annotations
@@ -11,169 +12,132 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.layer import Geometry, Pair, RPReLUParameters, pair
-from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan, memory_format_of
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, tensors_of, words
+from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan, Result, output_format
+from rebnn_mm.deploy.plan_cache import cached_plan
 from rebnn_mm.deploy.reference import fold_batch_norm
 
 __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
 
+Floats = Sequence[float]
+Tensors = Sequence[Tensor | None]
+
 
 @torch.library.custom_op("rebnn_mm::binary_conv2d", mutates_args=(), device_types="cpu")
-def _conv2d_op(
+def _conv2d(
     x: Tensor,
     packed: Tensor,
-    alpha: Tensor,
-    weight_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    shift: Tensor | None = None,
-    input_scale: Tensor | None = None,
-    input_offset: Tensor | None = None,
-    bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    offset: Tensor | None = None,
+    geometry: Sequence[int],
+    tensors: Sequence[Tensor | None],
     residual: Tensor | None = None,
-    before: Tensor | None = None,
-    slope: Tensor | None = None,
-    after: Tensor | None = None,
+    clamp: Sequence[float] | None = None,
+    residual_last: bool = False,
+    signs: bool = False,
 ) -> Tensor:
-    plan = Conv2dPlan(
-        packed,
-        alpha,
-        weight_shape=weight_shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        shift=shift,
-        input_norm=_together(input_scale, input_offset),
-        bias=bias,
-        scale=scale,
-        offset=offset,
-        rprelu=_together(before, slope, after),
-    )
+    plan = cached_plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
-@_conv2d_op.register_fake
-def _conv2d_fake(x, packed, alpha, weight_shape, stride, padding, dilation, groups, *parameters):
-    geometry = Geometry.of(weight_shape, stride, padding, dilation, groups)
-    size = geometry.output_size(x.shape[2], x.shape[3])
-    return torch.empty(
-        (x.shape[0], geometry.c_out, *size), dtype=x.dtype, device=x.device, memory_format=memory_format_of(x)
-    )
+@torch.library.custom_op("rebnn_mm::binary_conv2d_both", mutates_args=(), device_types="cpu")
+def _conv2d_both(
+    x: Tensor,
+    packed: Tensor,
+    geometry: Sequence[int],
+    tensors: Sequence[Tensor | None],
+    residual: Tensor | None = None,
+    clamp: Sequence[float] | None = None,
+    residual_last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    return cached_plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
 
 
 @torch.library.custom_op("rebnn_mm::binary_linear", mutates_args=(), device_types="cpu")
-def _linear_op(
+def _linear(
     x: Tensor,
     packed: Tensor,
-    alpha: Tensor,
-    weight_shape: Sequence[int],
-    shift: Tensor | None = None,
-    input_scale: Tensor | None = None,
-    input_offset: Tensor | None = None,
-    bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    offset: Tensor | None = None,
+    geometry: Sequence[int],
+    tensors: Sequence[Tensor | None],
     residual: Tensor | None = None,
-    before: Tensor | None = None,
-    slope: Tensor | None = None,
-    after: Tensor | None = None,
+    clamp: Sequence[float] | None = None,
+    residual_last: bool = False,
+    signs: bool = False,
 ) -> Tensor:
-    plan = LinearPlan(
-        packed,
-        alpha,
-        weight_shape=weight_shape,
-        shift=shift,
-        input_norm=_together(input_scale, input_offset),
-        bias=bias,
-        scale=scale,
-        offset=offset,
-        rprelu=_together(before, slope, after),
-    )
+    plan = cached_plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
-@_linear_op.register_fake
-def _linear_fake(x, packed, alpha, weight_shape, *parameters):
-    return x.new_empty((*x.shape[:-1], weight_shape[0]))
+@torch.library.custom_op("rebnn_mm::binary_linear_both", mutates_args=(), device_types="cpu")
+def _linear_both(
+    x: Tensor,
+    packed: Tensor,
+    geometry: Sequence[int],
+    tensors: Sequence[Tensor | None],
+    residual: Tensor | None = None,
+    clamp: Sequence[float] | None = None,
+    residual_last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    return cached_plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
 
 
-def _together(*parts: Tensor | None) -> tuple | None:
-    """The parts as one parameter, None if there are none."""
-    if all(part is None for part in parts):
-        return None
-    if any(part is None for part in parts):
-        raise ValueError(f"{len(parts)} tensors belong together (input_norm or rprelu); some of them are None")
-    return parts
+def _conv2d_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:
+    spec = ConvSpec.from_ints(geometry)
+    n, h, w = (x.shape[0], *x.shape[1:3]) if x.dtype == torch.int32 else (x.shape[0], *x.shape[2:])
+    size = spec.output_size(h, w)
+    memory_format = output_format(x, signs)
+    floats = x.new_empty((n, spec.c_out, *size), dtype=torch.float32).contiguous(memory_format=memory_format)
+    return floats, x.new_empty((n, *size, words(spec.c_out)), dtype=torch.int32)
+
+
+def _linear_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:
+    leading, c_out = x.shape[:-1], geometry[0]
+    return x.new_empty((*leading, c_out), dtype=torch.float32), x.new_empty((*leading, words(c_out)), dtype=torch.int32)
+
+
+def _register_fakes() -> None:
+    for one, both, results in ((_conv2d, _conv2d_both, _conv2d_results), (_linear, _linear_both, _linear_results)):
+
+        def one_fake(
+            x, packed, geometry, tensors, residual=None, clamp=None, residual_last=False, signs=False, results=results
+        ):
+            return results(x, geometry, signs)[signs]
+
+        def both_fake(x, packed, geometry, tensors, residual=None, clamp=None, residual_last=False, results=results):
+            return results(x, geometry, True)
+
+        one.register_fake(one_fake)
+        both.register_fake(both_fake)
+
+
+_register_fakes()
 
 
 def binary_conv2d(
     x: Tensor,
     packed: Tensor,
-    alpha: Tensor,
-    *,
-    weight_shape: Sequence[int],
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
-    shift: Tensor | None = None,
-    input_norm: tuple[Tensor, Tensor] | None = None,
-    bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    offset: Tensor | None = None,
+    spec: ConvSpec,
+    before: InputSide,
+    after: Epilogue,
     residual: Tensor | None = None,
-    rprelu: RPReLUParameters | None = None,
-) -> Tensor:
-    """``torch.ops.rebnn_mm.binary_conv2d``: prepare a :class:`Conv2dPlan` of these arguments and call it once."""
-    return _conv2d_op(
-        x,
-        packed,
-        alpha,
-        list(weight_shape),
-        list(pair(stride, "stride", 1)),
-        list(pair(padding, "padding", 0)),
-        list(pair(dilation, "dilation", 1)),
-        groups,
-        shift,
-        *(input_norm or (None, None)),
-        bias,
-        scale,
-        offset,
-        residual,
-        *(rprelu or (None, None, None)),
-    )
+) -> Result:
+    """``torch.ops.rebnn_mm.binary_conv2d``, or ``..._both``: arguments and result of a :class:`Conv2dPlan`."""
+    return _call(_conv2d, _conv2d_both, x, packed, spec, before, after, residual)
 
 
 def binary_linear(
     x: Tensor,
     packed: Tensor,
-    alpha: Tensor,
-    *,
-    weight_shape: Sequence[int],
-    shift: Tensor | None = None,
-    input_norm: tuple[Tensor, Tensor] | None = None,
-    bias: Tensor | None = None,
-    scale: Tensor | None = None,
-    offset: Tensor | None = None,
+    spec: ConvSpec,
+    before: InputSide,
+    after: Epilogue,
     residual: Tensor | None = None,
-    rprelu: RPReLUParameters | None = None,
-) -> Tensor:
-    """``torch.ops.rebnn_mm.binary_linear``: prepare a :class:`LinearPlan` of these arguments and call it once."""
-    return _linear_op(
-        x,
-        packed,
-        alpha,
-        list(weight_shape),
-        shift,
-        *(input_norm or (None, None)),
-        bias,
-        scale,
-        offset,
-        residual,
-        *(rprelu or (None, None, None)),
-    )
+) -> Result:
+    """``torch.ops.rebnn_mm.binary_linear``, or ``..._both``: arguments and result of a :class:`LinearPlan`."""
+    return _call(_linear, _linear_both, x, packed, spec, before, after, residual)
+
+
+def _call(one, both, x, packed, spec, before, after, residual):
+    clamp = None if after.clamp is None else list(after.clamp)
+    arguments = (x, packed, spec.ints(), tensors_of(before, after), residual, clamp, after.residual_last)
+    if after.sign is not None and after.floats:
+        return both(*arguments)
+    return one(*arguments, after.sign is not None)

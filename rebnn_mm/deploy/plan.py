@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.layer import Geometry, Pair, Parameters, RPReLUParameters, check_float
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, checked, words
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
-from rebnn_mm.deploy.reference import reference_conv2d
+from rebnn_mm.deploy.reference import input_side, pack_channels, reference_conv2d, unpack_channels
+
+Result = Tensor | tuple[Tensor, Tensor]
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -22,30 +24,37 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def output_format(x: Tensor, signs: bool) -> torch.memory_format:
+    """The memory format of a layer's floats: that of ``x``, and channels_last where there are packed signs."""
+    return torch.channels_last if signs or x.dtype == torch.int32 else memory_format_of(x)
+
+
 class _NativeConv2d:
     """One block of bytes for the native library; it depends on the instruction set, not on the input's shape."""
 
-    def __init__(self, isa: str, packed: Tensor, geometry: Geometry, parameters: Parameters) -> None:
+    def __init__(self, isa: str, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
         native = library.load()
         assert native is not None, "the caller chose an instruction set of the library"
         self._functions = native.functions
-        self._geometry = geometry
+        self._spec, self._after = spec, after
         packed = packed.contiguous()
-        spec = _spec(packed, geometry, parameters)
-        size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), spec)
+        native_spec = library.conv2d_spec(spec, packed, before, after)
+        size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), native_spec)
         if size < 0:
-            raise ValueError(f"the {isa} kernels have no plan for {geometry}: sizes go up to 2**20")
+            raise ValueError(f"the {isa} kernels have no plan for {spec}: sizes go up to 2**20")
         self._plan = torch.empty(size, dtype=torch.uint8)
         self._address = self._plan.data_ptr()
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), spec, self._address)
-        library.check_status(status, f"preparing {geometry}")
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, self._address)
+        library.check_status(status, f"preparing {spec}")
 
     def __deepcopy__(self, memo: dict) -> _NativeConv2d:
         return self  # never changed after the constructor
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        if x.dtype == torch.int32:
+            x = unpack_channels(x, self._spec.c_in).contiguous(memory_format=memory_format)
         out = torch.empty(shape, memory_format=memory_format)
         n, _, h, w = x.shape
         status = self._functions.rebnn_conv2d_run(
@@ -58,34 +67,23 @@ class _NativeConv2d:
             torch.get_num_threads(),
         )
         if status:
-            library.check_status(status, f"an input of {tuple(x.shape)} to {self._geometry}")
-        return out
-
-
-def _spec(packed: Tensor, geometry: Geometry, parameters: Parameters) -> library.Conv2dSpec:
-    names = ("before", "slope", "after")
-    vectors = dict(zip(names, parameters.rprelu or (None,) * 3, strict=True))
-    vectors |= dict(zip(("input_scale", "input_offset"), parameters.input_norm or (None, None), strict=True))
-    for name in ("shift", "alpha", "bias", "scale", "offset"):
-        vectors[name] = getattr(parameters, name)
-    sizes = (*geometry.weight_shape[2:], *geometry.stride, *geometry.padding, *geometry.dilation, geometry.groups)
-    pointers = {name: value.data_ptr() for name, value in vectors.items() if value is not None}
-    return library.Conv2dSpec(geometry.c_in, geometry.c_out, *sizes, packed=packed.data_ptr(), **pointers)
+            library.check_status(status, f"an input of {tuple(x.shape)} to {self._spec}")
+        return out, None if self._after.sign is None else pack_channels(input_side(out, self._after.sign))
 
 
 class _TorchConv2d:
     """The same without the native library."""
 
-    def __init__(self, packed: Tensor, geometry: Geometry, parameters: Parameters) -> None:
-        self._weight = unpack_signs(packed, geometry.weight_shape)
-        self._geometry, self._parameters = geometry, parameters
+    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+        self._weight = unpack_signs(packed, spec.weight_shape)
+        self._spec, self._before, self._after = spec, before, after
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad():
-            y = reference_conv2d(x, self._weight, self._geometry, self._parameters, residual)
-            return y.contiguous(memory_format=memory_format)
+            y, signs = reference_conv2d(x, self._weight, self._spec, self._before, self._after, residual)
+            return y.contiguous(memory_format=memory_format), signs
 
 
 class Conv2dPlan:
@@ -97,107 +95,104 @@ class Conv2dPlan:
 
     Args:
         packed: Bits of the weight, see :mod:`rebnn_mm.deploy.packing`.
-        alpha, shift, input_norm, bias, scale, offset, rprelu: See :class:`rebnn_mm.deploy.layer.Parameters`.
-        weight_shape: (C_out, C_in/groups, K_h, K_w).
-        stride, padding, dilation, groups: As of ``torch.nn.functional.conv2d``; padding is with 0, as a third value.
+        spec: Sizes of the convolution.
+        before, after: The real-valued steps in front of the sign and behind the convolution.
 
     Raises:
         TypeError, ValueError: An argument that does not fit, named.
     """
 
-    def __init__(
-        self,
-        packed: Tensor,
-        alpha: Tensor,
-        *,
-        weight_shape: Sequence[int],
-        stride: Pair = 1,
-        padding: Pair = 0,
-        dilation: Pair = 1,
-        groups: int = 1,
-        shift: Tensor | None = None,
-        input_norm: tuple[Tensor, Tensor] | None = None,
-        bias: Tensor | None = None,
-        scale: Tensor | None = None,
-        offset: Tensor | None = None,
-        rprelu: RPReLUParameters | None = None,
-    ) -> None:
-        check_packed(packed, weight_shape)
-        self.geometry = Geometry.of(weight_shape, stride, padding, dilation, groups)
-        given = Parameters(alpha, shift, input_norm, bias, scale, offset, rprelu)
-        parameters = given.checked(self.geometry.c_in, self.geometry.c_out)
+    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+        check_packed(packed, spec.weight_shape)
+        before, after = checked(spec, before, after)
+        self.spec, self.signs, self.floats = spec, after.sign is not None, after.floats
+        self._sided = before != InputSide()
         self.isa = library.current_isa()
         self._run: _NativeConv2d | _TorchConv2d
         if self.isa == library.PURE_TORCH:
-            self._run = _TorchConv2d(packed, self.geometry, parameters)
+            self._run = _TorchConv2d(packed, spec, before, after)
         else:
-            self._run = _NativeConv2d(self.isa, packed, self.geometry, parameters)
+            self._run = _NativeConv2d(self.isa, packed, spec, before, after)
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Run the layer; ``residual`` has the output's shape and is added behind the batch norm.
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Result:
+        """Run the layer.
+
+        Args:
+            x: (N, C_in, H, W), or packed signs (N, H, W, ceil(C_in/32)) as :class:`Epilogue` describes them; then the
+                plan has no steps in front of the sign.
+            residual: Has the output's shape.
+
+        Returns:
+            The result; its packed signs; or both, as the epilogue says. With packed signs on either side, floats are
+            in channels_last memory.
 
         Raises:
-            TypeError, ValueError: ``x`` or ``residual`` is not float32 on the CPU, or has another shape.
+            TypeError, ValueError: ``x`` or ``residual`` has another dtype, device or shape.
         """
-        shape = self.geometry.output_shape(x)
-        memory_format = memory_format_of(x)
+        shape = self.spec.output_shape(x)
+        memory_format = output_format(x, self.signs)
         if residual is not None:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
             residual = residual.contiguous(memory_format=memory_format)
-        return self._run(x.contiguous(memory_format=memory_format), residual, shape, memory_format)
+        if x.dtype == torch.int32:
+            if self._sided:
+                raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
+            x = x.contiguous()
+        else:
+            x = x.contiguous(memory_format=memory_format)
+        y, signs = self._run(x, residual, shape, memory_format)
+        if signs is None:
+            return y
+        return (y, signs) if self.floats else signs
 
 
 class LinearPlan:
     """Bit-packed linear layer: (..., C_in) -> (..., C_out) in float32.
 
     A 1x1 convolution whose pixels are the rows of the input. Arguments and behaviour are those of
-    :class:`Conv2dPlan`; ``weight_shape`` is (C_out, C_in).
+    :class:`Conv2dPlan`; ``spec`` is a :meth:`ConvSpec.linear`, and packed signs are (..., ceil(C/32)).
     """
 
-    def __init__(
-        self,
-        packed: Tensor,
-        alpha: Tensor,
-        *,
-        weight_shape: Sequence[int],
-        shift: Tensor | None = None,
-        input_norm: tuple[Tensor, Tensor] | None = None,
-        bias: Tensor | None = None,
-        scale: Tensor | None = None,
-        offset: Tensor | None = None,
-        rprelu: RPReLUParameters | None = None,
-    ) -> None:
-        if len(weight_shape) != 2:
-            raise ValueError(f"weight_shape={tuple(weight_shape)}: a linear layer has (C_out, C_in)")
-        self._conv = Conv2dPlan(
-            packed,
-            alpha,
-            weight_shape=(*weight_shape, 1, 1),
-            shift=shift,
-            input_norm=input_norm,
-            bias=bias,
-            scale=scale,
-            offset=offset,
-            rprelu=rprelu,
-        )
+    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+        if spec != ConvSpec.linear(spec.c_out, spec.c_in):
+            raise ValueError(f"a linear layer has ConvSpec.linear(c_out, c_in), got {spec}")
+        self.conv = Conv2dPlan(packed, spec, before, after)
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Result:
         """Run the layer; ``residual`` is (..., C_out)."""
-        c_in, c_out = self._conv.geometry.c_in, self._conv.geometry.c_out
-        if x.dim() < 1 or x.shape[-1] != c_in:
-            raise ValueError(f"the input is (..., {c_in}), got {tuple(x.shape)}")
-        if residual is not None and residual.shape != (*x.shape[:-1], c_out):
-            raise ValueError(f"the residual is {(*x.shape[:-1], c_out)}, got {tuple(residual.shape)}")
-        rows = x.numel() // c_in
+        spec = self.conv.spec
+        columns = words(spec.c_in) if x.dtype == torch.int32 else spec.c_in
+        if x.dim() < 1 or x.shape[-1] != columns:
+            raise ValueError(f"the input is (..., {columns}), got {tuple(x.shape)}")
+        leading = x.shape[:-1]
+        if residual is not None and residual.shape != (*leading, spec.c_out):
+            raise ValueError(f"the residual is {(*leading, spec.c_out)}, got {tuple(residual.shape)}")
+        rows = x.numel() // columns
         if rows == 0:
-            check_float(x, "the input")
-            return x.new_empty((*x.shape[:-1], c_out))
-        y = self._conv(_as_pixels(x, rows), None if residual is None else _as_pixels(residual, rows))
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], c_out)
+            if x.dtype != torch.int32:
+                check_float(x, "the input")
+            return self._empty(leading)
+        pixels = x.reshape(1, 1, rows, columns)
+        if x.dtype != torch.int32:
+            pixels = pixels.permute(0, 3, 1, 2)
+        rest = None if residual is None else residual.reshape(1, 1, rows, spec.c_out).permute(0, 3, 1, 2)
+        result = self.conv(pixels, rest)
+        if isinstance(result, tuple):
+            return _as_rows(result[0], leading), _as_rows(result[1], leading)
+        return _as_rows(result, leading)
+
+    def _empty(self, leading: Sequence[int]) -> Result:
+        y = torch.empty((*leading, self.conv.spec.c_out))
+        signs = torch.empty((*leading, words(self.conv.spec.c_out)), dtype=torch.int32)
+        if self.conv.signs:
+            return (y, signs) if self.conv.floats else signs
+        return y
 
 
-def _as_pixels(x: Tensor, rows: int) -> Tensor:
-    """(..., C) as one image of a row of pixels, (1, C, 1, rows), without moving data that are dense."""
-    return x.reshape(1, 1, rows, x.shape[-1]).permute(0, 3, 1, 2)
+def _as_rows(y: Tensor, leading: Sequence[int]) -> Tensor:
+    """One image of a row of pixels as (..., C)."""
+    if y.dtype != torch.int32:
+        y = y.permute(0, 2, 3, 1)
+    return y.reshape(*leading, y.shape[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.layer import Geometry, Parameters
+from rebnn_mm.deploy.layer import Affine, ConvSpec, Epilogue, InputSide, words
 from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
 
@@ -49,33 +49,63 @@ def fold_batch_norm(norm: nn.modules.batchnorm._NormBase) -> tuple[Tensor, Tenso
     return scale.flatten(), offset.flatten()
 
 
+def pack_channels(x: Tensor) -> Tensor:
+    """Packed signs of (N, C, H, W): int32 (N, H, W, ceil(C/32)), bit c % 32 of word c // 32 set where ``x >= 0``."""
+    n, c, h, w = x.shape
+    bits = (x >= 0).permute(0, 2, 3, 1)
+    bits = nn.functional.pad(bits, (0, words(c) * 32 - c)).view(n, h, w, words(c), 32)
+    values = bits.long() << torch.arange(32)
+    return values.sum(-1).to(torch.int32)  # wraps around: bit 31 is the sign of an int32
+
+
+def unpack_channels(packed: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) in {-1, +1}, float32, from its packed signs."""
+    bits = packed.unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
+    return (bits.flatten(3)[..., :channels] * 2 - 1).permute(0, 3, 1, 2).float()
+
+
 def reference_conv2d(
-    x: Tensor, weight: Tensor, geometry: Geometry, parameters: Parameters, residual: Tensor | None = None
-) -> Tensor:
-    """(N, C_in, H, W) -> (N, C_out, H', W'), ``weight`` (C_out, C_in/groups, K_h, K_w) in {-1, +1}.
+    x: Tensor,
+    weight: Tensor,
+    spec: ConvSpec,
+    before: InputSide,
+    after: Epilogue,
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """(N, C_in, H, W) -> (N, C_out, H', W') and, with ``after.sign``, its packed signs.
 
-    Steps and their order are those of :class:`~rebnn_mm.deploy.layer.Parameters`.
+    ``weight`` is (C_out, C_in/groups, K_h, K_w) in {-1, +1}; ``x`` may be packed signs, see :class:`Epilogue`.
     """
-
-    def channel(vector: Tensor) -> Tensor:
-        return vector.view(-1, 1, 1)
-
-    if parameters.shift is not None:
-        x = x + channel(parameters.shift)
-    if parameters.input_norm is not None:
-        x = fma(x, *map(channel, parameters.input_norm))
-    y = nn.functional.conv2d(
-        sign(x), weight, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups
-    )
-    y = y * channel(parameters.alpha)
-    if parameters.bias is not None:
-        y = y + channel(parameters.bias)
-    if parameters.scale is not None and parameters.offset is not None:
-        y = fma(y, channel(parameters.scale), channel(parameters.offset))
-    if residual is not None:
+    signs = unpack_channels(x, spec.c_in) if x.dtype == torch.int32 else sign(input_side(x, before))
+    y = nn.functional.conv2d(signs, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+    y = y * _channel(after.alpha)
+    if after.bias is not None:
+        y = y + _channel(after.bias)
+    y = _affine(y, after.norm)
+    if residual is not None and not after.residual_last:
         y = y + residual
-    if parameters.rprelu is not None:
-        before, slope, after = map(channel, parameters.rprelu)
-        y = y + before
-        y = torch.where(y > 0, y, y * slope) + after
-    return y
+    if after.before is not None:
+        y = y + _channel(after.before)
+    if after.slope is not None:
+        y = torch.where(y > 0, y, y * _channel(after.slope))
+    if after.after is not None:
+        y = y + _channel(after.after)
+    if after.clamp is not None:
+        y = y.clamp(*after.clamp)
+    y = _affine(y, after.last_norm)
+    if residual is not None and after.residual_last:
+        y = y + residual
+    return y, None if after.sign is None else pack_channels(input_side(y, after.sign))
+
+
+def _channel(vector: Tensor) -> Tensor:
+    return vector.view(-1, 1, 1)
+
+
+def _affine(y: Tensor, norm: Affine | None) -> Tensor:
+    return y if norm is None else fma(y, *map(_channel, norm))
+
+
+def input_side(x: Tensor, side: InputSide) -> Tensor:
+    """What the sign is taken of, for (N, C, H, W)."""
+    return _affine(x if side.shift is None else x + _channel(side.shift), side.norm)

@@ -64,17 +64,19 @@ int main(int, char** arguments) {
     rebnn_conv2d_spec spec;
     int cases = 0, runs = 0, wrong = 0;
     // the struct's sizes come first, in the file as in the struct
-    for (; read_into(file, &spec, 11 * sizeof(int64_t)); ++cases) {
+    for (; read_into(file, &spec, 13 * sizeof(int64_t) + 2 * sizeof(double)); ++cases) {
         int64_t input[4], packed_bytes;
         if (!read_into(file, input, sizeof(input)) || !read_into(file, &packed_bytes, sizeof(packed_bytes))) return 3;
         std::vector<uint8_t> packed(static_cast<size_t>(packed_bytes));
         if (!read_into(file, packed.data(), packed.size())) return 3;
-        std::vector<float> floats[13];
-        const float** vectors[] = {&spec.shift, &spec.input_scale, &spec.input_offset, &spec.alpha,  &spec.bias,
-                                   &spec.scale, &spec.offset,      &spec.before,       &spec.slope, &spec.after};
-        for (int i = 0; i < 10; ++i) *vectors[i] = read_floats(file, floats[i]);
-        const float* x = read_floats(file, floats[10]);
-        const float* residual = read_floats(file, floats[11]);
+        std::vector<float> floats[17];
+        const float** vectors[] = {&spec.shift,      &spec.input_scale, &spec.input_offset, &spec.alpha,
+                                   &spec.bias,       &spec.scale,       &spec.offset,       &spec.before,
+                                   &spec.slope,      &spec.after,       &spec.last_scale,   &spec.last_offset,
+                                   &spec.sign_shift, &spec.sign_scale,  &spec.sign_offset};
+        for (int i = 0; i < 15; ++i) *vectors[i] = read_floats(file, floats[i]);
+        const float* x = read_floats(file, floats[15]);
+        const float* residual = read_floats(file, floats[16]);
         std::vector<float> expected;
         read_floats(file, expected);
         spec.packed = packed.data();

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rebnn_mm.deploy.kernels
-from rebnn_mm.deploy.layer import Geometry, Parameters
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 from rebnn_mm.functional import sign
@@ -46,26 +46,32 @@ def floats(value: Tensor | None, channels_last: bool = False) -> bytes:
 def case_bytes(number: int) -> bytes:
     """One case as run_cases.cpp reads it; every second one is channels_last and has all parameters."""
     weight_shape, stride, padding, dilation, groups, n, h, w = CASES[number]
-    geometry = Geometry(weight_shape, stride, padding, dilation, groups)
+    spec = ConvSpec(weight_shape, stride, padding, dilation, groups)
     full = channels_last = number % 2 == 0
     torch.manual_seed(number)
     weight = torch.randn(weight_shape)
-    x = torch.randn(n, geometry.c_in, h, w)
+    x = torch.randn(n, spec.c_in, h, w)
     x.view(-1)[::7], x.view(-1)[3::11], x.view(-1)[5::101] = 0.0, -0.0, float("nan")
-    out, into = (lambda: torch.randn(geometry.c_out)), (lambda: torch.randn(geometry.c_in))
-    norm, rprelu = (into(), into()), (out(), out(), out())
-    parameters = Parameters(out(), into(), norm, out(), out(), out(), rprelu) if full else Parameters(out())
-    residual = torch.randn(n, geometry.c_out, *geometry.output_size(h, w)) if full else None
-    expected = reference_conv2d(x, sign(weight), geometry, parameters, residual)
+    out, into = (lambda: torch.randn(spec.c_out)), (lambda: torch.randn(spec.c_in))
+    before, after = InputSide(), Epilogue(out())
+    if full:
+        before = InputSide(into(), (into(), into()))
+        rprelu = dict(before=out(), slope=out(), after=out())
+        after = Epilogue(
+            out(), out(), (out(), out()), **rprelu, clamp=(-30.0, 30.0), last_norm=(out(), out()),
+            residual_last=number % 4 == 0, sign=InputSide(out(), (out(), out())),
+        )  # fmt: skip
+    residual = torch.randn(n, spec.c_out, *spec.output_size(h, w)) if full else None
+    expected, _ = reference_conv2d(x, sign(weight), spec, before, after, residual)
     packed = pack_signs(weight)
-    vectors = [parameters.shift, *(parameters.input_norm or (None, None)), parameters.alpha, parameters.bias]
-    vectors += [parameters.scale, parameters.offset, *(parameters.rprelu or (None, None, None))]
-    sizes = (geometry.c_in, geometry.c_out, *weight_shape[2:], *stride, *padding, *dilation, groups)
+    sizes = (spec.c_in, spec.c_out, *weight_shape[2:], *stride, *padding, *dilation, groups)
+    low, high = after.clamp or (0.0, 0.0)
     return b"".join(
         [
-            struct.pack("<16q", *sizes, n, h, w, channels_last, packed.numel()),
+            struct.pack("<13q2d", *sizes, after.clamp is not None, after.residual_last, low, high),
+            struct.pack("<5q", n, h, w, channels_last, packed.numel()),
             packed.numpy().tobytes(),
-            *map(floats, vectors),
+            *map(floats, tensors_of(before, after)),
             *(floats(value, channels_last) for value in (x, residual, expected)),
         ]
     )

@@ -14,9 +14,11 @@ from torch import nn
 
 from rebnn_mm.backbones.blocks import BinaryUnit
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, checked
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, fold_batch_norm
 from rebnn_mm.deploy.packing import pack_signs
-from rebnn_mm.deploy.reference import fma
+from rebnn_mm.deploy.reference import fma, pack_channels, reference_conv2d, unpack_channels
+from rebnn_mm.functional import sign
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -85,26 +87,22 @@ def make_conv(case, seed, **kwargs):
     return layer, awkward(n, c_in, h, w, generator=generator)
 
 
-def plan_of(layer, **kwargs):
-    if isinstance(layer, ReBNNConv2d):
-        kwargs |= dict(stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups)
-    kind = Conv2dPlan if isinstance(layer, ReBNNConv2d) else LinearPlan
-    norm = None if layer.input_norm is None else fold_batch_norm(layer.input_norm)
-    return kind(
-        pack_signs(layer.weight),
-        layer.alpha,
-        weight_shape=layer.weight.shape,
-        bias=layer.bias,
-        input_norm=norm,
-        **kwargs,
+def plan_of(layer, shift=None, **after):
+    linear = isinstance(layer, ReBNNLinear)
+    spec = (
+        ConvSpec.linear(*layer.weight.shape)
+        if linear
+        else ConvSpec.of(layer.weight.shape, layer.stride, layer.padding, layer.dilation, layer.groups)
     )
+    norm = None if layer.input_norm is None else fold_batch_norm(layer.input_norm)
+    after = Epilogue(layer.alpha, layer.bias, **after)
+    return (LinearPlan if linear else Conv2dPlan)(pack_signs(layer.weight), spec, InputSide(shift, norm), after)
 
 
 def plan_of_unit(unit):
-    scale, offset = fold_batch_norm(unit.norm)
     act = unit.act
-    rprelu = (act.before.shift, act.prelu.weight, act.after.shift)
-    return plan_of(unit.conv, shift=unit.shift.shift, scale=scale, offset=offset, rprelu=rprelu)
+    steps = dict(before=act.before.shift, slope=act.prelu.weight, after=act.after.shift)
+    return plan_of(unit.conv, shift=unit.shift.shift, norm=fold_batch_norm(unit.norm), **steps)
 
 
 def assert_same(actual, expected):
@@ -195,11 +193,129 @@ def test_any_geometry(
     torch.set_num_threads(count)
     with library.use_isa(name):
         plan = plan_of(layer)
-    if min(plan.geometry.output_size(h, w)) < 1:
+    if min(plan.spec.output_size(h, w)) < 1:
         with pytest.raises(ValueError, match="no output pixel"):
             plan(x)
         return
     assert_same(plan(x.contiguous(memory_format=FORMATS[channels_last])), layer(x))
+
+
+def random_epilogue(draw, channels, generator):
+    """Any choice of the steps, with awkward numbers in all of them."""
+
+    def vector(positive=False):
+        values = awkward(channels, generator=generator).nan_to_num(0.3)
+        return values.abs() + 0.1 if positive else values
+
+    def maybe(make):
+        return make() if draw(st.booleans()) else None
+
+    def norm():
+        return vector(), vector()
+
+    steps = {name: maybe(vector) for name in ("bias", "before", "after")}
+    steps |= {name: maybe(norm) for name in ("norm", "last_norm")}
+    slope = maybe(lambda: vector()[: draw(st.sampled_from((1, channels)))])
+    inf = float("inf")
+    clamp = draw(st.sampled_from((None, (0.0, inf), (0.0, 6.0), (-1.0, 1.0), (-inf, -0.5))))
+    sign = maybe(lambda: InputSide(maybe(vector), maybe(norm)))
+    floats = sign is None or draw(st.booleans())
+    return Epilogue(
+        vector(positive=True), **steps, slope=slope, clamp=clamp, residual_last=draw(st.booleans()), sign=sign,
+        floats=floats,
+    )  # fmt: skip
+
+
+def both(result, after):
+    """(floats or None, packed signs or None) of what a plan returned."""
+    if after.sign is None:
+        return result, None
+    return result if after.floats else (None, result)
+
+
+@pytest.mark.parametrize("name", library.isas())
+@given(data=st.data(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=80)
+@torch.no_grad()
+def test_any_epilogue_from_floats_and_from_packed_signs(name, data, seed):
+    draw, generator = data.draw, torch.Generator().manual_seed(seed)
+    groups, kernel = draw(st.sampled_from((1, 1, 2, 3))), draw(st.sampled_from((1, 3)))
+    c_in, c_out = groups * draw(st.integers(1, 70)), groups * draw(st.integers(1, 70))
+    spec = ConvSpec.of((c_out, c_in // groups, kernel, kernel), draw(st.integers(1, 2)), kernel // 2, 1, groups)
+    n, h, w = draw(st.integers(1, 2)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    after = random_epilogue(draw, c_out, generator)
+    weight = torch.randn(spec.weight_shape, generator=generator)
+    x = awkward(n, c_in, h, w, generator=generator)
+    residual = awkward(n, c_out, *spec.output_size(h, w), generator=generator) if draw(st.booleans()) else None
+    with library.use_isa(name):
+        plan = Conv2dPlan(pack_signs(weight), spec, InputSide(), after)
+    torch.set_num_threads(draw(st.integers(1, 2)))
+    wanted = reference_conv2d(x, sign(weight), spec, *checked(spec, InputSide(), after), residual)
+    for given_x in (x.contiguous(memory_format=draw(st.sampled_from(FORMATS))), pack_channels(x)):
+        floats, signs = both(plan(given_x, residual), after)
+        if floats is not None:
+            assert_same(floats, wanted[0])
+        if after.sign is not None:
+            assert signs.dtype == torch.int32 and torch.equal(signs, wanted[1])
+
+
+@torch.no_grad()
+def test_activations_are_those_of_torch(isa):
+    layer, x = make_conv(GRID[5], seed=11)
+    y = layer(x)
+    slope = torch.rand(33)
+    for module, steps in (
+        (nn.ReLU(), dict(clamp=(0.0, float("inf")))),
+        (nn.ReLU6(), dict(clamp=(0.0, 6.0))),
+        (nn.Hardtanh(), dict(clamp=(-1.0, 1.0))),
+        (nn.LeakyReLU(0.1), dict(slope=torch.tensor([0.1]))),
+        (nn.PReLU(33), dict(slope=slope)),
+    ):
+        if isinstance(module, nn.PReLU):
+            module.weight.copy_(slope)
+        assert_same(plan_of(layer, **steps)(x), module(y))
+    norm = nn.BatchNorm2d(33).eval()
+    scramble(norm, torch.Generator().manual_seed(1))
+    relu = dict(clamp=(0.0, float("inf")))
+    assert_same(plan_of(layer, **relu, last_norm=fold_batch_norm(norm))(x), norm(y.relu()))
+
+
+@torch.no_grad()
+def test_packed_signs_pass_between_layers(isa):
+    first, x = make_conv((40, 70, 3, 1, 1, 1, 1, 2, 9, 8), seed=12)
+    second, _ = make_conv((70, 33, 3, 2, 1, 1, 1, 2, 9, 8), seed=13, input_norm=True)
+    shift, norm = torch.randn(70), fold_batch_norm(second.input_norm)
+    y = first(x)
+    expected = second(y + shift.view(-1, 1, 1))
+    second.input_norm = None
+    floats, signs = plan_of(first, sign=InputSide(shift, norm))(x)
+    assert_same(floats, y)
+    assert floats.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plan_of(first, sign=InputSide(shift, norm), floats=False)(x), signs)
+    assert_same(plan_of(second)(signs), expected)
+
+
+@pytest.mark.parametrize("rows", [(5,), (2, 3), (0,), (130,)])
+@torch.no_grad()
+def test_packed_signs_pass_between_linear_layers(isa, rows):
+    generator = torch.Generator().manual_seed(14)
+    layers = [ReBNNLinear(c_in, c_out).eval() for c_in, c_out in ((40, 70), (70, 30))]
+    for layer in layers:
+        layer._alpha_pending = False
+        scramble(layer, generator)
+    x = awkward(*rows, 40, generator=generator)
+    floats, signs = plan_of(layers[0], sign=InputSide())(x)
+    assert_same(floats, layers[0](x))
+    assert signs.shape == (*rows, 3)
+    assert_same(plan_of(layers[1])(signs), layers[1](layers[0](x)))
+
+
+def test_packed_signs_are_those_of_the_tensor():
+    x = awkward(2, 70, 3, 5, generator=torch.Generator().manual_seed(15))
+    packed = pack_channels(x)
+    assert packed.shape == (2, 3, 5, 3) and packed.dtype == torch.int32
+    assert torch.equal(unpack_channels(packed, 70), sign(x))
+    assert not (packed[..., 2] >> 6).any()  # no bit behind the last channel
 
 
 @torch.no_grad()
@@ -287,12 +403,15 @@ def test_without_the_library_one_warning_and_the_same_results(tmp_path):
 import warnings, torch
 from rebnn_mm.deploy.kernels import library
 library.LIBRARY_NAME = "missing.so"
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan
 from rebnn_mm.deploy.packing import pack_signs
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     for _ in range(2):
-        plan = Conv2dPlan(pack_signs(torch.ones(2, 3, 1, 1)), torch.ones(2), weight_shape=(2, 3, 1, 1))
+        plan = Conv2dPlan(
+            pack_signs(torch.ones(2, 3, 1, 1)), ConvSpec((2, 3, 1, 1)), InputSide(), Epilogue(torch.ones(2))
+        )
 assert plan(torch.ones(1, 3, 4, 4)).eq(3).all() and plan.isa == "torch"
 print([str(one.message) for one in seen])
 """
@@ -311,9 +430,8 @@ def test_native_library_says_why_it_fails():
     with pytest.raises(RuntimeError, match="instruction set"):
         library.check_status(functions.rebnn_conv2d_plan(b"sse9", library.Conv2dSpec(), None), "a plan")
     # a border of 2^20 pixels whose packed bits take terabytes, and one output pixel
-    plan = Conv2dPlan(
-        pack_signs(torch.ones(1, 1, 1, 1)), torch.ones(1), weight_shape=(1, 1, 1, 1), padding=1 << 20, stride=1 << 20
-    )
+    spec = ConvSpec.of((1, 1, 1, 1), padding=1 << 20, stride=1 << 20)
+    plan = Conv2dPlan(pack_signs(torch.ones(1, 1, 1, 1)), spec, InputSide(), Epilogue(torch.ones(1)))
     if plan.isa != library.PURE_TORCH:
         with pytest.raises(MemoryError, match="out of memory"):
             plan(torch.ones(99, 1, 1, 1))

@@ -7,6 +7,7 @@ import torch
 onnx = pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
 from rebnn_mm.deploy import ModelCard, Preprocessing, RebnnFileError, export_model, load_model  # noqa: E402
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide  # noqa: E402
 from rebnn_mm.deploy.onnx import DOMAIN, export_onnx  # noqa: E402
 from rebnn_mm.deploy.ops import binary_conv2d  # noqa: E402
 from rebnn_mm.layers import ReBNNConv2d  # noqa: E402
@@ -48,21 +49,10 @@ def test_packed_form_runs_with_the_documented_operator(file, tmp_path):
 
         def _run(self, x, packed, residual, *vectors, weight_shape, strides, pads, dilations, group):
             shift, alpha, scale, offset, *rprelu = map(torch.from_numpy, vectors)
-            y = binary_conv2d(
-                torch.from_numpy(x),
-                torch.from_numpy(packed),
-                alpha,
-                weight_shape=tuple(weight_shape),
-                stride=tuple(strides),
-                padding=tuple(pads[:2]),
-                dilation=tuple(dilations),
-                groups=group,
-                shift=shift,
-                scale=scale,
-                offset=offset,
-                residual=torch.from_numpy(residual),
-                rprelu=tuple(rprelu),
-            )
+            spec = ConvSpec.of(weight_shape, strides, pads[:2], dilations, group)
+            after = Epilogue(alpha, None, (scale, offset), *rprelu)
+            shortcut = torch.from_numpy(residual)
+            y = binary_conv2d(torch.from_numpy(x), torch.from_numpy(packed), spec, InputSide(shift), after, shortcut)
             return (y.numpy(),)
 
     export_onnx(file, tmp_path / "m.onnx", form="packed")

@@ -36,9 +36,9 @@ int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec) 
 int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, void* memory) {
     const int32_t kernel = rebnn::find_kernel(isa);
     if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
-    const bool affine = !spec->scale == !spec->offset && !spec->input_scale == !spec->input_offset;
-    const bool rprelu = !spec->before == !spec->slope && !spec->slope == !spec->after;
-    if (!spec->packed || !spec->alpha || !affine || !rprelu) return REBNN_BAD_ARGUMENT;
+    const bool affine = !spec->scale == !spec->offset && !spec->input_scale == !spec->input_offset &&
+                        !spec->last_scale == !spec->last_offset && !spec->sign_scale == !spec->sign_offset;
+    if (!spec->packed || !spec->alpha || !affine) return REBNN_BAD_ARGUMENT;
     auto* plan = static_cast<rebnn::Plan*>(memory);
     const rebnn::Layout& layout = rebnn::kKernels[kernel]->layout;
     if (!plan_header(layout, *spec, plan)) return REBNN_BAD_ARGUMENT;

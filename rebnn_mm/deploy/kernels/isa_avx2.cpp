@@ -57,6 +57,10 @@ struct Avx2 {
         return _mm256_blendv_ps(mul(a, slope), a, _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GT_OQ));
     }
 
+    // the instructions give their second argument where one is NaN
+    static REBNN_INLINE Vec at_least(Vec a, Vec low) { return _mm256_max_ps(low, a); }
+    static REBNN_INLINE Vec at_most(Vec a, Vec high) { return _mm256_min_ps(high, a); }
+
     static REBNN_INLINE Vec max(Vec a, Vec b) {
         const Vec larger = _mm256_cmp_ps(b, a, _CMP_GT_OQ), nan = _mm256_cmp_ps(b, b, _CMP_UNORD_Q);
         return _mm256_blendv_ps(a, b, _mm256_or_ps(larger, nan));

@@ -35,6 +35,10 @@ struct Avx512 {
         return _mm512_mask_mov_ps(_mm512_mul_ps(a, slope), positive, a);
     }
 
+    // the instructions give their second argument where one is NaN
+    static REBNN_INLINE Vec at_least(Vec a, Vec low) { return _mm512_max_ps(low, a); }
+    static REBNN_INLINE Vec at_most(Vec a, Vec high) { return _mm512_min_ps(high, a); }
+
     static REBNN_INLINE Vec max(Vec a, Vec b) {
         const __mmask16 larger = _mm512_cmp_ps_mask(b, a, _CMP_GT_OQ), nan = _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
         return _mm512_mask_mov_ps(a, _kor_mask16(larger, nan), b);

@@ -45,6 +45,10 @@ struct Generic {
         return each([&](int i) { return a.v[i] > 0 ? a.v[i] : a.v[i] * slope.v[i]; });
     }
 
+    // torch's clamp: NaN stays
+    static Vec at_least(Vec a, Vec low) { return each([&](int i) { return low.v[i] > a.v[i] ? low.v[i] : a.v[i]; }); }
+    static Vec at_most(Vec a, Vec high) { return each([&](int i) { return high.v[i] < a.v[i] ? high.v[i] : a.v[i]; }); }
+
     // torch's: the first of equals stays, and NaN wins
     static Vec max(Vec a, Vec b) {
         return each([&](int i) { return b.v[i] > a.v[i] || b.v[i] != b.v[i] ? b.v[i] : a.v[i]; });

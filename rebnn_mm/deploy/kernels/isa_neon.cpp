@@ -44,6 +44,9 @@ struct Neon {
         return vbslq_f32(vcgtq_f32(a, vdupq_n_f32(0)), a, vmulq_f32(a, slope));
     }
 
+    static REBNN_INLINE Vec at_least(Vec a, Vec low) { return vbslq_f32(vcgtq_f32(low, a), low, a); }
+    static REBNN_INLINE Vec at_most(Vec a, Vec high) { return vbslq_f32(vcltq_f32(high, a), high, a); }
+
     static REBNN_INLINE Vec max(Vec a, Vec b) {
         const uint32x4_t larger = vcgtq_f32(b, a), ordered = vceqq_f32(b, b);
         return vbslq_f32(vornq_u32(larger, ordered), b, a);

@@ -12,10 +12,13 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from torch import Tensor
+
+from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -33,13 +36,25 @@ class Conv2dSpec(ctypes.Structure):
 
     SIZES = (
         *("c_in", "c_out", "kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w"),
-        *("dilation_h", "dilation_w", "groups"),
+        *("dilation_h", "dilation_w", "groups", "clamp", "residual_last"),
     )
-    POINTERS = (
-        *("packed", "shift", "input_scale", "input_offset", "alpha", "bias", "scale", "offset"),
-        *("before", "slope", "after"),
-    )
-    _fields_ = [(name, ctypes.c_int64) for name in SIZES] + [(name, ctypes.c_void_p) for name in POINTERS]
+    LIMITS = ("clamp_low", "clamp_high")
+    POINTERS = ("packed", *TENSORS)
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in SIZES),
+        *((name, ctypes.c_double) for name in LIMITS),
+        *((name, ctypes.c_void_p) for name in POINTERS),
+    ]
+
+
+def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilogue) -> Conv2dSpec:
+    """The struct of a layer; it points into the tensors, which the caller keeps."""
+    sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
+    clamp = (0.0, 0.0) if after.clamp is None else after.clamp
+    tensors = dict(zip(TENSORS, tensors_of(before, after), strict=True))
+    pointers = {name: value.data_ptr() for name, value in tensors.items() if value is not None}
+    flags = (after.clamp is not None, after.residual_last)
+    return Conv2dSpec(spec.c_in, spec.c_out, *sizes, *flags, *clamp, packed=packed.data_ptr(), **pointers)
 
 
 class Library:

@@ -94,7 +94,12 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
     if (spec.c_in % spec.groups || spec.c_out % spec.groups) return false;
     *plan = Plan{};
     plan->magic = kPlanMagic;
-    plan->epilogue = (spec.bias ? kBias : 0) | (spec.scale ? kAffine : 0) | (spec.slope ? kRPReLU : 0);
+    plan->steps = (spec.bias ? kBias : 0) | (spec.scale ? kNorm : 0) | (spec.before ? kBefore : 0) |
+                  (spec.slope ? kSlope : 0) | (spec.after ? kAfter : 0) | (spec.clamp ? kClamp : 0) |
+                  (spec.last_scale ? kLastNorm : 0) | (spec.sign_shift ? kSignShift : 0) |
+                  (spec.sign_scale ? kSignNorm : 0) | (spec.residual_last ? kResidualLast : 0);
+    plan->clamp_low = float(spec.clamp_low);
+    plan->clamp_high = float(spec.clamp_high);
     plan->c_in = spec.c_in;
     plan->c_out = spec.c_out;
     plan->kernel_h = spec.kernel_h;
@@ -136,6 +141,11 @@ void plan_contents(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* pl
     write_row(spec.before, kBeforeRow, plan);
     write_row(spec.slope, kSlopeRow, plan);
     write_row(spec.after, kAfterRow, plan);
+    write_row(spec.last_scale, kLastScaleRow, plan);
+    write_row(spec.last_offset, kLastOffsetRow, plan);
+    write_row(spec.sign_shift, kSignShiftRow, plan);
+    write_row(spec.sign_scale, kSignScaleRow, plan);
+    write_row(spec.sign_offset, kSignOffsetRow, plan);
     write_input(spec.shift, plan->shift, plan);
     write_input(spec.input_scale, plan->input_scale, plan);
     write_input(spec.input_offset, plan->input_offset, plan);

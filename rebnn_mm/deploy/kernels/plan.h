@@ -37,16 +37,43 @@ struct Layout {
     bool word_pairs;   // if words come in pairs, the second is replaced by the xor of both (carry-save kernels)
 };
 
-enum Epilogue : int32_t { kBias = 1, kAffine = 2, kRPReLU = 4 };
+// Steps of the float epilogue that a plan has, as bits.
+enum Step : int32_t {
+    kBias = 1 << 0,
+    kNorm = 1 << 1,
+    kBefore = 1 << 2,
+    kSlope = 1 << 3,
+    kAfter = 1 << 4,
+    kClamp = 1 << 5,
+    kLastNorm = 1 << 6,
+    kSignShift = 1 << 7,
+    kSignNorm = 1 << 8,
+    kResidualLast = 1 << 9,
+};
 
 // Rows of the per-channel parameters, each `channels()` floats long.
-enum Row { kAlphaRow, kBiasRow, kScaleRow, kOffsetRow, kBeforeRow, kSlopeRow, kAfterRow, kRows };
+enum Row {
+    kAlphaRow,
+    kBiasRow,
+    kScaleRow,
+    kOffsetRow,
+    kBeforeRow,
+    kSlopeRow,
+    kAfterRow,
+    kLastScaleRow,
+    kLastOffsetRow,
+    kSignShiftRow,
+    kSignScaleRow,
+    kSignOffsetRow,
+    kRows
+};
 
 // Header of a plan; offsets are in bytes from its start, 0 where there is nothing.
 struct Plan {
     uint32_t magic;
     int32_t kernel;    // index into all_kernels()
-    int32_t epilogue;  // of enum Epilogue
+    int32_t steps;     // of enum Step
+    float clamp_low, clamp_high;
     int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
     int64_t in_group;    // input channels of a group
     int64_t out_group;   // output channels of a group
@@ -73,7 +100,7 @@ struct Plan {
     REBNN_INLINE const int32_t* sums() const { return at<int32_t>(tap_sums); }
 };
 
-constexpr uint32_t kPlanMagic = 0x314e4252;  // "RBN1"
+constexpr uint32_t kPlanMagic = 0x334e4252;  // "RBN3"
 
 // Fill in everything but the contents; false if a size is out of range.
 bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan);

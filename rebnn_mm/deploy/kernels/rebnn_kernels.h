@@ -19,14 +19,19 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 2
+#define REBNN_ABI_VERSION 3
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
-// y = fma(conv(sign(fma(x + shift, input_scale, input_offset)), sign(w)) * alpha + bias, scale, offset) + residual,
-// then RPReLU: y + before, times slope where y <= 0, + after. Every pointer but packed and alpha may be null.
+// y = conv(sign(fma(x + shift, input_scale, input_offset)), sign(w)), then in this order: * alpha; + bias;
+// fma(y, scale, offset); + residual; + before; * slope where y <= 0; + after; limited to [clamp_low, clamp_high], NaN
+// stays; fma(y, last_scale, last_offset). The signs of the output are those of fma(y + sign_shift, sign_scale,
+// sign_offset). Every pointer but packed and alpha may be null, which leaves its step out.
 typedef struct rebnn_conv2d_spec {
     int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
+    int64_t clamp;          // whether there is one
+    int64_t residual_last;  // whether the residual is added behind all other steps instead
+    double clamp_low, clamp_high;
     const uint8_t* packed;      // canonical bits: (c_out, kernel_h, kernel_w, c_in / groups), least significant first
     const float* shift;         // c_in elements
     const float* input_scale;   // c_in, together with input_offset
@@ -35,9 +40,14 @@ typedef struct rebnn_conv2d_spec {
     const float* bias;
     const float* scale;         // together with offset
     const float* offset;
-    const float* before;        // together with slope and after
+    const float* before;
     const float* slope;
     const float* after;
+    const float* last_scale;    // together with last_offset
+    const float* last_offset;
+    const float* sign_shift;
+    const float* sign_scale;    // together with sign_offset
+    const float* sign_offset;
 } rebnn_conv2d_spec;
 
 REBNN_API int32_t rebnn_abi_version(void);

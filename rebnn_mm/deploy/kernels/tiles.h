@@ -70,27 +70,36 @@ struct Finish {
 
     template <class At>
     REBNN_INLINE Finish(const Conv& conv, const At& at)
-        : epilogue(conv.plan->epilogue),
+        : steps(conv.plan->steps),
           alpha(at(kAlphaRow)),
           bias(at(kBiasRow)),
           scale(at(kScaleRow)),
           offset(at(kOffsetRow)),
           before(at(kBeforeRow)),
           slope(at(kSlopeRow)),
-          after(at(kAfterRow)) {}
+          after(at(kAfterRow)),
+          low(Isa::broadcast(conv.plan->clamp_low)),
+          high(Isa::broadcast(conv.plan->clamp_high)),
+          last_scale(at(kLastScaleRow)),
+          last_offset(at(kLastOffsetRow)) {}
 
     template <class Load>
     REBNN_INLINE Vec operator()(Vec y, const float* residual, const Load& load) const {
         y = Isa::mul(y, alpha);
-        if (epilogue & kBias) y = Isa::add(y, bias);
-        if (epilogue & kAffine) y = Isa::fma(y, scale, offset);
-        if (residual) y = Isa::add(y, load(residual));
-        if (epilogue & kRPReLU) y = Isa::add(Isa::prelu(Isa::add(y, before), slope), after);
+        if (steps & kBias) y = Isa::add(y, bias);
+        if (steps & kNorm) y = Isa::fma(y, scale, offset);
+        if (residual && !(steps & kResidualLast)) y = Isa::add(y, load(residual));
+        if (steps & kBefore) y = Isa::add(y, before);
+        if (steps & kSlope) y = Isa::prelu(y, slope);
+        if (steps & kAfter) y = Isa::add(y, after);
+        if (steps & kClamp) y = Isa::at_most(Isa::at_least(y, low), high);
+        if (steps & kLastNorm) y = Isa::fma(y, last_scale, last_offset);
+        if (residual && steps & kResidualLast) y = Isa::add(y, load(residual));
         return y;
     }
 
-    const int32_t epilogue;
-    const Vec alpha, bias, scale, offset, before, slope, after;
+    const int32_t steps;
+    const Vec alpha, bias, scale, offset, before, slope, after, low, high, last_scale, last_offset;
 };
 
 // Whose results the counts of some pixels are, and where the first pixel's first channel lies in the output.
