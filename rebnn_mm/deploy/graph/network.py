@@ -14,11 +14,9 @@ from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.record import decode
-from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, LINEAR, LINEAR_BOTH
-from rebnn_mm.deploy.layer import ConvSpec, sides_of
+from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.layer import TENSORS, sides_of
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
-
-_UNITS = {CONV: Conv2dPlan, CONV_BOTH: Conv2dPlan, LINEAR: LinearPlan, LINEAR_BOTH: LinearPlan}
 
 
 class GraphNetwork(nn.Module):
@@ -159,7 +157,7 @@ class _Program:
 
 
 def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> _Step:
-    if node.target in _UNITS:
+    if Unit.of(node) is not None:
         return _UnitStep(node, places, traced)
     return _Step(node, places, TriedConv2d() if node.target is conv2d_exact else node.target)  # type: ignore[arg-type]
 
@@ -170,16 +168,13 @@ class _UnitStep(_Step):
     __slots__ = ("operator",)
 
     def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> None:
-        x, packed, geometry, listed, residual, clamp, residual_last, *signs = node.args
-        both = node.target in (CONV_BOTH, LINEAR_BOTH)
-        found = [None if tensor is None else traced.constant(tensor) for tensor in listed]  # type: ignore[union-attr]
-        before, after = sides_of(
-            found, clamp, residual_last, both or bool(signs and signs[0]), both or not (signs and signs[0])
-        )
-        plan = _UNITS[node.target](traced.constant(packed), ConvSpec.from_ints(geometry), before, after)
+        unit = Unit.of(node)
+        tensors = [traced.constant(tensor) for tensor in (unit.tensors.get(name) for name in TENSORS)]
+        before, after = sides_of(tensors, unit.clamp, unit.residual_last, unit.signs, unit.floats)
+        plan = (LinearPlan if unit.is_linear else Conv2dPlan)(traced.constant(unit.packed), unit.spec, before, after)
         self.operator = node.target
         self.function, self.place, self.done = plan, places[node], []
-        self.sources = [(0, places[x])] + ([] if residual is None else [(1, places[residual])])
+        self.sources = [(0, places[unit.x])] + ([] if unit.residual is None else [(1, places[unit.residual])])
         self.arguments, self.keywords, self.nested = [None] * len(self.sources), {}, False
 
 

@@ -3,14 +3,14 @@
 ::
 
     inputs   [{dtype, shape, least}, ...]             see :class:`~rebnn_mm.deploy.graph.capture.InputSpec`
-    nodes    [[operator, args, kwargs, rank], ...]    in the order of computation
+    nodes    [[operator, args, kwargs, form], ...]    in the order of computation
     output   a value
 
 An operator is one of :data:`~rebnn_mm.deploy.graph.operators.OPERATORS`; everything else is refused. A value is None, a
 bool, a number, a string, a list of values, or a dict with one key: ``{"input": i}``, ``{"node": i}`` for an earlier
 node's result, ``{"tensor": name}`` for a tensor of the file, ``{"dtype": name}``, ``{"memory_format": name}``, and in
-outputs ``{"tuple": [...]}`` and ``{"dict": [[key, value], ...]}``. ``rank`` is the number of dimensions of a node's
-result, None if that is no tensor.
+outputs ``{"tuple": [...]}`` and ``{"dict": [[key, value], ...]}``. ``form`` is the number of dimensions of a node's
+result, ``"channels_last"`` for a 4-d one that the trained network holds in that memory, or None for what is no tensor.
 """
 
 from __future__ import annotations
@@ -50,13 +50,19 @@ def encode(traced: Traced) -> dict[str, Any]:
         elif node.op == "get_attr":
             places[node] = {"tensor": node.target}
         elif node.op == "call_function":
-            value = node.meta.get("val")
             args, kwargs = (_encoded(part, places) for part in (list(node.args), dict(node.kwargs)))
-            nodes.append([name_of(node.target), args, kwargs, value.dim() if isinstance(value, Tensor) else None])
+            nodes.append([name_of(node.target), args, kwargs, _form(node.meta.get("val"))])
             places[node] = {"node": len(nodes) - 1}
         elif node.op == "output":
             output = _output(node.args[0], places)
     return dict(inputs=[asdict(spec) for spec in traced.inputs], nodes=nodes, output=output)
+
+
+def _form(value: Any) -> int | str | None:
+    if not isinstance(value, Tensor):
+        return None
+    last = value.dim() == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
+    return "channels_last" if last else value.dim()
 
 
 def _encoded(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
@@ -118,7 +124,7 @@ class _Decoder:
         if not isinstance(rows, list) or len(rows) > _MOST_NODES:
             raise ValueError(f"nodes are a list of at most {_MOST_NODES:,}")
         for row in rows:
-            name, args, kwargs, rank = row
+            name, args, kwargs, form = row
             if name not in OPERATORS:
                 raise ValueError(f"{name!r} is no operator that a file may call")
             if not isinstance(args, list) or not isinstance(kwargs, dict) or not all(map(str.isidentifier, kwargs)):
@@ -128,7 +134,8 @@ class _Decoder:
                 tuple(self._value(item, 0) for item in args),
                 {key: self._value(item, 0) for key, item in kwargs.items()},
             )
-            node.meta["rank"] = rank if type(rank) is int else None
+            node.meta["trained_last"] = form == "channels_last"
+            node.meta["rank"] = 4 if form == "channels_last" else form if type(form) is int else None
             self.nodes.append(node)
         self.graph.output(self._value(self.record["output"], 0))
         return Traced(self.graph, {name: self.tensors[name] for name in self.attributes}, specs)

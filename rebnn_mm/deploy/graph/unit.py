@@ -15,6 +15,7 @@ assert ops is not None
 CONV, LINEAR = torch.ops.rebnn_mm.binary_conv2d.default, torch.ops.rebnn_mm.binary_linear.default
 CONV_BOTH, LINEAR_BOTH = torch.ops.rebnn_mm.binary_conv2d_both.default, torch.ops.rebnn_mm.binary_linear_both.default
 _BOTH = {CONV: CONV_BOTH, LINEAR: LINEAR_BOTH}
+_SINGLE = {both: single for single, both in _BOTH.items()}
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,16 @@ class Unit:
 
     @classmethod
     def of(cls, node: Any) -> Unit | None:
-        """Read a node; None if it is another operator's, or one that returns two things already."""
-        if not isinstance(node, fx.Node) or node.target not in _BOTH:
+        """Read a node; None if it is another operator's."""
+        if not isinstance(node, fx.Node) or node.target not in (*_BOTH, *_SINGLE):
             return None
+        both = node.target in _SINGLE
         names = ("x", "packed", "geometry", "tensors", "residual", "clamp", "residual_last", "signs")
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
         tensors = {name: value for name, value in zip(TENSORS, given["tensors"], strict=True) if value is not None}
         clamp = given.get("clamp")
         return cls(
-            node.target,
+            _SINGLE.get(node.target, node.target),
             given["x"],
             given["packed"],
             ConvSpec.from_ints(given["geometry"]),
@@ -56,8 +58,8 @@ class Unit:
             given.get("residual"),
             None if clamp is None else (float(clamp[0]), float(clamp[1])),
             bool(given.get("residual_last", False)),
-            bool(given.get("signs", False)),
-            not given.get("signs", False),
+            both or bool(given.get("signs", False)),
+            both or not given.get("signs", False),
         )
 
     @property
@@ -85,5 +87,5 @@ class Unit:
 
 
 def units(graph: fx.Graph) -> list[fx.Node]:
-    """All nodes that :meth:`Unit.of` reads, in order."""
+    """All nodes that :meth:`Unit.of` reads and that return one thing, in order."""
     return [node for node in graph.nodes if node.target in _BOTH]

@@ -40,7 +40,7 @@ class _Layout:
             if node.op == "call_function":
                 self._place(node)
             elif node.op == "output" and self.exact:
-                node.args = fx.node.map_arg(node.args, self._first)
+                node.args = fx.node.map_arg(node.args, self._as_trained)
 
     def _place(self, node: fx.Node) -> None:
         if node.target in (CONV, CONV_BOTH):
@@ -53,7 +53,8 @@ class _Layout:
         elif node.target is operator.getitem and node.args[0] in self.last and node.args[1] == 0:
             self.last.add(node)
         elif node.target == torch.ops.aten.conv2d.default:
-            node.target = conv2d_exact if self.exact else conv2d_last
+            first = self.exact and not node.args[0].meta.get("trained_last")
+            node.target = conv2d_exact if first else conv2d_last
             self.last.add(node)
         elif node.target is max_pool_affine:
             self.last.add(node)
@@ -63,7 +64,7 @@ class _Layout:
                 node.args = fx.node.map_arg(node.args, lambda n, kept=images: self._last(n) if n in kept else n)
                 self.last.add(node)
         elif self.exact:
-            node.args = fx.node.map_arg(node.args, self._first)
+            node.args = fx.node.map_arg(node.args, self._as_trained)
 
     def _any_layout(self, node: fx.Node) -> bool:
         if node.target is affine:
@@ -81,12 +82,15 @@ class _Layout:
     def _first(self, node: fx.Node) -> fx.Node:
         return self._converted(node, to_first) if node in self.last and node.meta.get("rank") == 4 else node
 
+    def _as_trained(self, node: fx.Node) -> fx.Node:
+        return self._last(node) if node.meta.get("trained_last") else self._first(node)
+
     def _converted(self, node: fx.Node, function: Any) -> fx.Node:
         key = (node, function)
         if key not in self.converted:
             with self.graph.inserting_after(node):
                 new = self.graph.call_function(function, (node,))
-            new.meta["rank"] = 4
+            new.meta.update(rank=4, trained_last=node.meta.get("trained_last", False))
             if function is to_last:
                 self.last.add(new)
             self.converted[key] = new
