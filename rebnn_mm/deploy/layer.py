@@ -149,8 +149,8 @@ class Epilogue:
     """Real-valued steps behind the integer convolution; tensors are (C_out,), None leaves a step out.
 
     In this order: ``y * alpha + bias``; ``fma(y, *norm)``; ``+ residual``; ``+ before``; ``* slope`` where ``y`` is
-    not positive; ``+ after``; limited to ``clamp``; ``fma(y, *last_norm)``. That is RPReLU with all of ``before``, ``slope``,
-    ``after``; PReLU with ``slope`` alone; ReLU with ``clamp=(0, inf)``, ReLU6 with ``clamp=(0, 6)``.
+    not positive; ``+ after``; limited to ``clamp``; ``fma(y, *last_norm)``. That is RPReLU with all of ``before``,
+    ``slope``, ``after``; PReLU with ``slope`` alone; ReLU with ``clamp=(0, inf)``, ReLU6 with ``clamp=(0, 6)``.
 
     Attributes:
         slope: (C_out,), or one element for all channels.

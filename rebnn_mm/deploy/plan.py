@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.kernels.buffers import Buffer, LastUsed, workspaces
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, checked, words
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
-from rebnn_mm.deploy.reference import input_side, pack_channels, reference_conv2d, unpack_channels
+from rebnn_mm.deploy.reference import reference_conv2d
+
+SHAPES = 16  # sizes of the input whose tables a plan keeps: a detector sees its feature levels again and again
 
 Result = Tensor | tuple[Tensor, Tensor]
 
@@ -36,39 +39,61 @@ class _NativeConv2d:
         native = library.load()
         assert native is not None, "the caller chose an instruction set of the library"
         self._functions = native.functions
-        self._spec, self._after = spec, after
+        self._spec, self._signs, self._floats = spec, after.sign is not None, after.floats
         packed = packed.contiguous()
         native_spec = library.conv2d_spec(spec, packed, before, after)
         size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), native_spec)
         if size < 0:
             raise ValueError(f"the {isa} kernels have no plan for {spec}: sizes go up to 2**20")
-        self._plan = torch.empty(size, dtype=torch.uint8)
-        self._address = self._plan.data_ptr()
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, self._address)
+        self._plan = Buffer(size)
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, self._plan.address)
         library.check_status(status, f"preparing {spec}")
+        self._tables: LastUsed[tuple[int, int], Buffer] = LastUsed(SHAPES)
 
     def __deepcopy__(self, memo: dict) -> _NativeConv2d:
-        return self  # never changed after the constructor
+        return self  # never changed after the constructor, but for tables, which threads may share
+
+    def _tables_of(self, h: int, w: int) -> Buffer:
+        tables = self._tables.get((h, w))
+        if tables is None:
+            size = self._functions.rebnn_conv2d_tables_bytes(self._plan.address, h, w)
+            if size < 0:
+                raise MemoryError(f"out of memory: an input of {h}x{w} pixels to {self._spec}")
+            tables = Buffer(size)
+            status = self._functions.rebnn_conv2d_tables(self._plan.address, h, w, tables.address)
+            library.check_status(status, f"tables for an input of {h}x{w} pixels to {self._spec}")
+            self._tables.put((h, w), tables)
+        return tables
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None]:
+        n, c_out, out_h, out_w = shape
         if x.dtype == torch.int32:
-            x = unpack_channels(x, self._spec.c_in).contiguous(memory_format=memory_format)
-        out = torch.empty(shape, memory_format=memory_format)
-        n, _, h, w = x.shape
+            x_format = library.SIGNS
+            h, w = x.shape[1:3]
+        else:
+            x_format = library.NHWC if x.is_contiguous(memory_format=torch.channels_last) else library.NCHW
+            h, w = x.shape[2:]
+        tables = self._tables_of(h, w)
+        bytes_needed = self._functions.rebnn_conv2d_workspace_bytes(self._plan.address, tables.address, n)
+        if bytes_needed < 0:
+            raise MemoryError(f"out of memory: an input of {tuple(x.shape)} to {self._spec}")
+        workspace = workspaces.of(bytes_needed)
+        out = torch.empty(shape, memory_format=memory_format) if self._floats else None
+        signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32) if self._signs else None
         status = self._functions.rebnn_conv2d_run(
-            self._address,
-            x.data_ptr(),
-            *(n, h, w),
-            memory_format is torch.channels_last,
+            *(self._plan.address, tables.address, workspace.address, bytes_needed),
+            *(x.data_ptr(), x.numel(), x_format, n),
             None if residual is None else residual.data_ptr(),
-            out.data_ptr(),
+            *((None, 0) if out is None else (out.data_ptr(), out.numel())),
+            memory_format is torch.channels_last,
+            *((None, 0) if signs is None else (signs.data_ptr(), signs.numel())),
             torch.get_num_threads(),
         )
         if status:
             library.check_status(status, f"an input of {tuple(x.shape)} to {self._spec}")
-        return out, None if self._after.sign is None else pack_channels(input_side(out, self._after.sign))
+        return out, signs
 
 
 class _TorchConv2d:
@@ -80,10 +105,10 @@ class _TorchConv2d:
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         with torch.no_grad():
             y, signs = reference_conv2d(x, self._weight, self._spec, self._before, self._after, residual)
-            return y.contiguous(memory_format=memory_format), signs
+            return y.contiguous(memory_format=memory_format) if self._after.floats else None, signs
 
 
 class Conv2dPlan:
@@ -141,11 +166,11 @@ class Conv2dPlan:
                 raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
-            x = x.contiguous(memory_format=memory_format)
+            x = x.contiguous(memory_format=memory_format_of(x))
         y, signs = self._run(x, residual, shape, memory_format)
-        if signs is None:
-            return y
-        return (y, signs) if self.floats else signs
+        if y is None or signs is None:
+            return y if signs is None else signs  # type: ignore[return-value]
+        return y, signs
 
 
 class LinearPlan:

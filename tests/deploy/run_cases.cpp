@@ -79,16 +79,34 @@ int main(int, char** arguments) {
         const float* residual = read_floats(file, floats[16]);
         std::vector<float> expected;
         read_floats(file, expected);
+        int64_t signs_size = 0;
+        if (!read_into(file, &signs_size, sizeof(signs_size))) return 3;
+        std::vector<uint32_t> expected_signs(static_cast<size_t>(signs_size));
+        if (!read_into(file, expected_signs.data(), expected_signs.size() * 4)) return 3;
         spec.packed = packed.data();
         for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa, ++runs) {
             const int64_t bytes = rebnn_conv2d_plan_bytes(name, &spec);
             if (bytes < 0) return 4;
             void* plan = std::aligned_alloc(64, size_t(bytes));
             std::vector<float> out(expected.size());
-            if (rebnn_conv2d_plan(name, &spec, plan) ||
-                rebnn_conv2d_run(plan, x, input[0], input[1], input[2], int32_t(input[3]), residual, out.data(), 2))
+            if (rebnn_conv2d_plan(name, &spec, plan)) return 4;
+            const int64_t tables_bytes = rebnn_conv2d_tables_bytes(plan, input[1], input[2]);
+            if (tables_bytes < 0) return 4;
+            void* tables = std::aligned_alloc(64, size_t(tables_bytes));
+            if (rebnn_conv2d_tables(plan, input[1], input[2], tables)) return 4;
+            const int64_t workspace_bytes = rebnn_conv2d_workspace_bytes(plan, tables, input[0]);
+            std::vector<uint32_t> workspace(size_t(workspace_bytes) / 4), signs(expected_signs.size());
+            const int64_t x_size = int64_t(floats[15].size()), out_size = int64_t(out.size());
+            if (rebnn_conv2d_run(plan, tables, workspace.data(), workspace_bytes, x, x_size, int32_t(input[3]), input[0],
+                                 residual, out.data(), out_size, int32_t(input[3]),
+                                 signs.empty() ? nullptr : signs.data(), int64_t(signs.size()), 2))
                 return 4;
             std::free(plan);
+            std::free(tables);
+            if (signs != expected_signs) {
+                std::printf("case %d on %s: the signs differ\n", cases, name);
+                ++wrong;
+            }
             size_t differ = 0;
             for (size_t i = 0; i < out.size(); ++i) differ += !same(out[i], expected[i]);
             if (differ) std::printf("case %d on %s: %zu of %zu values differ\n", cases, name, differ, out.size());

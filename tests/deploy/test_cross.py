@@ -62,7 +62,7 @@ def case_bytes(number: int) -> bytes:
             residual_last=number % 4 == 0, sign=InputSide(out(), (out(), out())),
         )  # fmt: skip
     residual = torch.randn(n, spec.c_out, *spec.output_size(h, w)) if full else None
-    expected, _ = reference_conv2d(x, sign(weight), spec, before, after, residual)
+    expected, signs = reference_conv2d(x, sign(weight), spec, before, after, residual)
     packed = pack_signs(weight)
     sizes = (spec.c_in, spec.c_out, *weight_shape[2:], *stride, *padding, *dilation, groups)
     low, high = after.clamp or (0.0, 0.0)
@@ -73,6 +73,7 @@ def case_bytes(number: int) -> bytes:
             packed.numpy().tobytes(),
             *map(floats, tensors_of(before, after)),
             *(floats(value, channels_last) for value in (x, residual, expected)),
+            struct.pack("<q", 0) if signs is None else struct.pack("<q", signs.numel()) + signs.numpy().tobytes(),
         ]
     )
 

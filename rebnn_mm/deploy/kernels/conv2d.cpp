@@ -1,13 +1,9 @@
-// One call of a layer: geometry, tables, and the tasks that threads share.
+// One call of a layer: the tasks that threads share.
 
 #include "conv2d.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
-#include <vector>
 
 #include "parallel.h"
 
@@ -18,73 +14,8 @@ namespace {
 constexpr int64_t kTaskWork = int64_t(1) << 23;
 // Pixels::kMost: tasks are whole batches of pixels, if there are enough.
 constexpr int64_t kBatch = 48;
-constexpr double kLargestBuffer = double(int64_t(1) << 46);
 
 constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
-
-struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-};
-
-// Which taps of a kernel lie inside the input, along one axis: a class for each distinct range of them.
-struct BorderClasses {
-    struct Range {
-        int64_t first, last;
-    };
-    std::vector<Range> ranges;
-    std::vector<int32_t> of;  // class of each output position
-
-    BorderClasses(int64_t out, int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-        of.reserve(size_t(out));
-        for (int64_t o = 0; o < out; ++o) {
-            const int64_t start = o * stride - padding;
-            Range range{0, kernel};
-            while (range.first < kernel && start + range.first * dilation < 0) ++range.first;
-            while (range.last > range.first && start + (range.last - 1) * dilation >= in) --range.last;
-            of.push_back(find(range));
-        }
-    }
-
-private:
-    int32_t find(const Range& range) {
-        // neighbours share their class, so the latest is the likeliest
-        for (size_t i = ranges.size(); i-- > 0;)
-            if (ranges[i].first == range.first && ranges[i].last == range.last) return int32_t(i);
-        ranges.push_back(range);
-        return int32_t(ranges.size() - 1);
-    }
-};
-
-std::vector<int32_t> correction_table(const Plan& plan, const BorderClasses& rows, const BorderClasses& columns) {
-    const int64_t channels = plan.channels();
-    std::vector<int32_t> table(rows.ranges.size() * columns.ranges.size() * size_t(channels),
-                               int32_t(plan.in_group * plan.taps()));
-    int32_t* out = table.data();
-    for (const auto& row : rows.ranges)
-        for (const auto& column : columns.ranges) {
-            for (int64_t ky = 0; ky < plan.kernel_h; ++ky)
-                for (int64_t kx = 0; kx < plan.kernel_w; ++kx) {
-                    const bool inside = ky >= row.first && ky < row.last && kx >= column.first && kx < column.last;
-                    if (inside) continue;
-                    const int32_t* sums = plan.sums() + (ky * plan.kernel_w + kx) * channels;
-                    for (int64_t c = 0; c < channels; ++c) out[c] += sums[c];
-                }
-            out += channels;
-        }
-    return table;
-}
-
-std::vector<int64_t> word_offsets(const Plan& plan, const Conv& conv) {
-    std::vector<int64_t> offsets;
-    offsets.reserve(size_t(plan.taps() * plan.words));
-    for (int64_t ky = 0; ky < plan.kernel_h; ++ky)
-        for (int64_t kx = 0; kx < plan.kernel_w; ++kx) {
-            const int64_t pixel = ky * plan.dilation_h * conv.padded_w + kx * plan.dilation_w;
-            for (int64_t word = 0; word < plan.words; ++word)
-                offsets.push_back(pixel * conv.pixel_words() + word * plan.word_size);
-        }
-    return offsets;
-}
 
 void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
     const Plan& plan = *conv.plan;
@@ -102,63 +33,52 @@ void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t t
 void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const Plan& plan = *conv.plan;
     const int64_t pixels = conv.out_pixels(), vectors = plan.vectors();
-    const int64_t work = pixels * plan.groups * plan.out_padded * plan.in_group * plan.taps();
-    const int64_t wanted = threads == 1 ? 1 : std::min(threads * kTasksPerThread, divide_up(work, kTaskWork));
+    const double work = double(pixels) * double(plan.channels()) * double(plan.products());
+    const int64_t most = threads == 1 ? 1 : threads * kTasksPerThread;
+    const int64_t wanted = work < double(most) * kTaskWork ? divide_up(int64_t(work), kTaskWork) : most;
     // first over pixels; over channels too where pixels are few (a linear layer, the last stage of a network)
     const int64_t size = std::min(round_up(divide_up(pixels, wanted), kBatch), pixels);
     const int64_t chunks = divide_up(pixels, size);
-    const int64_t part = round_up(divide_up(vectors, divide_up(wanted, chunks * plan.groups)), kernel.tile_vectors);
+    // a task that sets signs has whole words of them to itself
+    const int64_t groups = conv.signs ? 1 : plan.groups;
+    const int64_t step = std::max(kernel.tile_vectors, kWordBits / plan.lanes);
+    const bool whole = conv.signs && plan.groups > 1;
+    const int64_t part = whole ? vectors : round_up(divide_up(vectors, divide_up(wanted, chunks * groups)), step);
     const int64_t parts = divide_up(vectors, part);
-    parallel_for(chunks * plan.groups * parts, threads, [&](int64_t task) {
+    parallel_for(chunks * groups * parts, threads, [&](int64_t task) {
         Block block;
-        block.first_pixel = task / parts / plan.groups * size;
+        block.first_pixel = task / parts / groups * size;
         block.last_pixel = std::min(pixels, block.first_pixel + size);
-        block.group = task / parts % plan.groups;
+        block.first_group = conv.signs ? 0 : task / parts % groups;
+        block.last_group = conv.signs ? plan.groups : block.first_group + 1;
         block.first_vector = task % parts * part;
         block.last_vector = std::min(vectors, block.first_vector + part);
         kernel.compute(conv, block);
     });
 }
 
-int64_t output_size(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-    const int64_t span = in + 2 * padding - dilation * (kernel - 1) - 1;
-    return span < 0 ? 0 : span / stride + 1;
-}
-
 }  // namespace
 
-int32_t run(const Kernel& kernel, Conv conv, int32_t threads) {
-    const Plan& plan = *conv.plan;
-    conv.out_h = output_size(conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
-    conv.out_w = output_size(conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
-    if (conv.n < 0 || conv.h < 0 || conv.w < 0 || conv.out_h < 1 || conv.out_w < 1 || threads < 1)
-        return REBNN_BAD_ARGUMENT;
-    if (conv.n == 0) return REBNN_OK;
-    conv.padded_h = conv.h + 2 * plan.padding_h;
-    conv.padded_w = conv.w + 2 * plan.padding_w;
-    const double words = double(conv.n) * double(conv.padded_h) * double(conv.padded_w) * double(conv.pixel_words());
-    if (words * 4 > kLargestBuffer) return REBNN_OUT_OF_MEMORY;
-    try {
-        const BorderClasses rows(conv.out_h, conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
-        const BorderClasses columns(conv.out_w, conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
-        const auto corrections = correction_table(plan, rows, columns);
-        const auto offsets = word_offsets(plan, conv);
-        const size_t packed_bytes = size_t(words) * 4;
-        std::unique_ptr<void, Free> packed(std::malloc(packed_bytes));
-        if (!packed) return REBNN_OUT_OF_MEMORY;
-        conv.packed = static_cast<uint32_t*>(packed.get());
-        conv.offsets = offsets.data();
-        conv.offset_count = int64_t(offsets.size());
-        conv.corrections = corrections.data();
-        conv.row_class = rows.of.data();
-        conv.column_class = columns.of.data();
-        conv.column_classes = int64_t(columns.ranges.size());
-        pack(kernel, conv, packed_bytes, threads);
-        compute(kernel, conv, threads);
-    } catch (const std::bad_alloc&) {
-        return REBNN_OUT_OF_MEMORY;
-    }
-    return REBNN_OK;
+int64_t workspace_bytes(const Plan& plan, const Tables& tables, int64_t n) {
+    const int64_t words = count_elements({n, tables.padded_h, tables.padded_w, plan.pixel_words()});
+    return words < 0 ? -1 : words * 4;
+}
+
+void run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads) {
+    conv.h = tables.h;
+    conv.w = tables.w;
+    conv.out_h = tables.out_h;
+    conv.out_w = tables.out_w;
+    conv.padded_h = tables.padded_h;
+    conv.padded_w = tables.padded_w;
+    conv.offsets = tables.at<int64_t>(tables.offsets);
+    conv.offset_count = tables.offset_count;
+    conv.corrections = tables.at<int32_t>(tables.corrections);
+    conv.row_class = tables.at<int32_t>(tables.row_class);
+    conv.column_class = tables.at<int32_t>(tables.column_class);
+    conv.column_classes = tables.column_classes;
+    pack(kernel, conv, size_t(workspace_bytes(*conv.plan, tables, conv.n)), threads);
+    compute(kernel, conv, threads);
 }
 
 }  // namespace rebnn

@@ -77,7 +77,7 @@ struct Avx2 {
     static REBNN_INLINE void store_int(void* p, Int a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 
     // Each nibble in the upper half of its own byte: the offset of its row in the table.
-    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) {
+    static REBNN_INLINE void spread_word(uint32_t* p, uint32_t word) {
         const __m128i mask = _mm_set1_epi8(char(0xf0)), bits = _mm_cvtsi32_si128(int(word));
         const __m128i low = _mm_and_si128(_mm_slli_epi16(bits, 4), mask), high = _mm_and_si128(bits, mask);
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi8(low, high));

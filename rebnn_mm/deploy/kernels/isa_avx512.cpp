@@ -52,7 +52,7 @@ struct Avx512 {
     }
     static REBNN_INLINE void store_int(uint32_t* p, Int a) { _mm512_storeu_si512(p, a); }
 
-    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) { *p = word; }
+    static REBNN_INLINE void spread_word(uint32_t*, uint32_t) {}
 
     static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
         const Int twice = _mm512_slli_epi32(_mm512_loadu_si512(counts), 1);

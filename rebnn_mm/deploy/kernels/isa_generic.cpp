@@ -67,8 +67,8 @@ struct Generic {
     }
     static void store_int(uint32_t* p, Int a) { std::memcpy(p, a.v, sizeof(a.v)); }
 
-    // 32 signs as the kernel reads them, kWordSize * 32 bits.
-    static void store_word(uint32_t* p, uint32_t word) { *p = word; }
+    // 32 signs as a kernel with kWordSize 2 reads them.
+    static void spread_word(uint32_t*, uint32_t) {}
 
     // The integer convolution, correction - 2 count, as floats.
     static Vec result(const int32_t* corrections, const uint32_t* counts) {

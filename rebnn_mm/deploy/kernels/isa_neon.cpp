@@ -62,7 +62,7 @@ struct Neon {
     }
     static REBNN_INLINE void store_int(uint32_t* p, Int a) { vst1q_u32(p, a); }
 
-    static REBNN_INLINE void store_word(uint32_t* p, uint32_t word) { *p = word; }
+    static REBNN_INLINE void spread_word(uint32_t*, uint32_t) {}
 
     static REBNN_INLINE Vec result(const int32_t* corrections, const uint32_t* counts) {
         const int32x4_t twice = vreinterpretq_s32_u32(vshlq_n_u32(vld1q_u32(counts), 1));

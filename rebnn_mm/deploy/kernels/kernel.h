@@ -1,7 +1,7 @@
 // What the driver hands to the code of one instruction set.
 #pragma once
 
-#include "plan.h"
+#include "tables.h"
 
 // Instruction sets that this compiler can produce; which one runs is decided on the processor.
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -12,14 +12,16 @@
 
 namespace rebnn {
 
-// One call: sizes, memory and tables, all read-only but `packed` and `out`.
+// One call: sizes, memory and tables, all read-only but `packed`, `out` and `signs`.
 struct Conv {
     const Plan* plan;
     int64_t n, h, w, out_h, out_w, padded_h, padded_w;
-    bool channels_last;
-    const float* x;
-    const float* residual;  // or null
-    float* out;
+    bool x_channels_last, out_channels_last;
+    const float* x;         // or null:
+    const uint32_t* x_signs;  // signs of x, [n][h][w][ceil(c_in / 32)]
+    const float* residual;  // or null; in the format of out
+    float* out;             // or null
+    uint32_t* signs;        // or null; signs of the output, [n][out_h][out_w][ceil(c_out / 32)]
     // signs of x with a border of 0-bits: [n][padded_h][padded_w][group][word], or [...][word][2] as nibbles
     uint32_t* packed;
     // Where the words under a kernel lie, in uint32_t from the first one of a pixel's receptive field: [tap][word].
@@ -31,15 +33,15 @@ struct Conv {
     const int32_t* column_class;  // [out_w]
     int64_t column_classes;
 
-    REBNN_INLINE int64_t group_words() const { return plan->words * plan->word_size; }
-    REBNN_INLINE int64_t pixel_words() const { return plan->groups * group_words(); }
     REBNN_INLINE int64_t out_pixels() const { return n * out_h * out_w; }
 };
 
-// Output pixels (counted through the whole batch) times vectors of a group's output channels: [first, last) of both.
+// Output pixels (counted through the whole batch) times groups times vectors of a group's output channels: [first, last)
+// of all three.
 struct Block {
     int64_t first_pixel, last_pixel;
-    int64_t group, first_vector, last_vector;
+    int64_t first_group, last_group;
+    int64_t first_vector, last_vector;
 };
 
 // Max-pool of 3x3 windows, stride 2, padding 1, then fma(maximum, scale, offset); all NHWC.

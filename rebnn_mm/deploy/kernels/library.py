@@ -22,6 +22,9 @@ ABI_VERSION = 3
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
+# enum rebnn_format
+NCHW, NHWC, SIGNS = 0, 1, 2
+
 STATUS = {
     1: "this processor does not have the instruction set",
     2: "an argument is out of range",
@@ -71,9 +74,15 @@ class Library:
         functions.rebnn_conv2d_plan_bytes.argtypes = [ctypes.c_char_p, spec]
         functions.rebnn_conv2d_plan.argtypes = [ctypes.c_char_p, spec, ctypes.c_void_p]
         pointer, size = ctypes.c_void_p, ctypes.c_int64
+        functions.rebnn_conv2d_tables_bytes.restype = size
+        functions.rebnn_conv2d_tables_bytes.argtypes = [pointer, size, size]
+        functions.rebnn_conv2d_tables.argtypes = [pointer, size, size, pointer]
+        functions.rebnn_conv2d_workspace_bytes.restype = size
+        functions.rebnn_conv2d_workspace_bytes.argtypes = [pointer, pointer, size]
         functions.rebnn_conv2d_run.argtypes = [
-            *(pointer, pointer, size, size, size, ctypes.c_int32),
-            *(pointer, pointer, ctypes.c_int32),
+            *(pointer, pointer, pointer, size),
+            *(pointer, size, ctypes.c_int32, size, pointer),
+            *(pointer, size, ctypes.c_int32, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_max_pool_run.argtypes = [
             *(ctypes.c_char_p, pointer, size, size, size, size),

@@ -16,7 +16,7 @@ struct PixelCursor {
     }
 
     void next() {
-        out += conv.pixel_words();
+        out += conv.plan->pixel_words();
         if (++x < conv.w) return;
         x = 0;
         if (++y == conv.h) {
@@ -33,9 +33,19 @@ struct PixelCursor {
 private:
     void locate() {
         const int64_t row = image * conv.padded_h + y + conv.plan->padding_h;
-        out = conv.packed + (row * conv.padded_w + x + conv.plan->padding_w) * conv.pixel_words();
+        out = conv.packed + (row * conv.padded_w + x + conv.plan->padding_w) * conv.plan->pixel_words();
     }
 };
+
+// A word of signs as the kernel reads it.
+template <class Isa>
+REBNN_INLINE void store_word(const Plan& plan, uint32_t* p, uint32_t word) {
+    if (Isa::kWordSize == 1 || plan.word_size == 1) {
+        *p = word;
+    } else {
+        Isa::spread_word(p, word);
+    }
+}
 
 // What happens to the input before its sign; a null pointer leaves the step out.
 struct InputParameters {
@@ -93,14 +103,14 @@ struct Packer {
             for (int64_t group = 0; group < groups; ++group) {
                 const int64_t begin = group * in_group, end = begin + in_group;
                 int64_t c = begin;
-                for (; c + 2 * kWordBits <= end; c += 2 * kWordBits, out += 2 * Isa::kWordSize) {
+                for (; c + 2 * kWordBits <= end; c += 2 * kWordBits, out += 2 * plan.word_size) {
                     const uint32_t one = whole_word(x, input, c), two = whole_word(x, input, c + kWordBits);
-                    Isa::store_word(out, one);
-                    Isa::store_word(out + Isa::kWordSize, two ^ (one & pairs));
+                    store_word<Isa>(plan, out, one);
+                    store_word<Isa>(plan, out + plan.word_size, two ^ (one & pairs));
                 }
-                for (uint32_t previous = 0; c < end; c += kWordBits, out += Isa::kWordSize) {
+                for (uint32_t previous = 0; c < end; c += kWordBits, out += plan.word_size) {
                     const uint32_t bits = word(x, input, c, end - c);
-                    Isa::store_word(out, bits ^ (previous & pairs));
+                    store_word<Isa>(plan, out, bits ^ (previous & pairs));
                     previous = bits;
                 }
             }
@@ -140,7 +150,7 @@ struct Packer {
                     pixel_words(x, plane, input, channel, left < kWordBits ? left : kWordBits, count, words);
                     PixelCursor pixel = start;
                     for (int64_t i = 0; i < count; ++i, pixel.next()) {
-                        Isa::store_word(pixel.out + (group * plan.words + word) * Isa::kWordSize,
+                        store_word<Isa>(plan, pixel.out + (group * plan.words + word) * plan.word_size,
                                         words[i] ^ (word % 2 ? previous[i] & pairs : 0));
                         previous[i] = words[i];
                     }
@@ -151,16 +161,44 @@ struct Packer {
     }
 };
 
+// Signs that come as bits, into the layout of the kernel.
+template <class Isa>
+void take_signs(const Conv& conv, int64_t first, int64_t last) {
+    const Plan& plan = *conv.plan;
+    const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
+    const int64_t pixel_words = (plan.c_in + kWordBits - 1) / kWordBits;
+    PixelCursor pixel(conv, first);
+    const uint32_t* in = conv.x_signs + first * pixel_words;
+    for (int64_t p = first; p < last; ++p, pixel.next(), in += pixel_words) {
+        uint32_t* out = pixel.out;
+        for (int64_t group = 0; group < plan.groups; ++group) {
+            uint32_t previous = 0;
+            for (int64_t word = 0; word < plan.words; ++word, out += plan.word_size) {
+                const int64_t start = group * plan.in_group + word * kWordBits;
+                const int64_t left = plan.in_group - word * kWordBits;
+                const int64_t at = start / kWordBits, shift = start % kWordBits;
+                uint32_t bits = in[at] >> shift;
+                if (shift && at + 1 < pixel_words) bits |= in[at + 1] << (kWordBits - shift);
+                if (left < kWordBits) bits &= (1u << left) - 1;
+                store_word<Isa>(plan, out, bits ^ (word % 2 ? previous & pairs : 0));
+                previous = bits;
+            }
+        }
+    }
+}
+
 template <class Isa, bool kShift, bool kNorm>
 void pack_with(const Conv& conv, int64_t first, int64_t last) {
     using Packing = Packer<Isa, kShift, kNorm>;
-    conv.channels_last ? Packing::nhwc(conv, first, last) : Packing::nchw(conv, first, last);
+    conv.x_channels_last ? Packing::nhwc(conv, first, last) : Packing::nchw(conv, first, last);
 }
 
 template <class Isa>
 void pack_pixels(const Conv& conv, int64_t first, int64_t last) {
     const bool shift = conv.plan->shift != 0, norm = conv.plan->input_scale != 0;
-    if (shift && norm) {
+    if (conv.x_signs) {
+        take_signs<Isa>(conv, first, last);
+    } else if (shift && norm) {
         pack_with<Isa, true, true>(conv, first, last);
     } else if (shift) {
         pack_with<Isa, true, false>(conv, first, last);

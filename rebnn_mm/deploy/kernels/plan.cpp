@@ -35,6 +35,17 @@ T* write_at(Plan* plan, int64_t offset) {
     return reinterpret_cast<T*>(reinterpret_cast<char*>(plan) + offset);
 }
 
+// One output channel's bits of a depthwise layer: a bit for each tap.
+void write_depthwise(const BitReader& bits, int64_t channel, Plan* plan) {
+    auto* words = write_at<uint32_t>(plan, plan->weights) + channel / kWordBits;
+    auto* sums = write_at<int32_t>(plan, plan->tap_sums) + channel;
+    for (int64_t tap = 0; tap < plan->taps(); ++tap) {
+        const uint32_t bit = bits.read(channel * plan->taps() + tap, 1);
+        words[tap * plan->words] |= bit << (channel % kWordBits);
+        sums[tap * plan->channels()] = bit ? 1 : -1;
+    }
+}
+
 // One output channel's bits into its lane, and the sums of its signs, tap by tap.
 void write_channel(const Layout& layout, const BitReader& bits, int64_t channel, Plan* plan) {
     const int64_t group = channel / plan->out_group, within = channel % plan->out_group;
@@ -71,6 +82,16 @@ void write_row(const float* values, Row row, Plan* plan) {
 
 void write_input(const float* values, int64_t offset, Plan* plan) {
     if (values) std::copy_n(values, plan->c_in, write_at<float>(plan, offset));
+}
+
+// FNV-1a of the sizes that tables depend on.
+uint32_t hash(const Plan& plan) {
+    uint32_t key = 2166136261u;
+    for (int64_t value : {plan.c_in, plan.c_out, plan.kernel_h, plan.kernel_w, plan.stride_h, plan.stride_w,
+                          plan.padding_h, plan.padding_w, plan.dilation_h, plan.dilation_w, plan.groups, plan.word_size,
+                          plan.lanes, plan.weights, plan.bytes})
+        for (int i = 0; i < 8; ++i) key = (key ^ uint32_t(value >> (8 * i) & 255)) * 16777619u;
+    return key;
 }
 
 // The next part of the plan, 64-byte aligned.
@@ -110,30 +131,34 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
     plan->padding_w = spec.padding_w;
     plan->dilation_h = spec.dilation_h;
     plan->dilation_w = spec.dilation_w;
-    plan->groups = spec.groups;
-    plan->in_group = spec.c_in / spec.groups;
-    plan->out_group = spec.c_out / spec.groups;
+    plan->depthwise = spec.groups > 1 && spec.groups == spec.c_in && spec.groups == spec.c_out;
+    plan->groups = plan->depthwise ? 1 : spec.groups;
+    plan->in_group = spec.c_in / plan->groups;
+    plan->out_group = spec.c_out / plan->groups;
     // float32 holds every integer up to 2^24: beyond it the training layers are not exact either
-    if (plan->in_group * plan->taps() > int64_t(1) << 24) return false;
+    if (plan->products() > int64_t(1) << 24) return false;
     plan->words = (plan->in_group + kWordBits - 1) / kWordBits;
-    plan->word_pairs = layout.word_pairs && plan->words % 2 == 0;
-    plan->word_size = layout.nibbles ? 2 : 1;
+    plan->word_pairs = layout.word_pairs && plan->words % 2 == 0 && !plan->depthwise;
+    plan->word_size = layout.nibbles && !plan->depthwise ? 2 : 1;
     plan->lanes = layout.lanes;
     plan->out_padded = round_up(plan->out_group, layout.lanes);
     plan->bytes = round_up(sizeof(Plan), kAlignment);
-    plan->weights = reserve(plan->groups * plan->vectors() * plan->vector_bytes(), plan);
+    const int64_t vector_bytes = plan->groups * plan->vectors() * plan->vector_bytes();
+    plan->weights = reserve(plan->depthwise ? plan->taps() * plan->words * 4 : vector_bytes, plan);
     plan->tap_sums = reserve(plan->taps() * plan->channels() * 4, plan);
     plan->rows = reserve(kRows * plan->channels() * 4, plan);
     plan->shift = spec.shift ? reserve(plan->c_in * 4, plan) : 0;
     plan->input_scale = spec.input_scale ? reserve(plan->c_in * 4, plan) : 0;
     plan->input_offset = spec.input_scale ? reserve(plan->c_in * 4, plan) : 0;
+    plan->key = hash(*plan);
     return true;
 }
 
 void plan_contents(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan) {
     std::memset(write_at<char>(plan, sizeof(Plan)), 0, size_t(plan->bytes) - sizeof(Plan));
-    const BitReader bits(spec.packed, plan->c_out * plan->taps() * plan->in_group);
-    for (int64_t channel = 0; channel < plan->c_out; ++channel) write_channel(layout, bits, channel, plan);
+    const BitReader bits(spec.packed, plan->c_out * plan->products());
+    for (int64_t channel = 0; channel < plan->c_out; ++channel)
+        plan->depthwise ? write_depthwise(bits, channel, plan) : write_channel(layout, bits, channel, plan);
     write_row(spec.alpha, kAlphaRow, plan);
     write_row(spec.bias, kBiasRow, plan);
     write_row(spec.scale, kScaleRow, plan);

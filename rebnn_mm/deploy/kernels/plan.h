@@ -75,6 +75,10 @@ struct Plan {
     int32_t steps;     // of enum Step
     float clamp_low, clamp_high;
     int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
+    // One input and one output channel to a group: the plan treats them as one group of all channels then, whose bits
+    // are added up for each channel of its own instead of over a word.
+    bool depthwise;
+    uint32_t key;        // of everything above and below but the contents
     int64_t in_group;    // input channels of a group
     int64_t out_group;   // output channels of a group
     int64_t words;       // 32-bit words that hold in_group bits; the rest of the last one is 0
@@ -83,11 +87,18 @@ struct Plan {
     int64_t lanes;       // of Layout
     int64_t out_padded;  // out_group rounded up to whole vectors
     int64_t bytes;
-    // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][nibble of the word][lane]
+    // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][nibble of the word][lane]; depthwise:
+    // [tap][word]
     int64_t weights, tap_sums, rows, shift, input_scale, input_offset;
 
     REBNN_INLINE int64_t taps() const { return kernel_h * kernel_w; }
+    // products in the sum of one output
+    REBNN_INLINE int64_t products() const { return depthwise ? taps() : in_group * taps(); }
+    REBNN_INLINE int64_t group_words() const { return words * word_size; }
+    REBNN_INLINE int64_t pixel_words() const { return groups * group_words(); }
     REBNN_INLINE int64_t channels() const { return groups * out_padded; }
+    // words of an output pixel's signs
+    REBNN_INLINE int64_t sign_words() const { return (c_out + kWordBits - 1) / kWordBits; }
     REBNN_INLINE int64_t vectors() const { return out_padded / lanes; }
     REBNN_INLINE int64_t vector_bytes() const { return taps() * words * word_size * lanes * 4; }
 

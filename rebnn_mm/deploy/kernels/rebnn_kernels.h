@@ -60,10 +60,26 @@ REBNN_API int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_sp
 
 REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, void* plan);
 
-// x is (n, c_in, h, w), residual (or null) and out are (n, c_out, h', w'), all dense float32 and all in one
-// memory format. h' = (h + 2 padding - dilation (kernel - 1) - 1) / stride + 1 must be at least 1.
-REBNN_API int32_t rebnn_conv2d_run(const void* plan, const float* x, int64_t n, int64_t h, int64_t w,
-                                   int32_t channels_last, const float* residual, float* out, int32_t threads);
+// What inputs of h x w need, prepared once like the plan, and for that plan only: how the kernel lies on the borders. Bytes
+// of the tables, or -1: there is no output pixel, or too many.
+REBNN_API int64_t rebnn_conv2d_tables_bytes(const void* plan, int64_t h, int64_t w);
+REBNN_API int32_t rebnn_conv2d_tables(const void* plan, int64_t h, int64_t w, void* tables);
+
+// Memory that a run on n images writes to, 64-byte aligned, of one call at a time; or -1 if there is not as much.
+REBNN_API int64_t rebnn_conv2d_workspace_bytes(const void* plan, const void* tables, int64_t n);
+
+// Packed signs of (n, c, h, w) are uint32 (n, h, w, ceil(c / 32)): bit c % 32 of word c / 32 is 1 where a channel is
+// >= 0; bits behind the last channel are 0, and ignored where they are read.
+enum rebnn_format { REBNN_NCHW = 0, REBNN_NHWC = 1, REBNN_SIGNS = 2 };
+
+// x is (n, c_in, h, w), dense float32 in x_format or packed signs, which a plan with shift or input_scale does not take.
+// residual (or null) and out are (n, c_out, h', w'), dense float32 in one memory format. h' = (h + 2 padding - dilation
+// (kernel - 1) - 1) / stride + 1. signs are the output's packed signs; with them, out is NHWC. Either of out and signs may
+// be null. Sizes are in elements, that of the workspace in bytes.
+REBNN_API int32_t rebnn_conv2d_run(const void* plan, const void* tables, void* workspace, int64_t workspace_bytes,
+                                   const void* x, int64_t x_size, int32_t x_format, int64_t n, const float* residual,
+                                   float* out, int64_t out_size, int32_t out_channels_last, uint32_t* signs,
+                                   int64_t signs_size, int32_t threads);
 
 // fma(max_pool(x), scale, offset): windows of 3x3 with stride 2 and padding 1, as behind the stem of a ResNet. x is
 // (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum.
