@@ -17,7 +17,7 @@ from rebnn_mm.errors import UserError
 _ATEN = """
 abs acos add addmm all amax amin any arange argmax argmin atan avg_pool1d avg_pool2d adaptive_avg_pool1d
 adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm
-cat ceil chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous conv1d conv2d conv_transpose2d convolution
+cat ceil chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous copy conv1d conv2d conv_transpose2d convolution
 cos cumsum div dot einsum elu embedding empty_like eq erf exp expand expand_as expm1 fill flatten flip floor
 floor_divide full full_like gather ge gelu glu group_norm gt hardsigmoid hardswish hardtanh im2col index index_select
 instance_norm isinf isnan layer_norm le leaky_relu linear linspace log log1p log2 log_softmax logical_and logical_not

@@ -61,8 +61,17 @@ def encode(traced: Traced) -> dict[str, Any]:
 def _form(value: Any) -> int | str | None:
     if not isinstance(value, Tensor):
         return None
-    last = value.dim() == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
-    return "channels_last" if last else value.dim()
+    if value.dim() != 4:
+        return value.dim()
+    # of sizes that are left open, those that the network was captured with
+    shape, strides = ([_known(size) for size in sizes] for sizes in (value.shape, value.stride()))
+    known = torch.empty_strided(shape, strides, device="meta")
+    last = known.is_contiguous(memory_format=torch.channels_last) and not known.is_contiguous()
+    return "channels_last" if last else 4
+
+
+def _known(size: Any) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)
 
 
 def _encoded(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import names, settle
+from graph_toys import names, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -65,7 +65,9 @@ def test_the_record_is_plain_and_small(packed, backbone):
 
 def test_wrong_inputs_are_named(packed, backbone):
     network = packed(backbone, torch.randn(2, 3, 64, 64))[1]
-    with pytest.raises(UserError, match=r"input 0 has the shape \(1, 4, 64, 64\); the network takes \(>=1, 3, >=1, >=1\)"):
+    with pytest.raises(
+        UserError, match=r"input 0 has the shape \(1, 4, 64, 64\); the network takes \(>=1, 3, >=1, >=1\)"
+    ):
         network(torch.randn(1, 4, 64, 64))
     with pytest.raises(UserError, match="input 0 is torch.float64; the network takes float32"):
         network(torch.randn(1, 3, 64, 64).double())
@@ -99,7 +101,10 @@ def test_no_operator_of_a_file_writes_reads_files_or_draws():
 
 RECORD = dict(
     inputs=[dict(dtype="float32", shape=[None, 3], least=[1, 3])],
-    nodes=[["aten.relu.default", [{"input": 0}], {}, 2], ["aten.linear.default", [{"node": 0}, {"tensor": "w"}], {}, 2]],
+    nodes=[
+        ["aten.relu.default", [{"input": 0}], {}, 2],
+        ["aten.linear.default", [{"node": 0}, {"tensor": "w"}], {}, 2],
+    ],
     output={"tuple": [{"node": 1}]},
 )
 TENSORS = {"w": torch.ones(2, 3)}
@@ -142,13 +147,20 @@ def test_a_malformed_record_is_refused(path, value, message):
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.text("abnode.", max_size=6) | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["node", "input", "tensor", "tuple", "dict", "dtype", "memory_format"]), inner, max_size=2),
+    | st.dictionaries(
+        st.sampled_from(["node", "input", "tensor", "tuple", "dict", "dtype", "memory_format"]), inner, max_size=2
+    ),
     max_leaves=6,
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([("nodes",), ("nodes", 0), ("nodes", 1), ("nodes", 0, 1), ("nodes", 1, 2), ("output",), ("inputs",)]), _VALUES)
+@given(
+    st.sampled_from(
+        [("nodes",), ("nodes", 0), ("nodes", 1), ("nodes", 0, 1), ("nodes", 1, 2), ("output",), ("inputs",)]
+    ),
+    _VALUES,
+)
 def test_damaged_records_are_refused_or_decoded_and_nothing_else(path, value):
     record = copy.deepcopy(RECORD)
     place = record

@@ -2,12 +2,19 @@
 
 import pytest
 import torch
-from conftest import names, settle  # noqa: F401
+from graph_toys import names, settle
 from torch import nn
 
 from rebnn_mm.layers import ChannelShift, ReBNNConv2d, ReBNNLinear, RPReLU
 
 CONV, BOTH = "rebnn.binary_conv2d", "rebnn.binary_conv2d_both"
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    """torch computes some real-valued operators in another order where a gradient is wanted."""
+    with torch.no_grad():
+        yield
 
 
 class Residual(nn.Module):
@@ -81,7 +88,7 @@ def test_a_result_with_several_readers_is_fused_into_none(packed):
 
     module, x = settle(Fork()), image()
     traced, network = packed(module, x)
-    assert sorted(names(traced)) == ["aten.relu.default", CONV, "rebnn.affine"]
+    assert sorted(names(traced)) == ["aten.relu.default", "rebnn.affine", CONV]
     assert all(torch.equal(a, b) for a, b in zip(network(x), module(x), strict=True))
 
 
@@ -181,9 +188,7 @@ def test_writing_in_place_is_made_functional(packed):
             return y.relu_() * y
 
     module, x = settle(Windows()), image()
-    with torch.no_grad():
-        expected = module(x)
-    assert torch.equal(packed(module, x)[1](x), expected)
+    assert torch.equal(packed(module, x)[1](x), module(x))
 
 
 def test_memory_layouts_are_the_trained_networks(packed):

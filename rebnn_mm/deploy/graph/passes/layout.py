@@ -45,8 +45,8 @@ class _Layout:
     def _place(self, node: fx.Node) -> None:
         if node.target in (CONV, CONV_BOTH):
             arguments = list(node.args)
-            for index in (0, 4):
-                if isinstance(arguments[index], fx.Node):
+            for index in (0, 4):  # the input and the shortcut
+                if index < len(arguments) and isinstance(arguments[index], fx.Node):
                     arguments[index] = self._last(arguments[index])
             node.args = tuple(arguments)
             self.last.add(node)
