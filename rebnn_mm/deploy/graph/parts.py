@@ -1,0 +1,142 @@
+"""Parts of a model as graphs: which ones, what a file holds of them, and how they come back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rebnn_mm.deploy.format import BinaryTensor
+from rebnn_mm.deploy.graph.capture import Traced, capture
+from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.graph.passes import fuse
+from rebnn_mm.deploy.graph.record import encode
+from rebnn_mm.deploy.graph.unit import Unit, units
+from rebnn_mm.errors import UserError
+
+Stored = dict[str, Tensor | BinaryTensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of a model that is to be stored as a graph.
+
+    Attributes:
+        name: Its dotted name; empty for the whole model.
+        inputs: Tensors to call it with: a batch of at least two images, as sizes of one are taken for fixed.
+        call: How to call it, ``call(module, *inputs)``; None is ``module(*inputs)``.
+        any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
+    """
+
+    name: str
+    inputs: Sequence[Tensor]
+    call: Callable[..., Any] | None = None
+    any_size: bool | None = None
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part as a file holds it.
+
+    Attributes:
+        name: As of :class:`Part`.
+        record: Its graph, as plain values.
+        tensors: By their names within the part.
+    """
+
+    name: str
+    record: dict[str, Any]
+    tensors: Stored
+
+    def __str__(self) -> str:
+        operators = [row[0] for row in self.record["nodes"]]
+        binary = sum(name.startswith("rebnn.binary") for name in operators)
+        return f"{self.name or 'the whole model'}: a graph of {len(operators)} operators, {binary} of them 1-bit"
+
+
+class _Called(nn.Module):
+    """A module under another way to call it."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.call(self.module, *inputs)
+
+
+def store_part(model: nn.Module, part: Part) -> StoredPart:
+    """Capture and fuse one part of ``model``, which is in eval mode and is not changed.
+
+    Raises:
+        UserError: It cannot be captured, or calls an operator that files do not hold.
+    """
+    module = lower(copy.deepcopy(model.get_submodule(part.name)))
+    if part.call is not None:
+        traced = capture(_Called(module, part.call), part.inputs, part.any_size)
+        traced = _renamed(traced, "module.")
+    else:
+        traced = capture(module, part.inputs, part.any_size)
+    fuse(traced)
+    record = encode(traced)
+    shapes = {_unit(node).packed.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
+    tensors: Stored = {
+        name: BinaryTensor(tensor, shapes[name]) if name in shapes else tensor
+        for name, tensor in traced.tensors.items()
+    }
+    wrong = [name for name, tensor in traced.tensors.items() if tensor.dtype == torch.float64]
+    if wrong:
+        raise UserError(f"{wrong[0]} is float64: call model.float() first, the run-time computes in float32")
+    return StoredPart(part.name, record, tensors)
+
+
+def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
+    """The parts of these names, with the inputs that ``run(model)`` calls them with first; uncalled ones are left out."""
+    found: dict[str, list[Tensor]] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            found.setdefault(name, [tensor.detach().clone() for tensor in flatten(args)])
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name)) for name in names]
+    try:
+        with torch.no_grad():
+            run(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [Part(name, found[name]) for name in names if name in found]
+
+
+def flatten(values: Any) -> list[Tensor]:
+    """Tensors of nested tuples and lists, in order."""
+    if isinstance(values, Tensor):
+        return [values]
+    return [tensor for value in values for tensor in flatten(value)]
+
+
+def _renamed(traced: Traced, prefix: str) -> Traced:
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            node.target = str(node.target).removeprefix(prefix)
+    return replace(traced, tensors={name.removeprefix(prefix): tensor for name, tensor in traced.tensors.items()})
+
+
+def _unit(node: Any) -> Unit:
+    unit = Unit.of(node)
+    assert unit is not None
+    return unit
+
+
+def _weight_shape(unit: Unit) -> tuple[int, ...]:
+    shape = unit.spec.weight_shape
+    return shape[:2] if unit.is_linear else shape
+
+
+assert units is not None
