@@ -132,7 +132,7 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
 def _scale(layer: BinaryLayer) -> Tensor:
     """(C_out, 1, ...): the layer's scale; 1, which changes no bit, where it has none."""
     scale = layer.scale()
-    return torch.ones(scale_shape(layer)) if scale is None else scale
+    return torch.ones(scale_shape(layer), dtype=torch.float32, device="cpu") if scale is None else scale
 
 
 def _is_real_weight(module: nn.Module, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import UserError, UserTypeError
 
 Pair = int | Sequence[int]
 Affine = tuple[Tensor, Tensor]
@@ -110,8 +110,7 @@ class ConvSpec:
         """
         shape = x.shape
         if x.dtype == torch.int32:
-            if not x.is_cpu:
-                raise TypeError(f"the input is on {x.device}; bit-packed layers run on the CPU: call .cpu()")
+            check_cpu(x, "the input")
             if len(shape) != 4 or shape[3] != words(self.c_in):
                 raise ValueError(f"packed signs are (N, H, W, {words(self.c_in)}), got {tuple(shape)}")
             n, h, w, _ = shape
@@ -226,6 +225,12 @@ def _together(by_name: dict[str, Tensor | None], *names: str) -> Affine | None:
     return parts  # type: ignore[return-value]
 
 
+def copied(before: InputSide, after: Epilogue) -> tuple[InputSide, Epilogue]:
+    """The same with memory of its own, so that nobody else changes it."""
+    tensors = [None if tensor is None else tensor.clone() for tensor in tensors_of(before, after)]
+    return sides_of(tensors, after.clamp, after.residual_last, after.sign is not None, after.floats)
+
+
 def checked(spec: ConvSpec, before: InputSide, after: Epilogue) -> tuple[InputSide, Epilogue]:
     """The same with detached, contiguous vectors of the right length.
 
@@ -239,7 +244,7 @@ def checked(spec: ConvSpec, before: InputSide, after: Epilogue) -> tuple[InputSi
     for field in fields(after):
         value = getattr(after, field.name)
         if isinstance(value, Tensor):
-            own[field.name] = _vector(value, field.name, spec.c_out)
+            own[field.name] = check_vector(value, field.name, spec.c_out)
     for name in ("norm", "last_norm"):
         own[name] = _checked_affine(getattr(after, name), name, spec.c_out)
     if after.clamp is not None:
@@ -251,7 +256,7 @@ def checked(spec: ConvSpec, before: InputSide, after: Epilogue) -> tuple[InputSi
 
 
 def _checked_side(side: InputSide, channels: int, name: str) -> InputSide:
-    shift = None if side.shift is None else _vector(side.shift, f"the {name} shift", channels)
+    shift = None if side.shift is None else check_vector(side.shift, f"the {name} shift", channels)
     return InputSide(shift, _checked_affine(side.norm, f"the {name} norm", channels))
 
 
@@ -260,22 +265,38 @@ def _checked_affine(norm: Affine | None, name: str, channels: int) -> Affine | N
         return None
     if len(norm) != 2 or any(part is None for part in norm):
         raise ValueError(f"{name} is a pair, scale and offset, got {norm!r}")
-    return _vector(norm[0], f"{name}'s scale", channels), _vector(norm[1], f"{name}'s offset", channels)
+    return check_vector(norm[0], f"{name}'s scale", channels), check_vector(norm[1], f"{name}'s offset", channels)
 
 
-def _vector(value: Tensor, name: str, channels: int) -> Tensor:
+def check_vector(value: Tensor, name: str, channels: int) -> Tensor:
+    """``value`` as a dense vector of ``channels`` elements, without gradient.
+
+    Raises:
+        TypeError, ValueError: It is not float32 on the CPU, or has another number of elements.
+    """
     check_float(value, name)
     # one PReLU slope may serve all channels
     if name == "slope" and value.numel() == 1:
-        return value.detach().flatten().expand(channels).contiguous()
+        return value.detach().resolve_neg().flatten().expand(channels).contiguous()
     if value.numel() != channels:
         raise ValueError(f"{name} has one element for each of {channels} channels, got the shape {tuple(value.shape)}")
-    return value.detach().flatten().contiguous()
+    return value.detach().resolve_neg().flatten().contiguous()
 
 
 def check_float(value: Tensor, name: str) -> None:
-    """Raise TypeError unless ``value`` is a float32 tensor on the CPU."""
+    """Raise TypeError unless ``value`` is a float32 tensor with memory of its own on the CPU."""
     if value.dtype != torch.float32:
-        raise TypeError(f"{name} is {value.dtype}; bit-packed layers take float32: call .float()")
+        raise UserTypeError(
+            f"{name} is {value.dtype}; bit-packed layers take float32: call .float(), and run them outside of autocast"
+        )
+    check_cpu(value, name)
+
+
+def check_cpu(value: Tensor, name: str) -> None:
+    """Raise TypeError unless ``value`` is a tensor with memory of its own on the CPU."""
     if not value.is_cpu:
-        raise TypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")
+        raise UserTypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")
+    if value.layout != torch.strided:
+        raise UserTypeError(
+            f"{name} has the layout {value.layout}; bit-packed layers take dense ones: call .to_dense()"
+        )

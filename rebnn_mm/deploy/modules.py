@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
+from rebnn_mm.deploy.prepared import Sources, is_recorded
 
 ConvShape = ConvSpec
 
@@ -32,14 +32,70 @@ class Around:
     norm: tuple[Tensor, Tensor] | None = None
     rprelu: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def sides(self, alpha: Tensor) -> tuple[InputSide, Epilogue]:
-        """The same for the kernels."""
+    def vectors(self) -> dict[str, Tensor | None]:
+        """The tensors under the names that the kernels have for them."""
+        input_scale, input_offset = self.input_norm or (None, None)
+        scale, offset = self.norm or (None, None)
         before, slope, after = self.rprelu or (None, None, None)
-        epilogue = Epilogue(alpha, self.bias, self.norm, before, slope, after)
-        return InputSide(self.shift, self.input_norm), epilogue
+        return dict(
+            **dict(shift=self.shift, input_scale=input_scale, input_offset=input_offset, bias=self.bias),
+            **dict(scale=scale, offset=offset, before=before, slope=slope, after=after),
+        )
 
 
-class PackedConv2d(nn.Module):
+class PackedLayer(nn.Module):
+    """Packed bits and the vectors around them, as buffers, and the plan that is made of them.
+
+    The plan is made again when a buffer is another one or has changed since (``load_state_dict``, ``.to``,
+    ``functional_call``), and in a process that got the module as a copy or pickled: it belongs to one instruction set,
+    so it stays out of both.
+    """
+
+    VECTORS = (
+        *("alpha", "shift", "input_scale", "input_offset", "bias"),
+        *("scale", "offset", "before", "slope", "after"),
+    )
+
+    def __init__(self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None) -> None:
+        super().__init__()
+        self.spec = spec
+        vectors = dict(alpha=alpha, **(around or Around()).vectors())
+        self.register_buffer("packed", packed)
+        for name in self.VECTORS:
+            self.register_buffer(name, vectors.get(name))
+        self._prepared: tuple[Sources, Any] | None = None
+
+    def arguments(self) -> tuple[Tensor, ConvSpec, InputSide, Epilogue]:
+        """What the operator and its plan take, but input and residual."""
+        tensors = self._buffers
+        packed, alpha = tensors["packed"], tensors["alpha"]
+        assert packed is not None and alpha is not None
+        before = InputSide(tensors["shift"], _together(tensors["input_scale"], tensors["input_offset"]))
+        norm = _together(tensors["scale"], tensors["offset"])
+        after = Epilogue(alpha, tensors["bias"], norm, tensors["before"], tensors["slope"], tensors["after"])
+        return packed, self.spec, before, after
+
+    def _plan(self) -> Any:
+        prepared = self._prepared
+        if prepared is not None and prepared[0].are(self._buffers.values()):
+            return prepared[1]
+        sources = Sources(self._buffers.values())
+        plan = self._prepare()
+        self._prepared = sources, plan
+        return plan
+
+    def _prepare(self) -> Any:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}
+
+
+def _together(scale: Tensor | None, offset: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    return None if scale is None or offset is None else (scale, offset)
+
+
+class PackedConv2d(PackedLayer):
     """1-bit convolution with all that surrounds it, in one kernel call.
 
     (N, C_in, H, W) and a shortcut of the output's shape -> (N, C_out, H', W'), in the memory format of
@@ -66,14 +122,10 @@ class PackedConv2d(nn.Module):
         pad: tuple[tuple[int, ...], str] | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__()
-        self.shape = shape
-        self.sides = (around or Around()).sides(alpha)
+        super().__init__(packed, alpha, shape, around)
         self.pad = pad
         self.shortcut = shortcut
-        self.register_buffer("packed", packed)
-        self.register_buffer("alpha", alpha)
-        self._plan = Conv2dPlan(packed, shape, *self.sides)
+        self._plan()  # what does not fit together is said here
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Sign, convolve, scale, and what else the layer was given."""
@@ -81,16 +133,19 @@ class PackedConv2d(nn.Module):
             residual = x
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
-        if torch.compiler.is_compiling():
-            return cast(Tensor, binary_conv2d(x, self.packed, self.shape, *self.sides, residual))
-        return cast(Tensor, self._plan(x, residual))
+        if is_recorded(x):
+            return cast(Tensor, binary_conv2d(x, *self.arguments(), residual))
+        return self._plan()(x, residual)
+
+    def _prepare(self) -> Conv2dPlan:
+        return Conv2dPlan(*self.arguments())
 
     def extra_repr(self) -> str:
         """The shape."""
-        return str(self.shape)
+        return str(self.spec)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(PackedLayer):
     """1-bit linear layer, (..., C_in) -> (..., C_out).
 
     Args:
@@ -111,25 +166,23 @@ class PackedLinear(nn.Module):
         layer_norm: nn.LayerNorm | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__()
-        self.shape = shape
+        super().__init__(packed, alpha, ConvSpec.linear(*shape), around)
         self.layer_norm = layer_norm
         self.shortcut = shortcut
-        self.sides = (around or Around()).sides(alpha)
-        self.register_buffer("packed", packed)
-        self.register_buffer("alpha", alpha)
-        self._spec = ConvSpec.linear(*shape)
-        self._plan = LinearPlan(packed, self._spec, *self.sides)
+        self._plan()  # what does not fit together is said here
 
     def forward(self, x: Tensor) -> Tensor:
         """Sign, multiply, scale, and what else the layer was given."""
         residual = x if self.shortcut else None
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        if torch.compiler.is_compiling():
-            return cast(Tensor, binary_linear(x, self.packed, self._spec, *self.sides, residual))
-        return cast(Tensor, self._plan(x, residual))
+        if is_recorded(x):
+            return cast(Tensor, binary_linear(x, *self.arguments(), residual))
+        return self._plan()(x, residual)
+
+    def _prepare(self) -> LinearPlan:
+        return LinearPlan(*self.arguments())
 
     def extra_repr(self) -> str:
         """The shape."""
-        return f"(C_out, C_in)={self.shape}"
+        return f"(C_out, C_in)={self.spec.weight_shape[:2]}"

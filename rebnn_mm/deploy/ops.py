@@ -1,26 +1,45 @@
 """Bit-packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
 
-An operator gets everything as arguments. It keeps the plans of the tensors that it saw last (see
-:mod:`rebnn_mm.deploy.plan_cache`), so a compiled or exported model prepares a weight once, as a module with a plan of
-its own does. Linear layers have operators of their own only because their input is (..., C_in).
+Operators get everything as arguments. They keep the plans of the tensors that they saw last while these are alive and
+unchanged, so a compiled or exported network does not prepare its weights in each call. A module that runs in eager mode
+holds a :class:`Conv2dPlan` or :class:`LinearPlan` itself, which gives the same bits. Linear layers have operators of
+their own only because their input is (..., C_in).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, tensors_of, words
+from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, sides_of, tensors_of, words
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan, Result, output_format
-from rebnn_mm.deploy.plan_cache import cached_plan
+from rebnn_mm.deploy.prepared import PlanCache
 from rebnn_mm.deploy.reference import fold_batch_norm
 
 __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
 
-Floats = Sequence[float]
-Tensors = Sequence[Tensor | None]
+_plans = PlanCache()
+
+
+def _plan(
+    kind: type[Conv2dPlan] | type[LinearPlan],
+    packed: Tensor,
+    geometry: Sequence[int],
+    tensors: Sequence[Tensor | None],
+    clamp: Sequence[float] | None,
+    *flags: bool,
+) -> Any:
+    """The plan of an operator's arguments, from the cache if it is there; flags: residual_last, signs, floats."""
+
+    def make() -> Conv2dPlan | LinearPlan:
+        return kind(packed, ConvSpec.from_ints(geometry), *sides_of(tensors, clamp, *flags))
+
+    options = (kind, library.current_isa(), tuple(geometry), None if clamp is None else tuple(clamp), flags)
+    return _plans.get(make, (packed, *tensors), options)
 
 
 @torch.library.custom_op("rebnn_mm::binary_conv2d", mutates_args=(), device_types="cpu")
@@ -34,7 +53,7 @@ def _conv2d(
     residual_last: bool = False,
     signs: bool = False,
 ) -> Tensor:
-    plan = cached_plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
+    plan = _plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
@@ -48,7 +67,7 @@ def _conv2d_both(
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return cached_plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
+    return _plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
 
 
 @torch.library.custom_op("rebnn_mm::binary_linear", mutates_args=(), device_types="cpu")
@@ -62,7 +81,7 @@ def _linear(
     residual_last: bool = False,
     signs: bool = False,
 ) -> Tensor:
-    plan = cached_plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
+    plan = _plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
@@ -76,7 +95,7 @@ def _linear_both(
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return cached_plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
+    return _plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
 
 
 def _conv2d_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import Buffer, LastUsed, workspaces
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, checked, words
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, checked, copied, words
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 
@@ -40,27 +40,23 @@ class _NativeConv2d:
         assert native is not None, "the caller chose an instruction set of the library"
         self._functions = native.functions
         self._spec, self._signs, self._floats = spec, after.sign is not None, after.floats
-        packed = packed.contiguous()
         native_spec = library.conv2d_spec(spec, packed, before, after)
         size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), native_spec)
         if size < 0:
             raise ValueError(f"the {isa} kernels have no plan for {spec}: sizes go up to 2**20")
         self._plan = Buffer(size)
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, self._plan.address)
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, packed.numel(), *self._plan.with_size)
         library.check_status(status, f"preparing {spec}")
         self._tables: LastUsed[tuple[int, int], Buffer] = LastUsed(SHAPES)
-
-    def __deepcopy__(self, memo: dict) -> _NativeConv2d:
-        return self  # never changed after the constructor, but for tables, which threads may share
 
     def _tables_of(self, h: int, w: int) -> Buffer:
         tables = self._tables.get((h, w))
         if tables is None:
-            size = self._functions.rebnn_conv2d_tables_bytes(self._plan.address, h, w)
+            size = self._functions.rebnn_conv2d_tables_bytes(*self._plan.with_size, h, w)
             if size < 0:
                 raise MemoryError(f"out of memory: an input of {h}x{w} pixels to {self._spec}")
             tables = Buffer(size)
-            status = self._functions.rebnn_conv2d_tables(self._plan.address, h, w, tables.address)
+            status = self._functions.rebnn_conv2d_tables(*self._plan.with_size, h, w, *tables.with_size)
             library.check_status(status, f"tables for an input of {h}x{w} pixels to {self._spec}")
             self._tables.put((h, w), tables)
         return tables
@@ -76,21 +72,23 @@ class _NativeConv2d:
             x_format = library.NHWC if x.is_contiguous(memory_format=torch.channels_last) else library.NCHW
             h, w = x.shape[2:]
         tables = self._tables_of(h, w)
-        bytes_needed = self._functions.rebnn_conv2d_workspace_bytes(self._plan.address, tables.address, n)
-        if bytes_needed < 0:
+        size = self._functions.rebnn_conv2d_workspace_bytes(*self._plan.with_size, *tables.with_size, n)
+        if size < 0:
             raise MemoryError(f"out of memory: an input of {tuple(x.shape)} to {self._spec}")
-        workspace = workspaces.of(bytes_needed)
-        out = torch.empty(shape, memory_format=memory_format) if self._floats else None
-        signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32) if self._signs else None
-        status = self._functions.rebnn_conv2d_run(
-            *(self._plan.address, tables.address, workspace.address, bytes_needed),
-            *(x.data_ptr(), x.numel(), x_format, n),
+        out = signs = None
+        if self._floats:
+            out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=memory_format)
+        if self._signs:
+            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device="cpu")
+        call = library.Conv2dCall(
+            *(*self._plan.with_size, *tables.with_size, *workspaces.of(size).with_size),
+            *(x.data_ptr(), x.numel(), n),
             None if residual is None else residual.data_ptr(),
             *((None, 0) if out is None else (out.data_ptr(), out.numel())),
-            memory_format is torch.channels_last,
             *((None, 0) if signs is None else (signs.data_ptr(), signs.numel())),
-            torch.get_num_threads(),
+            *(x_format, memory_format is torch.channels_last, torch.get_num_threads()),
         )
+        status = self._functions.rebnn_conv2d_run(call)
         if status:
             library.check_status(status, f"an input of {tuple(x.shape)} to {self._spec}")
         return out, signs
@@ -106,7 +104,8 @@ class _TorchConv2d:
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
     ) -> tuple[Tensor | None, Tensor | None]:
-        with torch.no_grad():
+        # autocast would count in 16 bits, which do not hold the integers
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             y, signs = reference_conv2d(x, self._weight, self._spec, self._before, self._after, residual)
             return y.contiguous(memory_format=memory_format) if self._after.floats else None, signs
 
@@ -115,6 +114,7 @@ class Conv2dPlan:
     """Bit-packed 2-d convolution with its real-valued steps: (N, C_in, H, W) -> (N, C_out, H', W') in float32.
 
     Copies what it is given, for the instruction set of :func:`rebnn_mm.deploy.kernels.library.current_isa`.
+    What is pickled are the arguments: the plan is prepared anew for the instruction set of the process that reads it.
     Calls may come from several threads, and inputs may change their shape and memory format from call to call;
     the output has the input's memory format. The number of threads is torch's and does not change the result.
 
@@ -129,15 +129,25 @@ class Conv2dPlan:
 
     def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
         check_packed(packed, spec.weight_shape)
-        before, after = checked(spec, before, after)
+        before, after = copied(*checked(spec, before, after))
+        self._arguments = packed.detach().clone(), spec, before, after
         self.spec, self.signs, self.floats = spec, after.sign is not None, after.floats
         self._sided = before != InputSide()
         self.isa = library.current_isa()
         self._run: _NativeConv2d | _TorchConv2d
         if self.isa == library.PURE_TORCH:
-            self._run = _TorchConv2d(packed, spec, before, after)
+            self._run = _TorchConv2d(*self._arguments)
         else:
-            self._run = _NativeConv2d(self.isa, packed, spec, before, after)
+            self._run = _NativeConv2d(self.isa, *self._arguments)
+
+    def __copy__(self) -> Conv2dPlan:
+        return self  # never changed after the constructor
+
+    def __deepcopy__(self, memo: dict) -> Conv2dPlan:
+        return self
+
+    def __reduce__(self) -> tuple[type[Conv2dPlan], tuple]:
+        return Conv2dPlan, self._arguments
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Result:
         """Run the layer.
@@ -160,13 +170,13 @@ class Conv2dPlan:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
-            residual = residual.contiguous(memory_format=memory_format)
+            residual = residual.resolve_neg().contiguous(memory_format=memory_format)
         if x.dtype == torch.int32:
             if self._sided:
                 raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
-            x = x.contiguous(memory_format=memory_format_of(x))
+            x = x.resolve_neg().contiguous(memory_format=memory_format_of(x))
         y, signs = self._run(x, residual, shape, memory_format)
         if y is None or signs is None:
             return y if signs is None else signs  # type: ignore[return-value]
@@ -209,8 +219,9 @@ class LinearPlan:
         return _as_rows(result, leading)
 
     def _empty(self, leading: Sequence[int]) -> Result:
-        y = torch.empty((*leading, self.conv.spec.c_out))
-        signs = torch.empty((*leading, words(self.conv.spec.c_out)), dtype=torch.int32)
+        c_out = self.conv.spec.c_out
+        y = torch.empty((*leading, c_out), dtype=torch.float32, device="cpu")
+        signs = torch.empty((*leading, words(c_out)), dtype=torch.int32, device="cpu")
         if self.conv.signs:
             return (y, signs) if self.conv.floats else signs
         return y

@@ -1,14 +1,34 @@
 // Runs layers read from a file on every instruction set of this machine and compares the outputs, bit for bit.
-// It needs nothing but the kernels, so it also runs cross-compiled, or built with sanitizers. See test_cross.py.
+// Then it calls them as they must not be called, and lets memory run out. It needs nothing but the kernels, so it also
+// runs cross-compiled, or built with sanitizers. See test_cross.py.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <limits>
+#include <new>
 #include <vector>
 
 #include "rebnn_kernels.h"
+
+namespace {
+
+// Allocations by `new` that still succeed; negative: all of them.
+int allocations_left = -1;
+
+}  // namespace
+
+void* operator new(size_t size) {
+    if (allocations_left == 0) throw std::bad_alloc();
+    if (allocations_left > 0) --allocations_left;
+    if (void* memory = std::malloc(size ? size : 1)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -49,8 +69,251 @@ int wrong_pools() {
                 expected.push_back(std::fma(largest, scale[size_t(channel)], offset[size_t(channel)]));
             }
         for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
-            if (rebnn_max_pool_run(name, x.data(), n, h, w, c, scale.data(), offset.data(), out.data(), 2)) return -1;
+            if (rebnn_max_pool_run(name, x.data(), int64_t(x.size()), n, h, w, c, scale.data(), offset.data(),
+                                   out.data(), int64_t(out.size()), 2))
+                return -1;
             wrong += !std::equal(out.begin(), out.end(), expected.begin(), same);
+        }
+    }
+    return wrong;
+}
+
+// A layer with its plan, tables and workspace.
+struct Layer {
+    Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t packed_bytes)
+        : isa(isa), spec(spec), packed_bytes(packed_bytes) {
+        call.threads = 2;
+    }
+    ~Layer() {
+        for (void* memory : {plan, tables, workspace}) std::free(memory);
+    }
+    Layer(const Layer&) = delete;
+
+    int32_t prepare_plan() {
+        const int64_t bytes = rebnn_conv2d_plan_bytes(isa, &spec);
+        if (bytes < 0) return REBNN_BAD_ARGUMENT;
+        if (plan_bytes < 0) plan_bytes = bytes;
+        plan = std::aligned_alloc(64, size_t(bytes + 64));
+        call.plan = plan;
+        call.plan_bytes = plan_bytes;
+        return rebnn_conv2d_plan(isa, &spec, packed_bytes, static_cast<char*>(plan) + shift, plan_bytes);
+    }
+    int32_t prepare_tables() {
+        call.tables_bytes = rebnn_conv2d_tables_bytes(plan, plan_bytes, h, w);
+        if (call.tables_bytes < 0) return REBNN_BAD_ARGUMENT;
+        call.tables = tables = std::aligned_alloc(64, size_t(call.tables_bytes + 64));
+        return rebnn_conv2d_tables(plan, plan_bytes, h, w, static_cast<char*>(tables) + shift, call.tables_bytes);
+    }
+    int32_t prepare() {
+        const int32_t status = prepare_plan();
+        return status ? status : prepare_tables() ? REBNN_BAD_ARGUMENT : prepare_workspace();
+    }
+    int32_t prepare_workspace() {
+        call.workspace_bytes = rebnn_conv2d_workspace_bytes(plan, plan_bytes, tables, call.tables_bytes, call.n);
+        if (call.workspace_bytes < 0) return REBNN_OUT_OF_MEMORY;
+        call.workspace = workspace = std::aligned_alloc(64, size_t(call.workspace_bytes + 63) / 64 * 64);
+        return REBNN_OK;
+    }
+
+    const char* isa;
+    rebnn_conv2d_spec spec;
+    int64_t packed_bytes, plan_bytes = -1, h = 0, w = 0, shift = 0;
+    rebnn_conv2d_call call{};
+    void *plan = nullptr, *tables = nullptr, *workspace = nullptr;
+};
+
+// A small layer and what it is called with, to be spoilt one thing at a time. The outputs are filled with what no kernel
+// may write, so that a refused call that writes all the same is seen.
+struct Small : Layer {
+    explicit Small(const char* isa) : Layer(isa, rebnn_conv2d_spec{}, 17) {
+        spec.c_in = 5;
+        spec.c_out = 3;
+        spec.kernel_h = spec.kernel_w = 3;
+        spec.stride_h = spec.stride_w = spec.dilation_h = spec.dilation_w = spec.groups = 1;
+        spec.padding_h = spec.padding_w = 2;
+        spec.packed = packed.data();
+        spec.alpha = alpha.data();
+        h = 4;
+        w = 6;
+        call.n = 2;
+        call.x = x.data();
+        call.x_size = 240;
+        call.out = out.data();
+        call.out_size = 288;
+        call.signs = signs.data();
+        call.signs_size = 96;
+        call.out_channels_last = 1;
+    }
+    bool untouched() const {
+        return std::all_of(out.begin(), out.end(), [](float value) { return value == -77.f; }) &&
+               std::all_of(signs.begin(), signs.end(), [](uint32_t value) { return value == 77; });
+    }
+
+    std::vector<uint8_t> packed = std::vector<uint8_t>(17, 0x5a);  // 3 * 3 * 3 * 5 bits
+    std::vector<float> alpha = std::vector<float>(3, 1.f), x = std::vector<float>(2 * 5 * 4 * 6, 1.f);
+    std::vector<float> out = std::vector<float>(2 * 3 * 6 * 8, -77.f);
+    std::vector<uint32_t> signs = std::vector<uint32_t>(2 * 6 * 8, 77);
+};
+
+// Calls that must be refused, and are not, or write something.
+int unrefused() {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+    using Change = std::function<void(Small&)>;
+    std::vector<Change> plans, tables, runs;
+    int64_t rebnn_conv2d_spec::*const sizes[] = {
+        &rebnn_conv2d_spec::c_in,       &rebnn_conv2d_spec::c_out,      &rebnn_conv2d_spec::kernel_h,
+        &rebnn_conv2d_spec::kernel_w,   &rebnn_conv2d_spec::stride_h,   &rebnn_conv2d_spec::stride_w,
+        &rebnn_conv2d_spec::dilation_h, &rebnn_conv2d_spec::dilation_w, &rebnn_conv2d_spec::groups};
+    for (auto size : sizes)
+        for (int64_t value : {int64_t(0), int64_t(-1), kMost, kLeast})
+            plans.push_back([=](Small& layer) { layer.spec.*size = value; });
+    for (auto padding : {&rebnn_conv2d_spec::padding_h, &rebnn_conv2d_spec::padding_w})
+        for (int64_t value : {int64_t(-1), kMost, kLeast})
+            plans.push_back([=](Small& layer) { layer.spec.*padding = value; });
+    plans.push_back([](Small& layer) { layer.spec.groups = 2; });
+    plans.push_back([](Small& layer) { layer.spec.kernel_h = layer.spec.kernel_w = 1 << 20; });
+    plans.push_back([](Small& layer) { layer.spec.packed = nullptr; });
+    plans.push_back([](Small& layer) { layer.spec.alpha = nullptr; });
+    plans.push_back([](Small& layer) { layer.spec.scale = layer.alpha.data(); });
+    plans.push_back([](Small& layer) { layer.spec.input_scale = layer.alpha.data(); });
+    for (int64_t bytes : {int64_t(0), int64_t(16), int64_t(18), int64_t(-1), kMost})
+        plans.push_back([=](Small& layer) { layer.packed_bytes = bytes; });
+    for (int64_t bytes : {int64_t(0), int64_t(1), int64_t(100)})
+        plans.push_back([=](Small& layer) { layer.plan_bytes = bytes; });
+    plans.push_back([](Small& layer) { layer.shift = 4; });
+    plans.push_back([](Small& layer) { layer.spec.last_offset = layer.alpha.data(); });
+    plans.push_back([](Small& layer) { layer.spec.sign_scale = layer.alpha.data(); });
+    for (auto size : {&Small::h, &Small::w})
+        for (int64_t value : {int64_t(0), int64_t(-1), int64_t(1) << 40, int64_t(1) << 62, kMost, kLeast})
+            tables.push_back([=](Small& layer) { layer.*size = value; });
+    tables.push_back([](Small& layer) { layer.shift = 4; });
+    tables.push_back([](Small& layer) { layer.plan_bytes = 8; });
+    tables.push_back([](Small& layer) { std::memset(layer.plan, 0, 64); });
+    for (auto size : {&rebnn_conv2d_call::n, &rebnn_conv2d_call::x_size, &rebnn_conv2d_call::out_size,
+                      &rebnn_conv2d_call::signs_size, &rebnn_conv2d_call::workspace_bytes,
+                      &rebnn_conv2d_call::tables_bytes, &rebnn_conv2d_call::plan_bytes})
+        for (int64_t value : {int64_t(0), int64_t(1), int64_t(-1), int64_t(95), kLeast})
+            runs.push_back([=](Small& layer) { layer.call.*size = value; });
+    for (auto size : {&rebnn_conv2d_call::n, &rebnn_conv2d_call::x_size, &rebnn_conv2d_call::out_size,
+                      &rebnn_conv2d_call::signs_size})
+        for (int64_t value : {int64_t(97), int64_t(289), int64_t(1) << 40, int64_t(1) << 62, kMost})
+            runs.push_back([=](Small& layer) { layer.call.*size = value; });
+    for (int32_t threads : {0, -1, std::numeric_limits<int32_t>::min()})
+        runs.push_back([=](Small& layer) { layer.call.threads = threads; });
+    for (int32_t format : {-1, 2, 3}) runs.push_back([=](Small& layer) { layer.call.x_format = format; });
+    runs.push_back([](Small& layer) { layer.call.out_channels_last = 0; });
+    runs.push_back([](Small& layer) { layer.call.plan = nullptr; });
+    runs.push_back([](Small& layer) { layer.call.tables = nullptr; });
+    runs.push_back([](Small& layer) { layer.call.tables = layer.call.plan; });
+    runs.push_back([](Small& layer) { layer.call.workspace = nullptr; });
+    runs.push_back([](Small& layer) { layer.call.x = nullptr; });
+    runs.push_back([](Small& layer) { layer.call.out = nullptr; });
+    runs.push_back([](Small& layer) { layer.call.signs = nullptr; });
+    runs.push_back([](Small& layer) {
+        layer.call.out = nullptr;
+        layer.call.signs = nullptr;
+        layer.call.out_size = layer.call.signs_size = 0;
+    });
+    runs.push_back([](Small& layer) { std::memset(layer.plan, 0, 64); });
+    runs.push_back([](Small& layer) { std::memset(layer.tables, 0, 64); });
+
+    int wrong = 0;
+    const auto accepted = [&](const char* what, size_t change, const char* isa) {
+        std::printf("%s after change %zu on %s\n", what, change, isa);
+        ++wrong;
+    };
+    for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
+        for (size_t i = 0; i < plans.size(); ++i) {
+            Small layer(name);
+            plans[i](layer);
+            if (layer.prepare_plan() != REBNN_BAD_ARGUMENT) accepted("a plan is made", i, name);
+        }
+        for (size_t i = 0; i < tables.size(); ++i) {
+            Small layer(name);
+            if (layer.prepare_plan()) return -1;
+            tables[i](layer);
+            if (layer.prepare_tables() != REBNN_BAD_ARGUMENT) accepted("tables are made", i, name);
+        }
+        for (size_t i = 0; i < runs.size(); ++i) {
+            Small layer(name);
+            if (layer.prepare()) return -1;
+            runs[i](layer);
+            if (rebnn_conv2d_run(&layer.call) != REBNN_BAD_ARGUMENT || !layer.untouched())
+                accepted("a layer runs", i, name);
+        }
+        Small other(name), empty(name);
+        other.spec.padding_h = 1;  // tables of another plan
+        if (other.prepare() || empty.prepare()) return -1;
+        std::swap(other.call.tables, empty.call.tables);
+        wrong += rebnn_conv2d_run(&other.call) != REBNN_BAD_ARGUMENT;
+        std::swap(other.call.tables, empty.call.tables);
+        // no image at all is no fault, with or without memory
+        rebnn_conv2d_call& call = empty.call;
+        call.n = call.x_size = call.out_size = call.signs_size = 0;
+        wrong += rebnn_conv2d_run(&call) != REBNN_OK;
+        call.x = nullptr;
+        call.out = nullptr;
+        call.signs = nullptr;
+        wrong += rebnn_conv2d_run(&call) != REBNN_OK;
+        wrong += rebnn_conv2d_run(nullptr) != REBNN_BAD_ARGUMENT;
+        wrong += rebnn_conv2d_plan_bytes(name, nullptr) != -1;
+        wrong += rebnn_conv2d_plan(name, nullptr, 0, empty.plan, 0) != REBNN_BAD_ARGUMENT;
+        wrong += rebnn_conv2d_plan(name, &empty.spec, 17, nullptr, 1 << 20) != REBNN_BAD_ARGUMENT;
+        wrong += rebnn_conv2d_workspace_bytes(empty.plan, empty.plan_bytes, nullptr, 0, 1) != -1;
+        std::vector<float> x(2 * 3 * 3 * 5), out(2 * 2 * 2 * 5), row(5);
+        const auto pool = [&](int64_t n, int64_t h, int64_t w, int64_t c, int64_t x_size, int64_t out_size,
+                              int32_t threads) {
+            return rebnn_max_pool_run(name, x.data(), x_size, n, h, w, c, row.data(), row.data(), out.data(), out_size,
+                                      threads);
+        };
+        wrong += pool(2, 3, 3, 5, 90, 40, 2) || pool(0, 3, 3, 5, 0, 0, 1);
+        for (int64_t bad : {int64_t(0), int64_t(-1), int64_t(1) << 40, int64_t(1) << 62, kMost, kLeast})
+            for (int64_t size : {int64_t(90), int64_t(-1), int64_t(0)}) {
+                wrong += pool(2, bad, 3, 5, size, 40, 1) != REBNN_BAD_ARGUMENT;
+                wrong += pool(2, 3, bad, 5, size, 40, 1) != REBNN_BAD_ARGUMENT;
+                wrong += pool(2, 3, 3, bad, size, 40, 1) != REBNN_BAD_ARGUMENT;
+                wrong += pool(bad, 3, 3, 5, size, 40, 1) != REBNN_BAD_ARGUMENT;
+            }
+        wrong += pool(2, 3, 3, 5, 90, 39, 1) != REBNN_BAD_ARGUMENT || pool(2, 3, 3, 5, 90, 40, 0) != REBNN_BAD_ARGUMENT;
+        wrong += rebnn_max_pool_run(name, nullptr, 90, 2, 3, 3, 5, row.data(), row.data(), out.data(), 40, 1) !=
+                 REBNN_BAD_ARGUMENT;
+    }
+    wrong += rebnn_conv2d_plan_bytes(nullptr, nullptr) != -1;
+    wrong += rebnn_conv2d_plan(nullptr, nullptr, 0, nullptr, 0) != REBNN_UNSUPPORTED_ISA;
+    return wrong;
+}
+
+// Let each allocation of a call with many threads fail in turn, thread starts included: it still finishes with the right
+// values, on fewer threads, and no thread is left behind (a thread that nobody joins ends the process).
+int wrong_without_memory() {
+    int wrong = 0;
+    for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
+        Small layer(name);
+        layer.spec.c_out = 300;  // work for more than one thread
+        layer.alpha.assign(300, 1.f);
+        layer.spec.alpha = layer.alpha.data();
+        layer.packed.assign(300 * 45 / 8 + 1, 0x5a);
+        layer.spec.packed = layer.packed.data();
+        layer.packed_bytes = int64_t(layer.packed.size());
+        layer.h = layer.w = 40;
+        rebnn_conv2d_call& call = layer.call;
+        layer.x.assign(size_t(call.x_size = 2 * 5 * 40 * 40), 1.f);
+        layer.out.assign(size_t(call.out_size = 2 * 300 * 42 * 42), -77.f);
+        layer.signs.assign(size_t(call.signs_size = 2 * 10 * 42 * 42), 77);
+        call.x = layer.x.data();
+        call.out = layer.out.data();
+        call.signs = layer.signs.data();
+        call.threads = 4;
+        if (layer.prepare() || rebnn_conv2d_run(&call)) return -1;
+        const std::vector<float> expected = layer.out;
+        const std::vector<uint32_t> expected_signs = layer.signs;
+        for (int left = 0; left < 20; ++left) {
+            std::fill(layer.out.begin(), layer.out.end(), -77.f);
+            std::fill(layer.signs.begin(), layer.signs.end(), 77);
+            allocations_left = left;
+            const int32_t status = rebnn_conv2d_run(&call);
+            allocations_left = -1;
+            wrong += status != REBNN_OK || layer.out != expected || layer.signs != expected_signs;
         }
     }
     return wrong;
@@ -75,8 +338,8 @@ int main(int, char** arguments) {
                                    &spec.slope,      &spec.after,       &spec.last_scale,   &spec.last_offset,
                                    &spec.sign_shift, &spec.sign_scale,  &spec.sign_offset};
         for (int i = 0; i < 15; ++i) *vectors[i] = read_floats(file, floats[i]);
-        const float* x = read_floats(file, floats[15]);
-        const float* residual = read_floats(file, floats[16]);
+        read_floats(file, floats[15]);
+        read_floats(file, floats[16]);
         std::vector<float> expected;
         read_floats(file, expected);
         int64_t signs_size = 0;
@@ -85,24 +348,23 @@ int main(int, char** arguments) {
         if (!read_into(file, expected_signs.data(), expected_signs.size() * 4)) return 3;
         spec.packed = packed.data();
         for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa, ++runs) {
-            const int64_t bytes = rebnn_conv2d_plan_bytes(name, &spec);
-            if (bytes < 0) return 4;
-            void* plan = std::aligned_alloc(64, size_t(bytes));
+            Layer layer(name, spec, packed_bytes);
             std::vector<float> out(expected.size());
-            if (rebnn_conv2d_plan(name, &spec, plan)) return 4;
-            const int64_t tables_bytes = rebnn_conv2d_tables_bytes(plan, input[1], input[2]);
-            if (tables_bytes < 0) return 4;
-            void* tables = std::aligned_alloc(64, size_t(tables_bytes));
-            if (rebnn_conv2d_tables(plan, input[1], input[2], tables)) return 4;
-            const int64_t workspace_bytes = rebnn_conv2d_workspace_bytes(plan, tables, input[0]);
-            std::vector<uint32_t> workspace(size_t(workspace_bytes) / 4), signs(expected_signs.size());
-            const int64_t x_size = int64_t(floats[15].size()), out_size = int64_t(out.size());
-            if (rebnn_conv2d_run(plan, tables, workspace.data(), workspace_bytes, x, x_size, int32_t(input[3]), input[0],
-                                 residual, out.data(), out_size, int32_t(input[3]),
-                                 signs.empty() ? nullptr : signs.data(), int64_t(signs.size()), 2))
-                return 4;
-            std::free(plan);
-            std::free(tables);
+            std::vector<uint32_t> signs(expected_signs.size());
+            layer.h = input[1];
+            layer.w = input[2];
+            rebnn_conv2d_call& call = layer.call;
+            call.n = input[0];
+            call.x_format = input[3] ? REBNN_NHWC : REBNN_NCHW;
+            call.out_channels_last = int32_t(input[3]);
+            call.x = floats[15].data();
+            call.x_size = int64_t(floats[15].size());
+            call.residual = floats[16].empty() ? nullptr : floats[16].data();
+            call.out = out.data();
+            call.out_size = int64_t(out.size());
+            call.signs = signs.empty() ? nullptr : signs.data();
+            call.signs_size = signs_size;
+            if (layer.prepare() || rebnn_conv2d_run(&call)) return 4;
             if (signs != expected_signs) {
                 std::printf("case %d on %s: the signs differ\n", cases, name);
                 ++wrong;
@@ -113,7 +375,7 @@ int main(int, char** arguments) {
             wrong += differ != 0;
         }
     }
-    wrong += wrong_pools();
+    wrong += wrong_pools() + unrefused() + wrong_without_memory();
     for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) std::printf("%s ", name);
     std::printf("- %d cases, %d runs, %d wrong\n", cases, runs, wrong);
     return wrong != 0;

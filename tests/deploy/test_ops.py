@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from rebnn_mm.deploy import plan_cache
+from rebnn_mm.deploy import ops
 from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.prepared import PlanCache
 from rebnn_mm.deploy.reference import pack_channels
 
 SHAPE = (8, 6, 3, 3)
@@ -194,14 +195,15 @@ def test_operators_say_what_is_missing(tensors):
 
 @pytest.fixture
 def prepared(monkeypatch):
-    """One entry for each plan that the operators prepare."""
-    calls, make = [], plan_cache._make
+    """One entry for each plan that the operators prepare, which begin with none."""
+    calls, of_arguments = [], ops.sides_of
 
     def counted(*arguments):
         calls.append(1)
-        return make(*arguments)
+        return of_arguments(*arguments)
 
-    monkeypatch.setattr(plan_cache, "_make", counted)
+    monkeypatch.setattr(ops, "sides_of", counted)
+    monkeypatch.setattr(ops, "_plans", PlanCache())
     return calls
 
 
@@ -233,23 +235,33 @@ def test_a_plan_follows_what_is_written_into_its_tensors(prepared):
 def test_a_freed_weight_leaves_nothing_to_the_next_one(prepared):
     _, spec, before, after = conv_arguments()
     x, _ = inputs()
-    known = len(plan_cache._plans)
     for seed in range(20):  # freed memory and object ids are given out again
         packed = pack_signs(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)))
         assert torch.equal(binary_conv2d(x, packed, spec, before, after), Conv2dPlan(packed, spec, before, after)(x))
-        assert len(plan_cache._plans) == known + 1
+        assert len(ops._plans) == 1
         del packed
-    assert len(plan_cache._plans) == known
+    assert len(ops._plans) == 0
     assert len(prepared) == 20
 
 
 def test_kept_plans_are_bounded(prepared, monkeypatch):
-    monkeypatch.setattr(plan_cache, "LARGEST", 3)
+    monkeypatch.setattr(PlanCache, "MOST", 4)
     _, spec, before, after = conv_arguments()
     weights = [pack_signs(torch.randn(SHAPE)) for _ in range(5)]
     for packed in weights:
         binary_conv2d(inputs()[0], packed, spec, before, after)
-    assert len(plan_cache._plans) == 3
+    assert len(ops._plans) == 3
+
+
+def test_one_weight_may_have_several_plans(prepared):
+    packed, spec, before, after = conv_arguments()
+    others = [after, replace(after, bias=None), replace(after, clamp=(0.0, 1.0)), replace(after, bias=torch.rand(8))]
+    x, _ = inputs()
+    for _ in range(3):
+        for other in others:
+            expected = Conv2dPlan(packed, spec, before, other)(x)
+            assert torch.equal(binary_conv2d(x, packed, spec, before, other), expected)
+    assert len(prepared) == len(others)
 
 
 @torch.inference_mode()

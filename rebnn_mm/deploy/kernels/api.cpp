@@ -1,5 +1,6 @@
 // The C interface: checks arguments, and hands over to the kernel that a plan was made for.
 
+#include <cstdint>
 #include <cstring>
 
 #include "conv2d.h"
@@ -14,15 +15,43 @@ int32_t find_kernel(const char* isa) {
     return -1;
 }
 
-bool is_plan(const void* memory) {
-    const auto* plan = static_cast<const Plan*>(memory);
-    return plan && plan->magic == kPlanMagic && plan->kernel >= 0 && plan->kernel < kKernelCount;
+// Whether `spec` names everything a layer needs, and parameters that belong together are all there or none.
+bool is_complete(const rebnn_conv2d_spec& spec) {
+    const bool norms = !spec.scale == !spec.offset && !spec.input_scale == !spec.input_offset &&
+                       !spec.last_scale == !spec.last_offset && !spec.sign_scale == !spec.sign_offset;
+    return spec.packed && spec.alpha && norms;
 }
 
-// Whether `memory` holds tables of `plan`.
-bool are_tables(const void* plan, const void* memory) {
+bool is_aligned(const void* memory) { return memory && reinterpret_cast<uintptr_t>(memory) % kAlignment == 0; }
+
+// Whether `memory` holds a whole plan that this processor runs.
+bool is_plan(const void* memory, int64_t bytes) {
+    if (!is_aligned(memory) || bytes < int64_t(sizeof(Plan))) return false;
+    const auto* plan = static_cast<const Plan*>(memory);
+    return plan->magic == kPlanMagic && plan->bytes <= bytes && plan->kernel >= 0 && plan->kernel < kKernelCount &&
+           kKernels[plan->kernel]->supported();
+}
+
+// Whether `memory` holds whole tables of `plan`.
+bool are_tables(const Plan& plan, const void* memory, int64_t bytes) {
+    if (!is_aligned(memory) || bytes < int64_t(sizeof(Tables))) return false;
     const auto* tables = static_cast<const Tables*>(memory);
-    return tables && tables->magic == kTablesMagic && tables->plan_key == static_cast<const Plan*>(plan)->key;
+    return tables->magic == kTablesMagic && tables->plan_key == plan.key && tables->bytes <= bytes;
+}
+
+// Whether input and outputs of a call have the sizes that plan and tables say, and a format that there is.
+bool fits(const Plan& plan, const Tables& tables, const rebnn_conv2d_call& call) {
+    const bool bits = call.x_format == REBNN_SIGNS;
+    if (call.x_format < REBNN_NCHW || call.x_format > REBNN_SIGNS) return false;
+    if (bits && (plan.shift || plan.input_scale)) return false;
+    const int64_t x_channels = bits ? (plan.c_in + kWordBits - 1) / kWordBits : plan.c_in;
+    if (!is_of_size(call.x_size, {call.n, x_channels, tables.h, tables.w})) return false;
+    if (call.signs_size && !call.out_channels_last) return false;
+    const bool floats = is_of_size(call.out_size, {call.n, plan.c_out, tables.out_h, tables.out_w});
+    const bool signs = is_of_size(call.signs_size, {call.n, plan.sign_words(), tables.out_h, tables.out_w});
+    if (call.n == 0) return floats && signs;
+    if (!call.x || !call.out != !call.out_size || !call.signs != !call.signs_size) return false;
+    return (call.out || call.signs) && (floats || !call.out) && (signs || !call.signs);
 }
 
 }  // namespace
@@ -41,75 +70,72 @@ const char* rebnn_isa_name(int32_t index) {
 int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec) {
     const int32_t kernel = rebnn::find_kernel(isa);
     rebnn::Plan header;
-    return kernel >= 0 && plan_header(rebnn::kKernels[kernel]->layout, *spec, &header) ? header.bytes : -1;
+    return kernel >= 0 && spec && plan_header(rebnn::kKernels[kernel]->layout, *spec, &header) ? header.bytes : -1;
 }
 
-int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, void* memory) {
+int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t packed_bytes, void* memory,
+                          int64_t plan_bytes) {
     const int32_t kernel = rebnn::find_kernel(isa);
     if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
-    const bool affine = !spec->scale == !spec->offset && !spec->input_scale == !spec->input_offset &&
-                        !spec->last_scale == !spec->last_offset && !spec->sign_scale == !spec->sign_offset;
-    if (!spec->packed || !spec->alpha || !affine) return REBNN_BAD_ARGUMENT;
-    auto* plan = static_cast<rebnn::Plan*>(memory);
+    if (!spec || !rebnn::is_complete(*spec) || !rebnn::is_aligned(memory)) return REBNN_BAD_ARGUMENT;
     const rebnn::Layout& layout = rebnn::kKernels[kernel]->layout;
-    if (!plan_header(layout, *spec, plan)) return REBNN_BAD_ARGUMENT;
-    plan->kernel = kernel;
+    rebnn::Plan header;
+    if (!plan_header(layout, *spec, &header)) return REBNN_BAD_ARGUMENT;
+    if (packed_bytes != header.packed_bytes() || plan_bytes < header.bytes) return REBNN_BAD_ARGUMENT;
+    header.kernel = kernel;
+    auto* plan = static_cast<rebnn::Plan*>(memory);
+    *plan = header;
     plan_contents(layout, *spec, plan);
     return REBNN_OK;
 }
 
-int64_t rebnn_conv2d_tables_bytes(const void* plan, int64_t h, int64_t w) {
-    return rebnn::is_plan(plan) ? rebnn::tables_bytes(*static_cast<const rebnn::Plan*>(plan), h, w) : -1;
+int64_t rebnn_conv2d_tables_bytes(const void* plan, int64_t plan_bytes, int64_t h, int64_t w) {
+    return rebnn::is_plan(plan, plan_bytes) ? rebnn::tables_bytes(*static_cast<const rebnn::Plan*>(plan), h, w) : -1;
 }
 
-int32_t rebnn_conv2d_tables(const void* plan, int64_t h, int64_t w, void* tables) {
-    if (!rebnn::is_plan(plan)) return REBNN_BAD_ARGUMENT;
-    const bool done = write_tables(*static_cast<const rebnn::Plan*>(plan), h, w, static_cast<rebnn::Tables*>(tables));
-    return done ? REBNN_OK : REBNN_BAD_ARGUMENT;
-}
-
-int64_t rebnn_conv2d_workspace_bytes(const void* plan, const void* tables, int64_t n) {
-    if (!rebnn::is_plan(plan) || !rebnn::are_tables(plan, tables)) return -1;
-    return workspace_bytes(*static_cast<const rebnn::Plan*>(plan), *static_cast<const rebnn::Tables*>(tables), n);
-}
-
-int32_t rebnn_conv2d_run(const void* plan_memory, const void* tables_memory, void* workspace, int64_t workspace_size,
-                         const void* x, int64_t x_size, int32_t x_format, int64_t n, const float* residual, float* out,
-                         int64_t out_size, int32_t out_channels_last, uint32_t* signs, int64_t signs_size,
-                         int32_t threads) {
-    if (!rebnn::is_plan(plan_memory) || !rebnn::are_tables(plan_memory, tables_memory) || threads < 1 || n < 0)
-        return REBNN_BAD_ARGUMENT;
-    const auto& plan = *static_cast<const rebnn::Plan*>(plan_memory);
-    const auto& tables = *static_cast<const rebnn::Tables*>(tables_memory);
-    if (n == 0) return REBNN_OK;
-    const bool bits = x_format == REBNN_SIGNS;
-    const int64_t x_channels = bits ? (plan.c_in + rebnn::kWordBits - 1) / rebnn::kWordBits : plan.c_in;
-    if (!rebnn::is_of_size(x_size, {n, x_channels, tables.h, tables.w})) return REBNN_BAD_ARGUMENT;
-    if (bits && (plan.shift || plan.input_scale)) return REBNN_BAD_ARGUMENT;
-    if (!out && !signs) return REBNN_BAD_ARGUMENT;
-    if (out && !rebnn::is_of_size(out_size, {n, plan.c_out, tables.out_h, tables.out_w})) return REBNN_BAD_ARGUMENT;
-    if (signs && !rebnn::is_of_size(signs_size, {n, plan.sign_words(), tables.out_h, tables.out_w}))
-        return REBNN_BAD_ARGUMENT;
-    if (signs && !out_channels_last) return REBNN_BAD_ARGUMENT;
-    const int64_t needed = workspace_bytes(plan, tables, n);
-    if (needed < 0 || workspace_size < needed) return REBNN_BAD_ARGUMENT;
-    rebnn::Conv conv{};
-    conv.plan = &plan;
-    conv.n = n;
-    conv.x_channels_last = x_format == REBNN_NHWC;
-    conv.out_channels_last = out_channels_last != 0;
-    conv.x = bits ? nullptr : static_cast<const float*>(x);
-    conv.x_signs = bits ? static_cast<const uint32_t*>(x) : nullptr;
-    conv.residual = residual;
-    conv.out = out;
-    conv.signs = signs;
-    conv.packed = static_cast<uint32_t*>(workspace);
-    run(*rebnn::kKernels[plan.kernel], tables, conv, threads);
+int32_t rebnn_conv2d_tables(const void* plan, int64_t plan_bytes, int64_t h, int64_t w, void* tables,
+                            int64_t tables_bytes) {
+    const int64_t needed = rebnn_conv2d_tables_bytes(plan, plan_bytes, h, w);
+    if (needed < 0 || !rebnn::is_aligned(tables) || tables_bytes < needed) return REBNN_BAD_ARGUMENT;
+    write_tables(*static_cast<const rebnn::Plan*>(plan), h, w, static_cast<rebnn::Tables*>(tables));
     return REBNN_OK;
 }
 
-int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h, int64_t w, int64_t c,
-                           const float* scale, const float* offset, float* out, int32_t threads) {
+int64_t rebnn_conv2d_workspace_bytes(const void* plan, int64_t plan_bytes, const void* tables, int64_t tables_bytes,
+                                     int64_t n) {
+    if (!rebnn::is_plan(plan, plan_bytes)) return -1;
+    const auto& checked = *static_cast<const rebnn::Plan*>(plan);
+    if (!rebnn::are_tables(checked, tables, tables_bytes)) return -1;
+    return workspace_bytes(checked, *static_cast<const rebnn::Tables*>(tables), n);
+}
+
+int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call) {
+    if (!call || !rebnn::is_plan(call->plan, call->plan_bytes)) return REBNN_BAD_ARGUMENT;
+    const auto& plan = *static_cast<const rebnn::Plan*>(call->plan);
+    if (!rebnn::are_tables(plan, call->tables, call->tables_bytes) || call->threads < 1) return REBNN_BAD_ARGUMENT;
+    const auto& tables = *static_cast<const rebnn::Tables*>(call->tables);
+    if (!rebnn::fits(plan, tables, *call)) return REBNN_BAD_ARGUMENT;
+    if (call->n == 0) return REBNN_OK;
+    const int64_t needed = workspace_bytes(plan, tables, call->n);
+    if (needed < 0) return REBNN_OUT_OF_MEMORY;
+    if (!rebnn::is_aligned(call->workspace) || call->workspace_bytes < needed) return REBNN_BAD_ARGUMENT;
+    const bool bits = call->x_format == REBNN_SIGNS;
+    rebnn::Conv conv{};
+    conv.plan = &plan;
+    conv.n = call->n;
+    conv.x_channels_last = call->x_format == REBNN_NHWC;
+    conv.out_channels_last = call->out_channels_last != 0;
+    conv.x = bits ? nullptr : static_cast<const float*>(call->x);
+    conv.x_signs = bits ? static_cast<const uint32_t*>(call->x) : nullptr;
+    conv.residual = call->residual;
+    conv.out = call->out;
+    conv.signs = call->signs;
+    conv.packed = static_cast<uint32_t*>(call->workspace);
+    return run(*rebnn::kKernels[plan.kernel], tables, conv, call->threads);
+}
+
+int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w, int64_t c,
+                           const float* scale, const float* offset, float* out, int64_t out_size, int32_t threads) {
     const int32_t kernel = rebnn::find_kernel(isa);
     if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
     rebnn::Pool pool{};
@@ -121,7 +147,7 @@ int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h
     pool.scale = scale;
     pool.offset = offset;
     pool.out = out;
-    return run_pool(*rebnn::kKernels[kernel], pool, threads);
+    return run_pool(*rebnn::kKernels[kernel], pool, x_size, out_size, threads);
 }
 
 }  // extern "C"

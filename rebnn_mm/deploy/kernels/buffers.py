@@ -21,6 +21,7 @@ class Buffer:
         self._memory = np.empty(size + _ALIGNMENT, np.uint8)
         self.size = size
         self.address = -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        self.with_size = self.address, size
 
 
 class LastUsed(Generic[Key, Value]):

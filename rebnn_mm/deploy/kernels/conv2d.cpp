@@ -17,7 +17,7 @@ constexpr int64_t kBatch = 48;
 
 constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
+bool pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
     const Plan& plan = *conv.plan;
     if (plan.padding_h || plan.padding_w) std::memset(conv.packed, 0, packed_bytes);
     const int64_t pixels = conv.n * conv.h * conv.w;
@@ -25,12 +25,12 @@ void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t t
     const int64_t worth = std::max<int64_t>(1, kTaskWork / 64 / plan.c_in);
     const int64_t size = threads == 1 ? pixels : std::max(worth, divide_up(pixels, threads * kTasksPerThread));
     const int64_t tasks = divide_up(pixels, size);
-    parallel_for(tasks, threads, [&](int64_t task) {
+    return parallel_for(tasks, threads, [&](int64_t task) {
         kernel.pack(conv, task * size, std::min(pixels, (task + 1) * size));
     });
 }
 
-void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
+bool compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const Plan& plan = *conv.plan;
     const int64_t pixels = conv.out_pixels(), vectors = plan.vectors();
     const double work = double(pixels) * double(plan.channels()) * double(plan.products());
@@ -45,7 +45,7 @@ void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const bool whole = conv.signs && plan.groups > 1;
     const int64_t part = whole ? vectors : round_up(divide_up(vectors, divide_up(wanted, chunks * groups)), step);
     const int64_t parts = divide_up(vectors, part);
-    parallel_for(chunks * groups * parts, threads, [&](int64_t task) {
+    return parallel_for(chunks * groups * parts, threads, [&](int64_t task) {
         Block block;
         block.first_pixel = task / parts / groups * size;
         block.last_pixel = std::min(pixels, block.first_pixel + size);
@@ -64,7 +64,7 @@ int64_t workspace_bytes(const Plan& plan, const Tables& tables, int64_t n) {
     return words < 0 ? -1 : words * 4;
 }
 
-void run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads) {
+int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads) {
     conv.h = tables.h;
     conv.w = tables.w;
     conv.out_h = tables.out_h;
@@ -77,8 +77,9 @@ void run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads)
     conv.row_class = tables.at<int32_t>(tables.row_class);
     conv.column_class = tables.at<int32_t>(tables.column_class);
     conv.column_classes = tables.column_classes;
-    pack(kernel, conv, size_t(workspace_bytes(*conv.plan, tables, conv.n)), threads);
-    compute(kernel, conv, threads);
+    const auto packed_bytes = size_t(workspace_bytes(*conv.plan, tables, conv.n));
+    const bool done = pack(kernel, conv, packed_bytes, threads) && compute(kernel, conv, threads);
+    return done ? REBNN_OK : REBNN_OUT_OF_MEMORY;
 }
 
 }  // namespace rebnn

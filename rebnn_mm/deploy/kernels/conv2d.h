@@ -30,9 +30,11 @@ inline bool is_of_size(int64_t elements, std::initializer_list<int64_t> sizes) {
 int64_t workspace_bytes(const Plan& plan, const Tables& tables, int64_t n);
 
 // Run one layer. `conv` holds plan, n, formats, input and outputs, which have the right sizes; `packed` is the workspace.
-void run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads);
+// Returns a rebnn_status.
+int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads);
 
-// Run one pooling; `pool` holds n, h, w, c, x, scale, offset and out. Returns a rebnn_status.
-int32_t run_pool(const Kernel& kernel, Pool pool, int32_t threads);
+// Run one pooling; `pool` holds n, h, w, c, x, scale, offset and out, `x_size` and `out_size` floats. Returns a
+// rebnn_status.
+int32_t run_pool(const Kernel& kernel, Pool pool, int64_t x_size, int64_t out_size, int32_t threads);
 
 }  // namespace rebnn

@@ -18,7 +18,7 @@ from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 3
+ABI_VERSION = 4
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -50,6 +50,22 @@ class Conv2dSpec(ctypes.Structure):
     ]
 
 
+class Conv2dCall(ctypes.Structure):
+    """``rebnn_conv2d_call`` of rebnn_kernels.h: pointers, None for a missing one, with their sizes."""
+
+    _fields_ = [
+        *(
+            (name, kind)
+            for memory in ("plan", "tables", "workspace")
+            for name, kind in ((memory, ctypes.c_void_p), (f"{memory}_bytes", ctypes.c_int64))
+        ),
+        *(("x", ctypes.c_void_p), ("x_size", ctypes.c_int64), ("n", ctypes.c_int64), ("residual", ctypes.c_void_p)),
+        *(("out", ctypes.c_void_p), ("out_size", ctypes.c_int64)),
+        *(("signs", ctypes.c_void_p), ("signs_size", ctypes.c_int64)),
+        *((name, ctypes.c_int32) for name in ("x_format", "out_channels_last", "threads")),
+    ]
+
+
 def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilogue) -> Conv2dSpec:
     """The struct of a layer; it points into the tensors, which the caller keeps."""
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
@@ -72,21 +88,17 @@ class Library:
         spec = ctypes.POINTER(Conv2dSpec)
         functions.rebnn_conv2d_plan_bytes.restype = ctypes.c_int64
         functions.rebnn_conv2d_plan_bytes.argtypes = [ctypes.c_char_p, spec]
-        functions.rebnn_conv2d_plan.argtypes = [ctypes.c_char_p, spec, ctypes.c_void_p]
         pointer, size = ctypes.c_void_p, ctypes.c_int64
+        functions.rebnn_conv2d_plan.argtypes = [ctypes.c_char_p, spec, size, pointer, size]
         functions.rebnn_conv2d_tables_bytes.restype = size
-        functions.rebnn_conv2d_tables_bytes.argtypes = [pointer, size, size]
-        functions.rebnn_conv2d_tables.argtypes = [pointer, size, size, pointer]
+        functions.rebnn_conv2d_tables_bytes.argtypes = [pointer, size, size, size]
+        functions.rebnn_conv2d_tables.argtypes = [pointer, size, size, size, pointer, size]
         functions.rebnn_conv2d_workspace_bytes.restype = size
-        functions.rebnn_conv2d_workspace_bytes.argtypes = [pointer, pointer, size]
-        functions.rebnn_conv2d_run.argtypes = [
-            *(pointer, pointer, pointer, size),
-            *(pointer, size, ctypes.c_int32, size, pointer),
-            *(pointer, size, ctypes.c_int32, pointer, size, ctypes.c_int32),
-        ]
+        functions.rebnn_conv2d_workspace_bytes.argtypes = [pointer, size, pointer, size, size]
+        functions.rebnn_conv2d_run.argtypes = [ctypes.POINTER(Conv2dCall)]
         functions.rebnn_max_pool_run.argtypes = [
-            *(ctypes.c_char_p, pointer, size, size, size, size),
-            *(pointer, pointer, pointer, ctypes.c_int32),
+            *(ctypes.c_char_p, pointer, size, size, size, size, size),
+            *(pointer, pointer, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None

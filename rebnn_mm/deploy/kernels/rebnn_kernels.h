@@ -4,6 +4,10 @@
 // the float epilogue, and the geometry. The caller owns its memory, which is 64-byte aligned, so plans
 // can be copied and freed by whoever allocated them. Running a plan does not change it: any number of
 // threads may run the same one at once.
+//
+// Every buffer comes with its size, and a call whose sizes do not fit together returns REBNN_BAD_ARGUMENT before it
+// reads or writes any of them. What cannot be checked here is the caller's word: that a pointer has that much memory
+// behind it, and that each vector of a spec has the length its comment says.
 #ifndef REBNN_KERNELS_H
 #define REBNN_KERNELS_H
 
@@ -19,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 3
+#define REBNN_ABI_VERSION 4
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -58,33 +62,58 @@ REBNN_API const char* rebnn_isa_name(int32_t index);
 // Bytes of a plan, or -1: unknown instruction set, or a size that no weight has.
 REBNN_API int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec);
 
-REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, void* plan);
+// Write a plan. packed_bytes is the size of spec->packed, (c_out * kernel_h * kernel_w * c_in / groups + 7) / 8;
+// plan_bytes that of plan, at least rebnn_conv2d_plan_bytes.
+REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t packed_bytes, void* plan,
+                                    int64_t plan_bytes);
 
-// What inputs of h x w need, prepared once like the plan, and for that plan only: how the kernel lies on the borders. Bytes
-// of the tables, or -1: there is no output pixel, or too many.
-REBNN_API int64_t rebnn_conv2d_tables_bytes(const void* plan, int64_t h, int64_t w);
-REBNN_API int32_t rebnn_conv2d_tables(const void* plan, int64_t h, int64_t w, void* tables);
+// Tables are what inputs of h x w need: how the kernel lies on the borders. They are prepared once, like the plan, and for
+// that plan only, and are a relocatable, 64-byte aligned block too. Bytes of the tables, or -1: there is no output pixel,
+// or too many.
+REBNN_API int64_t rebnn_conv2d_tables_bytes(const void* plan, int64_t plan_bytes, int64_t h, int64_t w);
+REBNN_API int32_t rebnn_conv2d_tables(const void* plan, int64_t plan_bytes, int64_t h, int64_t w, void* tables,
+                                      int64_t tables_bytes);
 
-// Memory that a run on n images writes to, 64-byte aligned, of one call at a time; or -1 if there is not as much.
-REBNN_API int64_t rebnn_conv2d_workspace_bytes(const void* plan, const void* tables, int64_t n);
+// Bytes of memory that a run on n images writes to, 64-byte aligned, of one call at a time; or -1: no memory is as large.
+REBNN_API int64_t rebnn_conv2d_workspace_bytes(const void* plan, int64_t plan_bytes, const void* tables,
+                                               int64_t tables_bytes, int64_t n);
 
 // Packed signs of (n, c, h, w) are uint32 (n, h, w, ceil(c / 32)): bit c % 32 of word c / 32 is 1 where a channel is
 // >= 0; bits behind the last channel are 0, and ignored where they are read.
 enum rebnn_format { REBNN_NCHW = 0, REBNN_NHWC = 1, REBNN_SIGNS = 2 };
 
-// x is (n, c_in, h, w), dense float32 in x_format or packed signs, which a plan with shift or input_scale does not take.
-// residual (or null) and out are (n, c_out, h', w'), dense float32 in one memory format. h' = (h + 2 padding - dilation
-// (kernel - 1) - 1) / stride + 1. signs are the output's packed signs; with them, out is NHWC. Either of out and signs may
-// be null. Sizes are in elements, that of the workspace in bytes.
-REBNN_API int32_t rebnn_conv2d_run(const void* plan, const void* tables, void* workspace, int64_t workspace_bytes,
-                                   const void* x, int64_t x_size, int32_t x_format, int64_t n, const float* residual,
-                                   float* out, int64_t out_size, int32_t out_channels_last, uint32_t* signs,
-                                   int64_t signs_size, int32_t threads);
+// x is (n, c_in, h, w), dense float32 or packed signs, which a plan with shift or input_scale does not take. residual
+// (or null) and out are (n, c_out, h', w'), dense float32 in one memory format. h' = (h + 2 padding - dilation
+// (kernel - 1) - 1) / stride + 1. signs are the output's packed signs; with them, out is NHWC. Either of out and signs
+// may be null, and its size 0. n may be 0, and all pointers but plan and tables null then; threads is at least 1.
+typedef struct rebnn_conv2d_call {
+    const void* plan;
+    int64_t plan_bytes;
+    const void* tables;
+    int64_t tables_bytes;
+    void* workspace;
+    int64_t workspace_bytes;  // at least rebnn_conv2d_workspace_bytes
+    const void* x;
+    int64_t x_size;  // elements, exactly those of the shape, as of out (and residual) and signs
+    int64_t n;
+    const float* residual;
+    float* out;
+    int64_t out_size;
+    uint32_t* signs;
+    int64_t signs_size;
+    int32_t x_format;  // of enum rebnn_format
+    int32_t out_channels_last;
+    int32_t threads;
+} rebnn_conv2d_call;
+
+REBNN_API int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call);
 
 // fma(max_pool(x), scale, offset): windows of 3x3 with stride 2 and padding 1, as behind the stem of a ResNet. x is
-// (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum.
-REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h, int64_t w, int64_t c,
-                                     const float* scale, const float* offset, float* out, int32_t threads);
+// (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum. h, w, c and
+// threads are at least 1, and x_size and out_size the numbers of floats of x and out, exactly those of the shapes.
+REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
+                                     int64_t c, const float* scale, const float* offset, float* out, int64_t out_size,
+                                     int32_t threads);
 
 // Threads come from libgomp's GOMP_parallel if it is set, so that torch and this library share one pool and
 // do not wait for each other's spinning threads; from std::thread otherwise.

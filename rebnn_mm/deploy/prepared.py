@@ -1,0 +1,98 @@
+"""When a prepared layer may be used: only eagerly, and only while the tensors it was made of are as they were."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def is_recorded(x: Any) -> bool:
+    """Whether the operations on ``x`` are written down, to be run later, elsewhere, or by somebody else.
+
+    A prepared layer is a call into native code, which leaves no trace: ``torch.jit.trace``, ``torch.fx``, ``make_fx``,
+    ``torch.export`` and ``torch.compile`` would keep its numbers as constants. They get registered operators instead,
+    and so do subclasses of Tensor, dispatch modes and function transforms, whose tensors have no memory to read.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or type(x) not in _PLAIN
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
+
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+class Sources:
+    """The tensors that something was made of, to find out whether they have changed since; it keeps none alive.
+
+    They are told apart by identity and by torch's version counter, which every operation in place moves (writing
+    through ``.data`` does not). Tensors made in inference mode have no counter: of them a copy is kept and compared.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor | None]) -> None:
+        self._kept = [_keep(tensor) for tensor in tensors]
+
+    def are(self, tensors: Iterable[Tensor | None]) -> bool:
+        """Whether ``tensors``, in the same order, are the same ones and unchanged."""
+        for now, (reference, version, copy) in zip(tensors, self._kept, strict=True):
+            if now is None or reference is None:
+                if now is not reference:
+                    return False
+            elif reference() is not now:
+                return False
+            elif copy is None:
+                if now._version != version:
+                    return False
+            elif not torch.equal(now, copy):
+                return False
+        return True
+
+
+def _keep(tensor: Tensor | None) -> tuple[weakref.ref[Tensor] | None, int, Tensor | None]:
+    if tensor is None:
+        return None, 0, None
+    if tensor.is_inference():
+        return weakref.ref(tensor), 0, tensor.clone()
+    return weakref.ref(tensor), tensor._version, None
+
+
+class PlanCache:
+    """The plans of the tensors that operators were handed last, at most ``MOST``.
+
+    An entry goes with its packed weight. It is found by the identity of all tensors, never by an address: memory that
+    is freed belongs to another weight soon. One weight may have several plans: a head that is shared by the levels of a
+    pyramid may have norms of its own for each.
+    """
+
+    MOST = 512  # a detector has some 100 layers
+
+    def __init__(self) -> None:
+        # No lock: a weight may be freed, and its entry with it, at any moment, also by this thread. Each step below is
+        # one operation of the interpreter, and a plan that is lost is only made again.
+        self._entries: dict[Hashable, tuple[weakref.ref[Tensor], Sources, Any]] = {}
+
+    def get(self, make: Callable[[], Any], tensors: Sequence[Tensor | None], options: Hashable) -> Any:
+        """The plan of ``tensors``, the packed weight first, and ``options``; made by ``make`` if it is not there."""
+        packed = tensors[0]
+        assert packed is not None
+        key = (options, *map(id, tensors))
+        entry = self._entries.get(key)
+        if entry is not None and entry[1].are(tensors):
+            return entry[2]
+        sources = Sources(tensors)  # before the plan: a change that comes between is seen by the next call
+        plan = make()
+        self._entries[key] = (weakref.ref(packed, lambda _: self._entries.pop(key, None)), sources, plan)
+        if len(self._entries) > self.MOST:
+            for old in list(self._entries)[: self.MOST // 2]:  # those made first
+                self._entries.pop(old, None)
+        return plan
+
+    def __len__(self) -> int:
+        return len(self._entries)
