@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.prepared import Sources, is_recorded
+from rebnn_mm.errors import UserError
 
 Pair = tuple[int, int]
 
@@ -61,27 +63,22 @@ class PackedLayer(nn.Module):
     so it stays out of both.
     """
 
-    VECTORS = (
-        *("alpha", "shift", "input_scale", "input_offset", "bias"),
-        *("scale", "offset", "before", "slope", "after"),
-    )
-
     def __init__(self, packed: Tensor, alpha: Tensor, around: Around | None) -> None:
         super().__init__()
         vectors = dict(alpha=alpha, **(around or Around()).vectors())
         self.register_buffer("packed", packed)
-        for name in self.VECTORS:
-            self.register_buffer(name, vectors.get(name))
+        for name, vector in vectors.items():
+            if vector is not None:  # torch.export miscounts buffers that are None
+                self.register_buffer(name, vector)
         self._prepared: tuple[Sources, Any] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What the operator and its plan take, but input, residual and geometry."""
-        tensors = self._buffers
+        get = self._buffers.get
         return dict(
-            packed=tensors["packed"],
-            input_norm=_together(tensors["input_scale"], tensors["input_offset"]),
-            rprelu=_together(tensors["before"], tensors["slope"], tensors["after"]),
-            **{name: tensors[name] for name in ("alpha", "shift", "bias", "scale", "offset")},
+            input_norm=_together(get("input_scale"), get("input_offset")),
+            rprelu=_together(get("before"), get("slope"), get("after")),
+            **{name: get(name) for name in ("packed", "alpha", "shift", "bias", "scale", "offset")},
         )
 
     def _plan(self) -> Any:
@@ -139,8 +136,14 @@ class PackedConv2d(PackedLayer):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Sign, convolve, scale, and what else the layer was given."""
-        if residual is None and self.shortcut:
-            residual = x
+        if self.shortcut:
+            if residual is None:
+                residual = x
+            elif isinstance(residual, torch.fx.Proxy):
+                raise UserError(
+                    "this layer adds its own input where no shortcut is given, which torch.fx cannot see: trace with "
+                    "concrete_args={'residual': None}"
+                )
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
         if is_recorded(x):

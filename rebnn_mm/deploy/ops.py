@@ -45,7 +45,9 @@ def _conv2d_op(
     slope: Tensor | None = None,
     after: Tensor | None = None,
 ) -> Tensor:
-    geometry = dict(weight_shape=weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    geometry: dict[str, Any] = dict(
+        weight_shape=weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
     vectors = (shift, input_scale, input_offset, bias, scale, offset, before, slope, after)
     return _plan(Conv2dPlan, packed, alpha, vectors, geometry)(x, residual)
 
@@ -96,7 +98,7 @@ def _plan(
     shift, input_scale, input_offset, bias, scale, offset, before, slope, after = vectors
 
     def make() -> Conv2dPlan | LinearPlan:
-        own = dict(shift=shift, bias=bias, scale=scale, offset=offset)
+        own: dict[str, Any] = dict(shift=shift, bias=bias, scale=scale, offset=offset)
         own |= dict(input_norm=_together(input_scale, input_offset), rprelu=_together(before, slope, after))
         return kind(packed, alpha, **geometry, **own)
 
