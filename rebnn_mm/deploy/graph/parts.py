@@ -15,7 +15,7 @@ from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
-from rebnn_mm.deploy.graph.unit import Unit, units
+from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError
 
 Stored = dict[str, Tensor | BinaryTensor]
@@ -95,7 +95,7 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
-    """The parts of these names, with the inputs that ``run(model)`` calls them with first; uncalled ones are left out."""
+    """The parts of these names, with the inputs of their first call in ``run(model)``; without one they are left out."""
     found: dict[str, list[Tensor]] = {}
 
     def remember(name: str) -> Callable[..., None]:
@@ -137,6 +137,3 @@ def _unit(node: Any) -> Unit:
 def _weight_shape(unit: Unit) -> tuple[int, ...]:
     shape = unit.spec.weight_shape
     return shape[:2] if unit.is_linear else shape
-
-
-assert units is not None
