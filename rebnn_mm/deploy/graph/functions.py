@@ -34,7 +34,7 @@ def to_first(x: Tensor) -> Tensor:
 
 def max_pool_affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """``affine(max_pool2d(x, 3, stride=2, padding=1), scale, offset)`` in channels-last memory."""
-    if pool.pays():
+    if pool.pays(x):
         return pool.max_pool_norm(x, scale, offset)
     return affine(max_pool2d(to_last(x), 3, stride=2, padding=1), scale, offset)
 

@@ -48,7 +48,7 @@ class Lowered(nn.Module):
         padding = (sides[2], sides[0]) if zeros else (0, 0)
         self.spec = ConvSpec(tuple(weight.shape), layer.stride, padding, layer.dilation, layer.groups)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """What the trained layer computes in eval mode."""
         shortcut = x
         if self.input_norm is not None:

@@ -95,7 +95,7 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
-    """The parts of these names, with the inputs of their first call in ``run(model)``; without one they are left out."""
+    """The parts of these names, with the inputs of their first call in ``run(model)``; uncalled ones are left out."""
     found: dict[str, list[Tensor]] = {}
 
     def remember(name: str) -> Callable[..., None]:

@@ -72,7 +72,7 @@ class _Layout:
         name = str(node.target)
         if not name.startswith("aten.") or name.split(".")[1] not in _ANY:
             return False
-        return name.split(".")[1] != "cat" or (len(node.args) > 1 and node.args[1] == 1)
+        return name.split(".")[1] != "cat" or node.args[1:2] == (1,)
 
     def _last(self, node: fx.Node) -> fx.Node:
         if node in self.last or node.meta.get("rank") != 4 or node.op == "get_attr":
