@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm import __version__
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.ops import fold_batch_norm
@@ -22,6 +21,7 @@ from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
 from rebnn_mm.deploy.structure import describe, folded_norms
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
 
 Forward = Callable[[nn.Module, Any], Any]

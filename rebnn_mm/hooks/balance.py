@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rebnn_mm import functional as F
-from rebnn_mm.bits import pack, unpack
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.bits import pack, unpack
 from rebnn_mm.hooks.attach import layers_by_optimizer
 from rebnn_mm.hooks.onset import Onset
 from rebnn_mm.layers import binary_layers

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm import functional as F
+from rebnn_mm.files.oscillation import BINS
 from rebnn_mm.hooks.sign_history import SignHistory
-from rebnn_mm.oscillation_file import BINS
 
 _SPAN = 4  # a histogram reaches to four times the mean |w|: 3.2 standard deviations of a normal distribution
 

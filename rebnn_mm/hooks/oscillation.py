@@ -17,12 +17,12 @@ from mmengine.registry import HOOKS
 from torch import Tensor
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.oscillation import COLUMNS, FILE_NAME, Header, OscillationWriter, pool
 from rebnn_mm.hooks.attach import layers_by_optimizer
 from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.layer_watch import LayerWatch
 from rebnn_mm.hooks.sign_history import WINDOW
 from rebnn_mm.layers import binary_layers
-from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Header, OscillationWriter, pool
 
 
 @HOOKS.register_module()
@@ -47,7 +47,7 @@ class OscillationHook(Hook):
     Histograms of the latent weights of every layer, and of the first layer's first channel, are taken before the first
     update, with every ``histogram_interval``-th record, and at the end.
 
-    Everything goes to ``oscillation.bin`` in the work dir (:mod:`rebnn_mm.oscillation_file`; read it with
+    Everything goes to ``oscillation.bin`` in the work dir (:mod:`rebnn_mm.files.oscillation`; read it with
     :func:`rebnn_mm.analysis.read_oscillation`, draw it with ``tools/analyze.py``), and as scalars
     ``oscillation/<value>`` to the visualizer's backends. A run that starts afresh in the work dir replaces the file,
     a resumed one cuts it back to its checkpoint and goes on; what is remembered of the signs, three bits a weight,

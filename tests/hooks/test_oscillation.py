@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from rebnn_mm import functional as F
 from rebnn_mm.analysis import read_oscillation
+from rebnn_mm.files.oscillation import OscillationFileError
 from rebnn_mm.hooks import BalanceHook, OscillationHook
 from rebnn_mm.layers import BinaryLayer, ReBNNLinear
-from rebnn_mm.oscillation_file import OscillationFileError
 
 
 class Spy(Hook):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebnn_mm.analysis import read_oscillation
-from rebnn_mm.oscillation_file import (
+from rebnn_mm.files.oscillation import (
     BINS,
     COLUMNS,
     FILE_NAME,
