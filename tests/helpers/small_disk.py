@@ -21,9 +21,9 @@ def small_disk(size):
 """
 
 
-def run_on_small_disk(code, *args):
-    """Run ``code``, which finds ``small_disk(bytes)``, in a process of its own."""
-    paths = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "hooks")]
+def run_on_small_disk(code, *args, folder="hooks"):
+    """Run ``code``, which finds ``small_disk(bytes)`` and the tests of ``folder``, in a process of its own."""
+    paths = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / folder)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-c", LIMIT + code, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
