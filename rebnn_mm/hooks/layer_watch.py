@@ -28,7 +28,8 @@ class LayerWatch:
         self.layer = layer
         self.band = band
         self.history = SignHistory(self._signs())
-        self._forget_update()
+        self.update_flips: Tensor | None = None
+        self.update: list[Tensor] | None = None
 
     def read_update(self) -> None:
         """Just before an update: scales and the norms of the two gradients, the task's still alone in ``grad``."""
@@ -95,8 +96,7 @@ class LayerWatch:
         self.update = None if update is None else list(update.to(device))
 
     def _forget_update(self) -> None:
-        self.update_flips: Tensor | None = None
-        self.update: list[Tensor] | None = None
+        self.update_flips, self.update = None, None
 
     def _scales(self) -> list[Tensor]:
         """Mean and largest gamma, and mean alpha; NaN for a layer without them."""

@@ -13,7 +13,6 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from torch import Tensor
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.oscillation import COLUMNS, Header, pool
@@ -111,11 +110,11 @@ class OscillationHook(Hook):
         self._watches = [LayerWatch(name, layer, self.band) for name, layer in layers.items() if name in updated]
         self._take_up(runner)
         self._several = len(groups) > 1
-        for _, optimizer, mine in groups:
+        for _, wrapper, mine in groups:
             watches = [watch for watch in self._watches if watch.name in mine]
             self._handles += [
-                optimizer.register_step_pre_hook(partial(self._before_update, watches)),
-                optimizer.register_step_post_hook(partial(self._after_update, watches)),
+                wrapper.optimizer.register_step_pre_hook(partial(self._before_update, watches)),
+                wrapper.optimizer.register_step_post_hook(partial(self._after_update, watches)),
             ]
         self._open(runner)
 
@@ -170,8 +169,8 @@ class OscillationHook(Hook):
         chosen = min(hooks, key=lambda hook: hook.interval)
         if len(hooks) > 1 and chosen is self:
             _warn(
-                f"OscillationHook is there {len(hooks)} times; the one with interval={self.interval} records, the others "
-                "do nothing: remove them from custom_hooks or default_hooks"
+                f"OscillationHook is there {len(hooks)} times; the one with interval={self.interval} records, the "
+                "others do nothing: remove them from custom_hooks or default_hooks"
             )
         return chosen is self
 

@@ -72,8 +72,8 @@ class OscillationRecord:
         except OSError as error:
             if not self._warned:
                 _warn(
-                    f"OscillationHook cannot write {self.path}: {error}. The training goes on; recording is tried again "
-                    "with every record"
+                    f"OscillationHook cannot write {self.path}: {error}. The training goes on; recording is tried "
+                    "again with every record"
                 )
                 self._warned = True
             return False
