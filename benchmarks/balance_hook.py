@@ -42,7 +42,7 @@ def main() -> None:
     wrapper = OptimWrapper(torch.optim.Adam(model.parameters(), lr=1e-3))
     images = torch.randn(args.batch, 3, args.size, args.size)
     hook = BalanceHook(magnitude=args.magnitude)
-    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, iter=0, max_iters=1)
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, hooks=[hook], iter=0, max_iters=1)
 
     def forward_backward() -> None:
         wrapper.optimizer.zero_grad()

@@ -71,6 +71,7 @@ class Bench:
     def flips(self) -> None:
         """The flips of a single update."""
         for watch in self.hook._watches:
+            watch.update_flips = None  # the first update behind a snapshot counts
             watch.count_update_flips()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Chunk, Header, pool, read_chunks
+from rebnn_mm.files.oscillation import COLUMNS, FILE_NAME, Chunk, Header, pool, read_chunks
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Oscillation:
 
     Attributes:
         path: The file.
-        header: Names and sizes of the layers, interval, window and band; see ``rebnn_mm.oscillation_file.Header``.
+        header: Names and sizes of the layers, interval, window and band; see ``rebnn_mm.files.oscillation.Header``.
         iteration: (T,) training iterations done at each record.
-        values: Column -> (T, L); the columns are those of ``rebnn_mm.oscillation_file.COLUMNS``:
+        values: Column -> (T, L); the columns are those of ``rebnn_mm.files.oscillation.COLUMNS``:
             ``flip_share`` (signs changed since the last record), ``flip_back_share`` (those of them that
             returned within the window; a share of all signs, too), ``update_flip_share`` (signs that one single
             update changed), ``band_share``, ``saturated_share``, ``dead_channel_share``, ``gamma_mean``,

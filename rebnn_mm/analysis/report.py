@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rebnn_mm.analysis.runs import Run, Summary, summarize
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_bytes, write_text
 
 FORMATS = ("png", "svg")
 _MIME = {"png": "image/png", "svg": "image/svg+xml"}
@@ -78,9 +79,9 @@ def write_report(runs: Sequence[Run], out_dir: str | Path, image_format: str = "
         figure.savefig(stream, format=image_format, dpi=130)
         images[name] = stream.getvalue()
         files.append(folder / f"{name}.{image_format}")
-        files[-1].write_bytes(images[name])
+        write_bytes(files[-1], images[name])
     page = folder / "index.html"
-    page.write_text(_page(runs, images, image_format), encoding="utf-8")
+    write_text(page, _page(runs, images, image_format))
     return [page, *files]
 
 

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from rebnn_mm.bert.files import read_examples
 from rebnn_mm.bert.tasks import find_task
 from rebnn_mm.bert.tokenizer import build_tokenizer, encode
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import atomic_path
 
 # a cache of another form has another name
 CACHE_VERSION = 1
@@ -139,7 +139,6 @@ def _read_cache(path: Path, rows: int) -> tuple[list[np.ndarray], np.ndarray] | 
 
 
 def _write_cache(path: Path, ids: list[np.ndarray], seconds: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     lengths = np.array([len(row) for row in ids])
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, make_folder=True) as temporary, open(temporary, "wb") as file:
         np.savez(file, ids=np.concatenate(ids), lengths=lengths, seconds=seconds)

@@ -1,4 +1,4 @@
-"""GLUE's tsv files as published: quotes are plain text, a BOM may be there, CoLA has no header."""
+"""GLUE's tsv files as published: quotes are plain text, a BOM may be there, CoLA has no header, QQP has torn rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from rebnn_mm.bert.tasks import GlueTask
 from rebnn_mm.errors import MissingFileError, UserError
 
+# More torn rows than this, and than one in a hundred, are not what is published but a damaged file.
+_FEW = 100
 SOURCE = "GLUE is at https://gluebenchmark.com/tasks"
 
 
@@ -55,8 +57,12 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
     labelled = split not in task.test
     rows = _rows(path)
     columns, width = _columns(path, task, labelled, rows)
-    examples, bad = [], []
+    examples, bad, torn, read = [], [], [], 0
     for number, cells in rows:
+        read += 1
+        if task.torn_rows and labelled and len(cells) < width:
+            torn.append(number)
+            continue
         try:
             examples.append(_example(task, cells, columns, width, labelled))
         except ValueError as error:
@@ -64,6 +70,8 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
             if malformed == "error" or not labelled:
                 raise UserError(f"{reason}; mend the row, or leave such rows out with malformed='skip'") from None
             bad.append(reason)
+    if torn:
+        _report_torn(path, torn, read, width)
     if bad:
         print_log(f"{len(bad)} malformed rows left out, the first: {bad[0]}", "current", logging.WARNING)
     if not examples:
@@ -71,15 +79,24 @@ def read_examples(root: str | Path, task: GlueTask, split: str, malformed: str =
     return examples
 
 
+def _report_torn(path: Path, torn: list[int], read: int, width: int) -> None:
+    """Say which rows were left out; a file with many of them is refused."""
+    listed = ", ".join(map(str, torn[:20])) + (f" and {len(torn) - 20} more" if len(torn) > 20 else "")
+    what = f"{path}: {len(torn)} of {read} rows have fewer than {width} columns, in lines {listed}"
+    if len(torn) > max(_FEW, read // 100):
+        raise UserError(f"{what}; as published there are a few only: is the file damaged? {SOURCE}")
+    print_log(f"{what}; they are left out, as the usual readers of this file do", "current", logging.WARNING)
+
+
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of each line that is not empty."""
+    """(line number, cells) of each line that is not blank."""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # without MRPC's byte order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}: download it again. {SOURCE}") from None
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at U+0085 within a sentence
         line = line.removesuffix("\r")
-        if line:
+        if line.strip(" \r"):
             yield number, line.split("\t")
 
 
@@ -104,7 +121,7 @@ def _example(task: GlueTask, cells: list[str], columns: tuple[int, ...], width: 
     if len(cells) != width:
         raise UserError(f"{len(cells)} columns, {width} expected")
     texts = tuple(cells[column].strip() for column in columns[: len(task.texts)])
-    if not all(texts):
+    if not all(texts) and not (task.torn_rows and any(texts)):
         raise UserError("an empty sentence")
     return Example(texts, _label(task, cells[columns[-1]].strip()) if labelled else None)
 

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
 from rebnn_mm.bert.tasks import GlueTask, find_task
+from rebnn_mm.files.atomic import write_text
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
@@ -90,13 +91,12 @@ def write_submission(
 ) -> Path:
     """Write ``index`` and ``prediction`` as tab-separated lines, labels by their names, scores clipped to 0..5."""
     file = Path(folder) / task.submission(split)
-    file.parent.mkdir(parents=True, exist_ok=True)
     if task.is_regression:
         said = [f"{value:.3f}" for value in predicted.clip(0, 5)]
     else:
         said = [task.classes[int(value)] for value in predicted]
     lines = [f"{index}\t{value}\n" for index, value in zip(indices, said, strict=True)]
-    file.write_text("index\tprediction\n" + "".join(lines), encoding="utf-8")
+    write_text(file, "index\tprediction\n" + "".join(lines), make_folder=True)
     return file
 
 

@@ -22,6 +22,9 @@ class GlueTask:
         test: Test splits, without labels.
         headless: The training and development files have no header: column numbers, in the order of ``texts``
             and then the label.
+        torn_rows: The published training and development files have rows with fewer columns than the header (line
+            breaks within a text) and rows with an empty text. The usual readers leave the first out and keep the
+            second.
     """
 
     name: str
@@ -33,6 +36,7 @@ class GlueTask:
     dev: tuple[str, ...] = ("dev",)
     test: tuple[str, ...] = ("test",)
     headless: tuple[int, ...] | None = None
+    torn_rows: bool = False
 
     @property
     def outputs(self) -> int:
@@ -62,7 +66,7 @@ TASKS = {
         GlueTask("sst2", "SST-2", ("sentence",), "label", _YES_NO, ("accuracy",)),
         GlueTask("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality", _YES_NO, _TWO),
         GlueTask("stsb", "STS-B", _PAIR, "score", (), ("pearson", "spearman")),
-        GlueTask("qqp", "QQP", ("question1", "question2"), "is_duplicate", _YES_NO, _TWO),
+        GlueTask("qqp", "QQP", ("question1", "question2"), "is_duplicate", _YES_NO, _TWO, torn_rows=True),
         GlueTask(
             "mnli",
             "MNLI",

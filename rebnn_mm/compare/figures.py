@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rebnn_mm.analysis.style import add_grid, add_legend, line_style, thin
 from rebnn_mm.compare.results import EntryResult
 from rebnn_mm.compare.spec import Spec
+from rebnn_mm.files.atomic import atomic_path
 
 _LABELS = {
     "flip_share": "share of signs that an update flips",
@@ -92,5 +93,6 @@ def _thinned(course: Mapping[int, float]) -> dict[int, float]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=120)
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=120, format=path.suffix[1:])
     return path

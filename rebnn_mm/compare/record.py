@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ import rebnn_mm
 from rebnn_mm.analysis.scalars import RunScalars, read_scalars
 from rebnn_mm.compare.spec import Run, Spec
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_text
 
 FILE = "run.json"
 
@@ -69,10 +69,7 @@ class RunRecord:
 
     def save(self, folder: Path) -> None:
         """Write it into ``folder``, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{FILE}.part"
-        part.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(part, folder / FILE)
+        write_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n", make_folder=True)
 
     def after(self, state: str, seconds: float) -> RunRecord:
         """The record one attempt of ``seconds`` later."""

@@ -13,6 +13,7 @@ from rebnn_mm.compare.figures import draw_figures
 from rebnn_mm.compare.results import EntryResult, collect
 from rebnn_mm.compare.spec import Spec
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_text
 
 
 def write_report(spec: Spec, out: str | Path) -> str:
@@ -27,8 +28,8 @@ def write_report(spec: Spec, out: str | Path) -> str:
         raise UserError(f"{out} has no finished run of {spec.path} yet: there is nothing to report")
     figures = draw_figures(spec, results, out)
     text = format_markdown(spec, results, figures)
-    (out / "results.md").write_text(text)
-    (out / "results.json").write_text(json.dumps(_plain(spec, results), indent=1) + "\n")
+    write_text(out / "results.md", text)
+    write_text(out / "results.json", json.dumps(_plain(spec, results), indent=1) + "\n")
     return text
 
 

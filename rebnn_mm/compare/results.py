@@ -14,7 +14,7 @@ from rebnn_mm.analysis.statistics import Summary, summarize
 from rebnn_mm.compare.record import RunRecord, chosen_value, open_record
 from rebnn_mm.compare.spec import Run, Spec
 from rebnn_mm.errors import UserError
-from rebnn_mm.oscillation_file import FILE_NAME
+from rebnn_mm.files.oscillation import FILE_NAME
 
 # Name -> column of the oscillation record, and the scalar that stands in for it where a run has no record.
 COURSES = {

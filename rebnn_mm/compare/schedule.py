@@ -45,7 +45,7 @@ class _Job:
 def run_all(
     spec: Spec, out: str | Path, train: str | Path, jobs: int | None = None, say: Callable[[str], None] = print
 ) -> list[str]:
-    """Train what is not finished yet; returns a sentence for each run that failed.
+    """Train what is not finished yet; returns a sentence for each run that failed, or waited for one that did.
 
     Args:
         spec: What to train.
@@ -103,19 +103,24 @@ class _Scheduler:
         self.active: list[_Job] = []
         self.failures: list[str] = []
         self.ended: list[float] = []  # seconds each
+        self.unfinished: set[str] = set()  # names of the runs that wait or are trained
+        self.blocked: dict[str, str] = {}  # name of a run that came to nothing -> what happened to it
 
     def run(self, waiting: list[Run], records: dict[str, RunRecord]) -> list[str]:
         """Train all of ``waiting``; returns the failures."""
         queue, total = list(waiting), len(waiting)
+        self.unfinished = {run.name for run in waiting}
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while queue or self.active:
-                while queue and len(self.active) < len(self.environments):
-                    run = queue.pop(0)
+                while len(self.active) < len(self.environments) and (run := self._next(queue)):
                     self._start(run, records[run.name])
                 time.sleep(_POLL)
                 for job in [job for job in self.active if job.process.poll() is not None]:
-                    self._end(job, total, left=len(queue) + len(self.active) - 1)
+                    self.unfinished.discard(job.run.name)
+                    if not self._end(job, total, left=len(queue) + len(self.active) - 1):
+                        self.blocked[job.run.name] = "failed"
+                self._leave_out(queue)
         except KeyboardInterrupt:
             names = ", ".join(job.run.name for job in self.active)
             raise KeyboardInterrupt(
@@ -125,6 +130,26 @@ class _Scheduler:
             self._stop()
             signal.signal(signal.SIGTERM, before)
         return self.failures
+
+    def _next(self, queue: list[Run]) -> Run | None:
+        """Take the first run off ``queue`` that waits for none; None if there is no such."""
+        for place, run in enumerate(queue):
+            if not self.unfinished.intersection(run.after) and not self.blocked.keys() & set(run.after):
+                return queue.pop(place)
+        return None
+
+    def _leave_out(self, queue: list[Run]) -> None:
+        """Take the runs off ``queue`` that wait for one which failed, or was left out itself."""
+        while late := [run for run in queue if self.blocked.keys() & set(run.after)]:
+            for run in late:
+                why = next(f"{name}, which {self.blocked[name]}" for name in run.after if name in self.blocked)
+                queue.remove(run)
+                self.unfinished.discard(run.name)
+                self.blocked[run.name] = "was not run"
+                self.failures.append(
+                    f"{run.name} was not run: it comes after {why}; the same command takes it up again"
+                )
+                self.say(f"{run.name} is left out, it comes after {why}")
 
     def _start(self, run: Run, record: RunRecord) -> None:
         folder = self.out / run.name
@@ -145,7 +170,8 @@ class _Scheduler:
         self.active.append(_Job(run, folder, record, process, slot, time.monotonic()))
         self.say(f"{'resumed' if resumed else 'started'} {run.name}, log {folder / LOG}")
 
-    def _end(self, job: _Job, total: int, left: int) -> None:
+    def _end(self, job: _Job, total: int, left: int) -> bool:
+        """Save and say how a run ended; whether it is finished."""
         self.active.remove(job)
         seconds = time.monotonic() - job.start
         problem = _last_words(job) if job.process.returncode else check_result(self.spec, job.run, job.folder)
@@ -159,6 +185,7 @@ class _Scheduler:
             result = f"finished, {self.spec.metric} {chosen_value(self.spec, read_scalars(job.folder)):.4g}"
         rest = f"about {duration(eta)} left" if left else "nothing left"
         self.say(f"[{total - left}/{total}] {job.run.name} {result}, after {duration(seconds)}; {rest}")
+        return not problem
 
     def _stop(self) -> None:
         """Interrupt what still runs, as Ctrl-C would; whoever does not listen is killed, at once on a second Ctrl-C."""
@@ -173,6 +200,7 @@ class _Scheduler:
             for job in self.active:
                 job.process.kill()  # nothing happens to one that has ended
                 job.process.wait()
+            for job in self.active:  # now that all have stopped: saving may fail, on a full disk
                 job.record.after("running", time.monotonic() - job.start).save(job.folder)
 
 

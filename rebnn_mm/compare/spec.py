@@ -10,7 +10,8 @@ A spec is a Python file that mmengine's Config reads, as every config. Its varia
     options = {'train_cfg.max_epochs': 6}     # --cfg-options of every run
     entries = dict(
         rebnn=dict(config='../resnet18_rebnn_cifar10.py'),                                  # relative to the spec
-        gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]))
+        gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]),
+        student=dict(config='../student.py', after='rebnn/seed0'))      # starts when that run is finished
 
 Names that start with ``_`` are the file's own, for what several entries share.
 A number in a dotted key is the place in a list: ``custom_hooks.0`` is the BalanceHook of the configs that have one.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rebnn_mm.errors import MissingFileError, UserError
 
 _REQUIRED = {"metric", "seeds", "entries"}
 _OPTIONAL = {"higher_is_better", "choose", "baseline", "options"}
-_ENTRY = {"config", "options", "seeds"}
+_ENTRY = {"config", "options", "seeds", "after"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Run:
         seed: Goes to ``randomness.seed``.
         config: Path of the config.
         options: What ``--cfg-options`` gets: dotted key -> value, without the seed.
+        after: Names of the runs that must be finished before it starts.
     """
 
     entry: str
     seed: int
     config: Path
     options: Mapping[str, Any]
+    after: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,18 +63,22 @@ class Run:
         return option_words({**self.options, "randomness.seed": self.seed})
 
     def resolved(self) -> Config:
-        """The config as the run trains it.
+        """The config as the run trains it: read, merged and completed by the function that the run itself uses.
 
         Raises:
-            ValueError: An option has no place in the config.
+            ValueError: An option has no place in the config, or the config cannot be used here.
         """
-        # Without its custom imports: those take seconds, and nothing is built here.
-        cfg = Config.fromfile(self.config, import_custom_modules=False)
+        from rebnn_mm.integrations.build import read_config  # here: takes seconds, as it imports mmdet or mmpretrain
+
+        options = {**self.options, "randomness.seed": self.seed}
         try:
-            cfg.merge_from_dict({**self.options, "randomness.seed": self.seed})
+            Config.fromfile(self.config, import_custom_modules=False).merge_from_dict(dict(options))
         except (KeyError, TypeError) as error:
             raise UserError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
-        return cfg
+        try:
+            return read_config(self.config, options)
+        except UserError as error:
+            raise UserError(f"entry {self.entry}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,8 @@ def read_spec(path: str | Path) -> Spec:
     if choose not in ("last", "best"):
         raise UserError(f"spec {path}: choose={choose!r}: 'last' or 'best'")
     runs = {name: _runs(path, name, entry, raw) for name, entry in entries.items()}
+    runs = {name: _with_after(path, name, runs, entries[name].get("after", ())) for name in runs}
+    _check_no_circle(path, runs)
     return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs)
 
 
@@ -165,7 +174,7 @@ def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, 
     if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise UserError(f"{where}: the name becomes a folder, letters, digits and _ . + - are allowed")
     if not isinstance(entry, dict):
-        raise UserError(f"{where} must be dict(config=..., options=..., seeds=...), not {entry!r}")
+        raise UserError(f"{where} must be dict(config=..., options=..., seeds=..., after=...), not {entry!r}")
     _check_keys(where, entry, {"config"}, _ENTRY)
     config = path.parent / entry["config"]
     if not config.is_file():
@@ -184,6 +193,33 @@ def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, 
         raise UserError(f"{where}: {error}") from None
     runs[0].resolved()
     return runs
+
+
+def _with_after(path: Path, name: str, runs: Mapping[str, tuple[Run, ...]], after: Any) -> tuple[Run, ...]:
+    """The entry's runs with the names of those they wait for; an entry's name stands for all its runs."""
+    where = f"spec {path}, entry {name!r}"
+    names = [after] if isinstance(after, str) else after
+    if not isinstance(names, (list, tuple)) or not all(isinstance(word, str) for word in names):
+        raise UserError(f"{where}: after={after!r} must be the name of an entry or a run ('ENTRY/seed0'), or a list")
+    known = {entry: [run.name for run in group] for entry, group in runs.items()}
+    known |= {run.name: [run.name] for group in runs.values() for run in group}
+    if unknown := [word for word in names if word not in known]:
+        raise UserError(f"{where}: after={', '.join(unknown)} is none of the runs {', '.join(known)}")
+    waited = tuple(dict.fromkeys(run for word in names for run in known[word]))
+    for run in runs[name]:
+        if run.name in waited:
+            raise UserError(f"{where}: {run.name} cannot come after itself (after={after!r})")
+    return tuple(replace(run, after=waited) for run in runs[name])
+
+
+def _check_no_circle(path: Path, entries: Mapping[str, tuple[Run, ...]]) -> None:
+    """Refuse runs that wait for one another: take away what can start until nothing is left."""
+    waiting = {run.name: set(run.after) for runs in entries.values() for run in runs}
+    while ready := [name for name, after in waiting.items() if not after & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    if waiting:
+        raise UserError(f"spec {path}: after= makes {', '.join(waiting)} wait for one another, so none can start")
 
 
 def _options(where: str, raw: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm import __version__
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.ops import fold_batch_norm
@@ -20,6 +19,7 @@ from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.structure import describe, folded_norms
 from rebnn_mm.deploy.verify import Check, Difference, compare, copy_model, run
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
 
 

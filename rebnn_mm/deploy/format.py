@@ -93,7 +93,7 @@ class _Entry:
 
 
 def write_file(path: str | Path, info: Mapping[str, Any], tensors: Mapping[str, Tensor | BinaryTensor]) -> int:
-    """Write a file and flush it to the disk; returns its size. Not atomic by itself: see :mod:`.atomic`.
+    """Write a file and flush it to the disk; returns its size. Not atomic by itself: see :mod:`rebnn_mm.files.atomic`.
 
     Raises:
         TypeError: ``info`` holds something else than plain values.

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import RebnnFileError, read_file
 from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord, ResNetRecord
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_bytes
 
 DOMAIN, DOMAIN_VERSION, OPSET = "rebnn_mm", 1, 19
 FORMS = ("float", "packed", "real")
@@ -69,8 +69,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float") -> None:
     if card.classes:
         onnx.helper.set_model_props(model, {"classes": json.dumps(card.classes)})
     onnx.checker.check_model(model)
-    with atomic_path(out) as temporary:
-        onnx.save(model, str(temporary))
+    write_bytes(out, model.SerializeToString())
 
 
 class _Graph:

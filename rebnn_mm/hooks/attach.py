@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine.optim import OptimWrapperDict
-from torch.optim import Optimizer
 
 from rebnn_mm.errors import UserError
 
 
-def layers_by_optimizer(
-    hook: str, optim_wrapper: Any, layers: dict[str, Any]
-) -> list[tuple[int, Optimizer, dict[str, Any]]]:
-    """(index, optimizer, its layers) for every optimizer that updates the weight of at least one of ``layers``.
+def layers_by_optimizer(hook: str, optim_wrapper: Any, layers: dict[str, Any]) -> list[tuple[int, Any, dict[str, Any]]]:
+    """(index, optim wrapper, its layers) for every optimizer that updates the weight of at least one of ``layers``.
 
     Args:
         hook: Name for error messages.
@@ -30,12 +28,32 @@ def layers_by_optimizer(
         updated = {id(p) for group in wrapper.optimizer.param_groups for p in group["params"]}
         mine = {name: layer for name, layer in layers.items() if id(layer.weight) in updated}
         if mine:
-            found.append((index, wrapper.optimizer, mine))
+            found.append((index, wrapper, mine))
     if not found:
         raise UserError(
             f"{hook}: no optimizer updates any of the {len(layers)} 1-bit layers; check optim_wrapper.paramwise_cfg"
         )
     return found
+
+
+def planned_updates(wrapper: Any, iterations: int) -> int:
+    """Updates that ``iterations`` iterations give: mmengine's wrappers step after every ``accumulative_counts``-th one.
+
+    The last iteration steps in any case. A model that calls its optimizers by itself may step less often.
+    """
+    return math.ceil(iterations / getattr(wrapper, "_accumulative_counts", 1))
+
+
+def refuse_several(hook: Any, hooks: list[Any]) -> None:
+    """Two of a kind would both act on the same layers.
+
+    Raises:
+        ValueError: ``hooks`` holds another one of ``hook``'s class.
+    """
+    name = type(hook).__name__
+    number = sum(type(other) is type(hook) for other in hooks)
+    if number > 1:
+        raise UserError(f"{name} is there {number} times: keep one in custom_hooks or default_hooks")
 
 
 def _refuse_self_unscaling(hook: str, wrapper: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from rebnn_mm.errors import UserFileError
+from rebnn_mm.files.atomic import write_bytes
 
 _ATOMIC = "rebnn_atomic"
 
@@ -24,26 +24,20 @@ class AtomicLocalBackend(LocalBackend):
     """Local disk, where a file appears complete or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write ``obj`` beside ``filepath``, force it to the disk, then rename it over ``filepath``.
+        """Write ``obj`` whole or not at all (:mod:`rebnn_mm.files.atomic`).
 
         Raises:
             OSError: The disk is full or not writable; what ``filepath`` held before is untouched.
         """
-        path = Path(filepath)
-        # In the same folder, as a rename across file systems is a copy. The name is fixed: what a killed
-        # process left behind is overwritten by the next save.
-        part = path.with_name(f".{path.name}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError as error:
-            raise UserFileError(error.errno, _cannot_write(path, len(obj), error)) from error
-        finally:
-            part.unlink(missing_ok=True)  # gone after the rename; a rest of a failed or interrupted write otherwise
+            write_bytes(filepath, obj, make_folder=True)
+        except UserFileError as error:
+            said = UserFileError(
+                f"{error}. It has {len(obj) / 2**20:.1f} MiB; earlier checkpoints are kept. Then go on with --resume, "
+                "in another --work-dir from --resume CHECKPOINT"
+            )
+            said.errno = error.errno
+            raise said from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
         """As :meth:`put`, for text."""
@@ -148,12 +142,3 @@ class ResilientCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # deepspeed saves folders
             self.file_backend.rmtree(path)
-
-
-def _cannot_write(path: Path, size: int, error: OSError) -> str:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    return (
-        f"cannot write {path} ({size / 2**20:.1f} MiB): {error.strerror or error}; {folder} has {free / 2**20:.1f} MiB "
-        "free. Earlier checkpoints are untouched: make room, or choose another --work-dir, and go on with --resume"
-    )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm import functional as F
+from rebnn_mm.files.oscillation import BINS
 from rebnn_mm.hooks.sign_history import SignHistory
-from rebnn_mm.oscillation_file import BINS
 
 _SPAN = 4  # a histogram reaches to four times the mean |w|: 3.2 standard deviations of a normal distribution
 
@@ -28,36 +28,47 @@ class LayerWatch:
         self.layer = layer
         self.band = band
         self.history = SignHistory(self._signs())
-        nan = torch.full((), torch.nan, device=layer.weight.device)
-        self.update_flips = nan
-        self.update = [nan] * 5
+        self.update_flips: Tensor | None = None
+        self.update: list[Tensor] | None = None
 
     def read_update(self) -> None:
         """Just before an update: scales and the norms of the two gradients, the task's still alone in ``grad``."""
         weight, alpha, gamma = self.layer.weight, _tensor(self.layer, "alpha"), _tensor(self.layer, "gamma")
         nan = torch.full((), torch.nan, device=weight.device)
-        task = nan if weight.grad is None else torch.linalg.vector_norm(weight.grad)
-        gammas = [nan, nan] if gamma is None else [gamma.mean(), gamma.amax()]
-        alpha_mean = nan if alpha is None else alpha.mean()
         norm = nan
         if alpha is not None and gamma is not None and weight.grad is not None:
             norm = torch.linalg.vector_norm(F.reconstruction_grad(weight, alpha, gamma)[0])
-        self.update = [*gammas, alpha_mean, task, norm]
+        task = nan if weight.grad is None else torch.linalg.vector_norm(weight.grad)
+        self.update = [*self._scales(), task, norm]
 
     def count_update_flips(self) -> None:
-        """Just after the first update behind a snapshot."""
-        self.update_flips = self.history.flips(self._signs())
+        """Just after an update; the first one behind a snapshot counts."""
+        if self.update_flips is None:
+            self.update_flips = self.history.flips(self._signs())
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no update has come since the last snapshot."""
+        return self.update_flips is None
 
     def snapshot(self) -> Tensor:
-        """Just after an update: the layer's values in the order of ``COLUMNS``, (columns,) float32."""
+        """After an update: the layer's values in the order of ``COLUMNS``, (columns,) float32.
+
+        A layer that no optimizer has updated since the last snapshot has no gradients and no flips.
+        """
         weight = self.layer.weight
         signs = self._signs()
         size = weight.abs().flatten(1)
         in_band = (size < self.band * size.mean()).sum()
-        shares = [*self.history.snapshot(signs), self.update_flips, in_band, (size > 1).sum()]
+        flips, flips_back = self.history.snapshot(signs)
+        update_flips = torch.zeros_like(flips) if self.update_flips is None else self.update_flips
+        shares = [flips, flips_back, update_flips, in_band, (size > 1).sum()]
         signs = signs.flatten(1)
         dead = signs.all(dim=1) | ~signs.any(dim=1) | (size > 1).all(dim=1)
-        values = [*(share / weight.numel() for share in shares), dead.float().mean(), *self.update]
+        nan = torch.full((), torch.nan, device=weight.device)
+        update = [*self._scales(), nan, nan] if self.update is None else self.update
+        values = [*(share / weight.numel() for share in shares), dead.float().mean(), *update]
+        self._forget_update()
         return torch.stack([value.float() for value in values])
 
     def histogram(self, first_channel: bool = False) -> tuple[Tensor, Tensor]:
@@ -68,12 +79,31 @@ class LayerWatch:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return dict(history=self.history.state(), update_flips=self.update_flips.cpu())
+        update = None if self.update is None else torch.stack([value.float() for value in self.update]).cpu()
+        flips = None if self.update_flips is None else self.update_flips.cpu()
+        return dict(history=self.history.state(), update_flips=flips, update=update)
 
     def load(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
+        """Inverse of :meth:`state`.
+
+        Raises:
+            ValueError: It is of a layer with another number of weights.
+        """
+        device = self.layer.weight.device
         self.history.load(state["history"])
-        self.update_flips = state["update_flips"].to(self.layer.weight.device)
+        flips, update = state["update_flips"], state.get("update")
+        self.update_flips = None if flips is None else flips.to(device)
+        self.update = None if update is None else list(update.to(device))
+
+    def _forget_update(self) -> None:
+        self.update_flips, self.update = None, None
+
+    def _scales(self) -> list[Tensor]:
+        """Mean and largest gamma, and mean alpha; NaN for a layer without them."""
+        alpha, gamma = _tensor(self.layer, "alpha"), _tensor(self.layer, "gamma")
+        nan = torch.full((), torch.nan, device=self.layer.weight.device)
+        gammas = [nan, nan] if gamma is None else [gamma.mean(), gamma.amax()]
+        return [*gammas, nan if alpha is None else alpha.mean()]
 
     def _signs(self) -> Tensor:
         return self.layer.binary_weight() >= 0

@@ -43,3 +43,24 @@ class Onset:
         if risen < 0:
             return 0.0
         return 1.0 if self.ramp == 0 else min(1.0, risen / self.ramp)
+
+    def check(self, interval: int, updates: int, iterations: int) -> float:
+        """The factor at the last end of an interval in a training of ``updates`` updates in ``iterations`` iterations.
+
+        Raises:
+            ValueError: Gamma would stay 0, and why.
+        """
+        end = f"but the training ends after {iterations} iterations, which are {updates} updates: gamma would stay 0"
+        if interval > updates:
+            raise UserError(
+                f"BalanceHook: flip_interval={interval} updates, {end}. Choose a shorter one, or say so with gamma=0"
+            )
+        last = updates // interval * interval
+        factor = self.factor(last, last / updates)
+        if factor == 0 or (isinstance(self.begin, int) and self.begin >= updates):
+            unit = "of the training" if isinstance(self.begin, float) else "updates"
+            raise UserError(
+                f"BalanceHook: begin={self.begin} {unit}, {end} (it is set every flip_interval={interval} updates). "
+                "Begin earlier, or say so with gamma=0"
+            )
+        return factor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,15 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from torch import Tensor
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.oscillation import COLUMNS, Header, pool
 from rebnn_mm.hooks.attach import layers_by_optimizer
 from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.layer_watch import LayerWatch
+from rebnn_mm.hooks.oscillation_record import OscillationRecord
 from rebnn_mm.hooks.sign_history import WINDOW
 from rebnn_mm.layers import binary_layers
-from rebnn_mm.oscillation_file import COLUMNS, FILE_NAME, Header, OscillationWriter, pool
 
 
 @HOOKS.register_module()
@@ -47,14 +46,16 @@ class OscillationHook(Hook):
     Histograms of the latent weights of every layer, and of the first layer's first channel, are taken before the first
     update, with every ``histogram_interval``-th record, and at the end.
 
-    Everything goes to ``oscillation.bin`` in the work dir (:mod:`rebnn_mm.oscillation_file`; read it with
+    Everything goes to ``oscillation.bin`` in the work dir (:mod:`rebnn_mm.files.oscillation`; read it with
     :func:`rebnn_mm.analysis.read_oscillation`, draw it with ``tools/analyze.py``), and as scalars
     ``oscillation/<value>`` to the visualizer's backends. A run that starts afresh in the work dir replaces the file,
     a resumed one cuts it back to its checkpoint and goes on; what is remembered of the signs, three bits a weight,
-    is in the checkpoint, so that the records are those of an uninterrupted run.
+    is in the checkpoint, so that the records are those of an uninterrupted run. Nothing that is wrong with the file
+    stops a training: a full disk is warned about, what could not be written is left out, and a file that cannot be
+    resumed is moved aside.
 
     Measured on the main rank only, on the optimizers' step: accumulated iterations count once, updates that a
-    GradScaler skips not at all.
+    GradScaler skips not at all. With several optimizers an iteration in which any of them steps is one update.
 
     Args:
         interval: Updates between two snapshots.
@@ -64,7 +65,7 @@ class OscillationHook(Hook):
 
     Raises:
         ValueError: An option out of range; no 1-bit layer is trained; a BalanceHook that runs before this hook; an
-            optimizer that unscales by itself; a resumed run whose file is of another model.
+            optimizer that unscales by itself.
     """
 
     # ahead of BalanceHook (NORMAL), whose pre-hook adds dL_R/dw to the gradient and whose post-hook changes gamma
@@ -83,16 +84,18 @@ class OscillationHook(Hook):
         self.band = band
         self.layer_scalars = layer_scalars
         self._watches: list[LayerWatch] = []
-        self._updates: dict[int, int] = {}
+        self._updates = 0
+        self._stepped = False  # whether an optimizer has updated a layer in this iteration
+        self._several = False  # optimizers, which may step in different iterations
         self._resumed: dict[str, Any] = {}
         self._handles: list[Any] = []
-        self._due: dict[int, Tensor] = {}  # row of the record -> values, (columns,)
         self._records = 0
         self._histogram_at = -1
+        self._warned = False
 
     def before_train(self, runner) -> None:
         """Find the layers, open the file and attach to every optimizer that updates one."""
-        if not is_main_process():
+        if not is_main_process() or not self._is_the_one_that_records(runner):
             return
         _refuse_balance_before(self, runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -106,28 +109,36 @@ class OscillationHook(Hook):
         updated = {name for _, _, mine in groups for name in mine}
         self._watches = [LayerWatch(name, layer, self.band) for name, layer in layers.items() if name in updated]
         self._take_up(runner)
-        for index, optimizer, mine in groups:
-            rows = [row for row, watch in enumerate(self._watches) if watch.name in mine]
-            self._updates[index] = self._resumed.get("updates", {}).get(index, 0)
+        self._several = len(groups) > 1
+        for _, wrapper, mine in groups:
+            watches = [watch for watch in self._watches if watch.name in mine]
             self._handles += [
-                optimizer.register_step_pre_hook(partial(self._before_update, index, rows)),
-                optimizer.register_step_post_hook(partial(self._after_update, index, rows)),
+                wrapper.optimizer.register_step_pre_hook(partial(self._before_update, watches)),
+                wrapper.optimizer.register_step_post_hook(partial(self._after_update, watches)),
             ]
         self._open(runner)
 
+    @torch.no_grad()
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Write the record that this iteration's update has made due, with one transfer from the device."""
-        if not self._due:
+        """Take the snapshot that this iteration's update has made due, and write it: one transfer from the device."""
+        if not self._stepped:
             return
-        values = np.full((len(self._watches), len(COLUMNS)), np.nan, np.float32)
-        values[list(self._due)] = torch.stack(list(self._due.values())).cpu().numpy()
-        self._due.clear()
+        self._stepped = False
+        self._updates += 1
+        if self._updates % self.interval:
+            return
+        values = torch.stack([watch.snapshot() for watch in self._watches]).cpu().numpy()
         iteration = runner.iter + 1
-        self._writer.record(iteration, values)
+        self._record.record(iteration, values)
         self._records += 1
         if self._records % self.histogram_interval == 0:
             self._write_histograms(iteration)
-        runner.visualizer.add_scalars(self._scalars(values), step=iteration)
+        try:
+            runner.visualizer.add_scalars(self._scalars(values), step=iteration)
+        except OSError as error:
+            if not self._warned:
+                _warn(f"OscillationHook: the visualizer cannot write: {error}. The training goes on")
+                self._warned = True
 
     def after_train(self, runner) -> None:
         """Write the last histograms and detach from the optimizers."""
@@ -141,7 +152,8 @@ class OscillationHook(Hook):
         """Keep what is remembered of the signs."""
         if self._watches:
             checkpoint["rebnn_oscillation"] = dict(
-                updates=dict(self._updates),
+                interval=self.interval,
+                updates=self._updates,
                 records=self._records,
                 layers={watch.name: watch.state() for watch in self._watches},
             )
@@ -151,19 +163,35 @@ class OscillationHook(Hook):
         if runner._resume:
             self._resumed = checkpoint.get("rebnn_oscillation", {})
 
-    def _take_up(self, runner) -> None:
-        """Go on with the sign history of the checkpoint."""
-        if runner.iter and not self._resumed:
-            print_log(
-                "OscillationHook: the checkpoint was saved without it; flips are counted from here on",
-                logger="current",
-                level=logging.WARNING,
+    def _is_the_one_that_records(self, runner) -> bool:
+        """Of several OscillationHooks, which would write one file, that with the most records."""
+        hooks = [hook for hook in runner.hooks if isinstance(hook, OscillationHook)]
+        chosen = min(hooks, key=lambda hook: hook.interval)
+        if len(hooks) > 1 and chosen is self:
+            _warn(
+                f"OscillationHook is there {len(hooks)} times; the one with interval={self.interval} records, the "
+                "others do nothing: remove them from custom_hooks or default_hooks"
             )
-        self._records = self._resumed.get("records", 0)
-        states = self._resumed.get("layers", {})
+        return chosen is self
+
+    def _take_up(self, runner) -> None:
+        """Go on with the sign history of the checkpoint, where it fits this run."""
+        self._updates, self._records, self._stepped = 0, 0, False
+        if not runner.iter:
+            return
+        before = self._resumed.get("interval", self.interval)
+        if not self._resumed or before != self.interval:
+            why = f"with interval={before}" if self._resumed else "without it"
+            _warn(f"OscillationHook: the checkpoint was saved {why}; flips are counted from here on")
+            return
+        self._records, updates = self._resumed["records"], self._resumed["updates"]
+        self._updates = max(updates.values()) if isinstance(updates, dict) else updates  # one an optimizer, until 0.1
+        states = self._resumed["layers"]
         for watch in self._watches:
-            if watch.name in states:
+            try:
                 watch.load(states[watch.name])
+            except (KeyError, ValueError):  # the layer is new, or of another size
+                _warn(f"OscillationHook: the checkpoint has no signs of {watch.name}; its flips count from here on")
 
     def _open(self, runner) -> None:
         header = Header(
@@ -173,28 +201,26 @@ class OscillationHook(Hook):
             interval=self.interval,
             window=WINDOW,
             band=self.band,
-            iterations_per_epoch=len(runner.train_dataloader),
+            iterations_per_epoch=_epoch_length(runner),
         )
-        path = Path(runner.work_dir) / FILE_NAME
-        self._writer = OscillationWriter(path, header, runner.iter or None)
+        self._record = OscillationRecord(runner.work_dir, header, runner.iter or None)
         self._histogram_at = runner.iter
-        if self._writer.is_new:
+        if self._record.open():
             self._write_histograms(runner.iter)
 
     @torch.no_grad()
-    def _before_update(self, index: int, rows: list[int], optimizer, args, kwargs) -> None:
-        if (self._updates[index] + 1) % self.interval == 0:
-            for row in rows:
-                self._watches[row].read_update()
+    def _before_update(self, watches: list[LayerWatch], optimizer, args, kwargs) -> None:
+        is_recorded = (self._updates + 1) % self.interval == 0
+        for watch in watches:
+            # of an optimizer that does not step in the recorded iteration the interval's first update stands in
+            if is_recorded or (self._several and watch.is_untouched):
+                watch.read_update()
 
     @torch.no_grad()
-    def _after_update(self, index: int, rows: list[int], optimizer, args, kwargs) -> None:
-        self._updates[index] += 1
-        if (self._updates[index] - 1) % self.interval == 0:
-            for row in rows:
-                self._watches[row].count_update_flips()
-        if self._updates[index] % self.interval == 0:
-            self._due.update({row: self._watches[row].snapshot() for row in rows})
+    def _after_update(self, watches: list[LayerWatch], optimizer, args, kwargs) -> None:
+        self._stepped = True
+        for watch in watches:
+            watch.count_update_flips()
 
     @torch.no_grad()
     def _write_histograms(self, iteration: int) -> None:
@@ -202,14 +228,14 @@ class OscillationHook(Hook):
         limits = torch.stack([limit for limit, _ in found]).tolist()
         counts = torch.stack([bins for _, bins in found]).cpu().numpy()
         for what, limit in enumerate(limits):
-            self._writer.histogram(iteration, what, limit, counts[what])
+            self._record.histogram(iteration, what, limit, counts[what])
         self._histogram_at = iteration
 
     def _scalars(self, values: np.ndarray) -> dict[str, float]:
         """What goes to the visualizer; a value that no layer has is left out."""
         scalars = {}
         for column, (name, how) in enumerate(COLUMNS.items()):
-            scalars[f"oscillation/{name}"] = float(pool(values[:, column], how, self._writer.header))
+            scalars[f"oscillation/{name}"] = float(pool(values[:, column], how, self._record.header))
             if self.layer_scalars:
                 rows = enumerate(self._watches)
                 scalars |= {f"oscillation/{name}/{watch.name}": float(values[row, column]) for row, watch in rows}
@@ -224,3 +250,14 @@ def _refuse_balance_before(hook: OscillationHook, runner) -> None:
             "OscillationHook: BalanceHook runs first, so the task gradient could not be read; leave both hooks' "
             "priority at its default"
         )
+
+
+def _epoch_length(runner) -> int:
+    try:
+        return len(runner.train_dataloader)
+    except TypeError:  # a stream has no length: the whole training is one epoch
+        return runner.max_iters
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger="current", level=logging.WARNING)

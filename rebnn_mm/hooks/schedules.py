@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import EDE
+from rebnn_mm.hooks.attach import refuse_several
 from rebnn_mm.layers import ReCULayer
 
 
@@ -19,7 +20,8 @@ class _ScheduleHook(Hook):
     """Set one attribute of every module of one type before each iteration, and log it.
 
     The papers step it once an epoch; here it follows ``runner.iter / runner.max_iters``, which is the same
-    curve, serves iteration-based loops as well, and after a resume is where it would have been.
+    curve, serves iteration-based loops as well, and after a resume is where it would have been. Iterations whose
+    gradients are accumulated to one update each have their own value, a smooth curve's neighbours.
     """
 
     # before LoggerHook, which reads what is logged
@@ -37,9 +39,11 @@ class _ScheduleHook(Hook):
         raise NotImplementedError
 
     def before_train(self, runner) -> None:
-        """Find the modules."""
+        """Find the modules, those of averaged copies of the model, too."""
+        refuse_several(self, runner.hooks)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._modules = [module for module in model.modules() if isinstance(module, self.kind)]
+        copies = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        self._modules = [m for each in (model, *copies) for m in each.modules() if isinstance(m, self.kind)]
         if not self._modules:
             raise UserError(
                 f"{type(self).__name__}: the model has no {self.kind.__name__}. {self.remedy}, or remove "

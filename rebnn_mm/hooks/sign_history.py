@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rebnn_mm.bits import count, pack
+from rebnn_mm.files.bits import count, pack
 
 WINDOW = 3
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from rebnn_mm.errors import UserError, UserFileError
+from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import atomic_folder
 
 CLASSES = ("disc", "square", "triangle", "star")
 _XML = """<annotation><filename>{name}.jpg</filename>
@@ -41,29 +41,26 @@ def make_demo_data(
         seed: The same seed draws the same pictures.
 
     Raises:
-        FileExistsError: ``out`` holds a data set already.
+        UserFileError: ``out`` holds a data set already, or the disk is full.
         ValueError: A count below 1 or a side below 64 pixels.
     """
     root = Path(out) / "VOCdevkit" / "VOC2007"
     if min(train, test) < 1 or min(size) < 64:
         raise UserError(f"train={train}, test={test}, size={size}: counts from 1, sides from 64 pixels")
-    if root.exists():
-        raise UserFileError(f"{root} exists already: remove it, or choose another --out")
-    part = root.with_name("VOC2007.part")  # renamed when whole: an interrupted run leaves no half data set
-    shutil.rmtree(part, ignore_errors=True)
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (part / folder).mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for split, count in (("trainval", train), ("test", test)):
-        names = [f"{split}_{i:04d}" for i in range(count)]
-        for name in names:
-            image, boxes = _draw(rng, *size)
-            cv2.imwrite(str(part / "JPEGImages" / f"{name}.jpg"), image)
-            objects = "".join(_OBJECT.format(*box, label=label) for label, box in boxes)
-            xml = _XML.format(name=name, width=size[0], height=size[1], objects=objects)
-            (part / "Annotations" / f"{name}.xml").write_text(xml)
-        (part / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
-    part.rename(root)
+    with atomic_folder(root) as part:
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (part / folder).mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for split, count in (("trainval", train), ("test", test)):
+            names = [f"{split}_{i:04d}" for i in range(count)]
+            for name in names:
+                image, boxes = _draw(rng, *size)
+                # not imwrite, which says nothing when the disk is full
+                (part / "JPEGImages" / f"{name}.jpg").write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+                objects = "".join(_OBJECT.format(*box, label=label) for label, box in boxes)
+                xml = _XML.format(name=name, width=size[0], height=size[1], objects=objects)
+                (part / "Annotations" / f"{name}.xml").write_text(xml)
+            (part / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
     return root
 
 

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.checkpoint import load_weights
 
@@ -62,8 +62,8 @@ def convert_file(source: str | Path, target: str | Path) -> dict[str, Tensor]:
         state = convert_state(load_weights(source)["state_dict"])
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    with atomic_path(target) as path:
-        torch.save(dict(state_dict=state, meta={}), path)
+    with atomic_path(target) as path, open(path, "wb") as file:
+        torch.save(dict(state_dict=state, meta={}), file)
     return state
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rebnn_mm.analysis.report import format_summary, write_report
 from rebnn_mm.analysis.runs import read_runs, summarize
-from rebnn_mm.oscillation_file import BINS, COLUMNS, FILE_NAME, Header, OscillationWriter
+from rebnn_mm.files.oscillation import BINS, COLUMNS, FILE_NAME, Header, OscillationWriter
 
 pytest.importorskip("matplotlib")
 

@@ -1,6 +1,7 @@
 """Every published format, and what is said about a row that does not fit."""
 
 import pytest
+from mmengine.logging import MMLogger
 
 from rebnn_mm.bert import TASKS, Example, find_task, read_examples
 
@@ -111,3 +112,69 @@ def test_files_that_are_not_there_or_not_the_tasks(tmp_path):
     write(tmp_path, "RTE", "train", "")
     with pytest.raises(ValueError, match="the first line lacks"):
         read_examples(tmp_path, TASKS["rte"], "train")
+
+
+QUESTION = "{}\t1\t2\tWhy?\tHow?\t1\n"
+
+
+def test_qqps_torn_rows_are_left_out_with_one_warning(tmp_path, caplog):
+    """As published: a line break within a question makes two short rows of one, and a question may be empty."""
+    text = f"{QQP}\n{QUESTION.format(1)}2\t3\t4\tWhat\nis it?\tHow?\t0\n{QUESTION.format(3)}4\t5\t6\t\tHow?\t0\n"
+    path = write(tmp_path, "QQP", "dev", text)
+    logger = MMLogger.get_current_instance()
+    with caplog.at_level("WARNING"):
+        logger.addHandler(caplog.handler)
+        try:
+            examples = read_examples(tmp_path, TASKS["qqp"], "dev")
+        finally:
+            logger.removeHandler(caplog.handler)
+    messages = [record.getMessage() for record in caplog.records]
+    assert examples == [Example(("Why?", "How?"), 1), Example(("Why?", "How?"), 1), Example(("", "How?"), 0)]
+    (message,) = set(messages)
+    assert message.startswith(f"{path}: 2 of 5 rows have fewer than 6 columns, in lines 3, 4; they are left out")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("2\t3\t4\ta?\tb?\t1\tmore", "7 columns, 6 expected"),
+        ("2\t3\t4\ta?\tb?\t2", "label '2', one of 0, 1 expected"),
+        ("2\t3\t4\t\t \t1", "an empty sentence"),
+    ],
+)
+def test_other_malformed_rows_of_qqp_are_refused(row, reason, tmp_path):
+    write(tmp_path, "QQP", "train", f"{QQP}\n{QUESTION.format(1)}{row}\n")
+    with pytest.raises(ValueError, match=f"line 3: {reason}"):
+        read_examples(tmp_path, TASKS["qqp"], "train")
+
+
+def test_torn_rows_of_other_tasks_and_of_qqps_test_are_refused(tmp_path):
+    write(tmp_path, "RTE", "train", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\n")
+    with pytest.raises(ValueError, match="line 3: 2 columns, 4 expected"):
+        read_examples(tmp_path, TASKS["rte"], "train")
+    write(tmp_path, "QQP", "test", "id\tquestion1\tquestion2\n0\ta?\n")
+    with pytest.raises(ValueError, match="line 2: 2 columns, 3 expected"):
+        read_examples(tmp_path, TASKS["qqp"], "test")
+
+
+def test_a_qqp_of_torn_rows_is_damaged(tmp_path):
+    write(tmp_path, "QQP", "train", f"{QQP}\n{QUESTION.format(1)}" + "1\t2\n" * 101)
+    with pytest.raises(ValueError, match="101 of 102 rows have fewer than 6 columns, in lines 3, 4, .* and 81 more"):
+        read_examples(tmp_path, TASKS["qqp"], "train")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("tail", ["", "{0}", "{0}{0}", "  {0}"])
+def test_line_ends_marks_and_blank_lines(tmp_path, end, mark, tail):
+    """Unmatched quotes and a quoted genre are text; CoLA's first line is data, behind a byte order mark too."""
+    row = f'0\t1\t1c\t"gov\t{PARSES}\tHe said "a\t"b\tneutral\tneutral'
+    write(tmp_path, "MNLI", "train", mark + end.join([f"{MNLI}gold_label", row, row]) + end + tail.format(end))
+    assert read_examples(tmp_path, TASKS["mnli"], "train") == [Example(('He said "a', '"b'), 2)] * 2
+    write(
+        tmp_path,
+        "CoLA",
+        "dev",
+        mark + end.join(["gj04\t1\t\tThe cat.", 'gj04\t0\t*\tA "cat.']) + end + tail.format(end),
+    )
+    assert read_examples(tmp_path, TASKS["cola"], "dev") == [Example(("The cat.",), 1), Example(('A "cat.',), 0)]

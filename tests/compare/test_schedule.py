@@ -64,6 +64,42 @@ def test_a_failed_run_is_named_and_the_others_go_on(write_spec, train, seen, tmp
     assert state(tmp_path, "gamma0/seed0").attempts == 2
 
 
+def test_a_run_waits_for_the_runs_it_names(write_spec, train, tmp_path):
+    """The student is first in the spec, and fails without its teacher's result; every slot is free for it."""
+    out, lines = tmp_path / "out", []
+    options = f"{{'needs': '{out}/gamma0/seed1'}}"
+    path = write_spec(
+        ("plain=dict(config='net.py')", f"plain=dict(config='net.py', after='gamma0', options={options})")
+    )
+    assert run_all(read_spec(path), out, train, jobs=4, say=lines.append) == []
+    order = [line.split()[1].rstrip(",") for line in lines if line.startswith("started")]
+    assert {*order[:2]} == {"gamma0/seed0", "gamma0/seed1"} and {*order[2:]} == {"plain/seed0", "plain/seed1"}
+    assert all(state(tmp_path, name).attempts == 1 for name in order)
+
+
+def test_what_comes_after_a_failed_run_is_left_out_and_taken_up_later(write_spec, train, tmp_path):
+    path = write_spec(
+        ("plain=dict(config='net.py')", "plain=dict(config='net.py', options={'mode': 'fail'})"),
+        ("0.0}))", "0.0}, after='plain/seed0'), last=dict(config='net.py', after=['gamma0/seed1'], seeds=[3]))"),
+    )
+    spec, out = read_spec(path), tmp_path / "out"
+    failed, *left = run_all(spec, out, train, jobs=2, say=lambda line: None)
+    assert failed.startswith("plain/seed0 failed: exit status 1: train: it broke")
+    again = "; the same command takes it up again"
+    assert left == [
+        f"gamma0/seed0 was not run: it comes after plain/seed0, which failed{again}",
+        f"gamma0/seed1 was not run: it comes after plain/seed0, which failed{again}",
+        f"last/seed3 was not run: it comes after gamma0/seed1, which was not run{again}",
+    ]
+    assert "plain/seed0 (failed), gamma0/seed0 (not started), gamma0/seed1 (not started), last/seed3 (not st" in (
+        write_report(spec, out)
+    )
+    (out / "mended").touch()
+    lines = []
+    assert run_all(spec, out, train, jobs=2, say=lines.append) == [] and lines[0].startswith("1 of 5")
+    assert state(tmp_path, "last/seed3").state == "finished"
+
+
 def test_a_finished_run_without_its_log_is_trained_again(write_spec, train, tmp_path):
     spec, out, lines = read_spec(write_spec(("[0, 1]", "[0]"))), tmp_path / "out", []
     run_all(spec, out, train, say=lambda line: None)

@@ -1,11 +1,14 @@
 """Reading a spec, and refusing what cannot be run."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 from mmengine.config import DictAction
 
+from rebnn_mm.compare.record import RunRecord
 from rebnn_mm.compare.spec import option_words, read_spec
+from rebnn_mm.integrations.build import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,11 +50,44 @@ def test_own_options_and_seeds_win(write_spec):
         ("{'model.width': 8}", "{'model': dict(width=8)}", "write a dict as dotted keys"),
         ("custom_hooks.0.gamma", "custom_hooks.1.gamma", "entry gamma0: the options do not fit .*net.py"),
         ("metric = 'acc'", "metric = (", "spec.py cannot be read"),
+        ("plain=dict(", "plain=dict(after='x', ", "entry 'plain': after=x is none of the runs plain, gamma0, plain/"),
+        ("plain=dict(", "plain=dict(after='gamma0/seed7', ", "after=gamma0/seed7 is none of the runs"),
+        ("plain=dict(", "plain=dict(after=3, ", "after=3 must be the name of an entry or a run"),
+        ("plain=dict(", "plain=dict(after='plain', ", "plain/seed0 cannot come after itself"),
+        ("plain=dict(", "plain=dict(after='plain/seed1', ", "plain/seed1 cannot come after itself"),
     ],
 )
 def test_refusals(write_spec, old, new, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_spec(write_spec((old, new)))
+
+
+def test_runs_that_wait_for_one_another_are_refused(write_spec):
+    edits = ("plain=dict(", "plain=dict(after='gamma0/seed1', "), ("0.0}))", "0.0}, after=['plain']))")
+    with pytest.raises(ValueError, match="after= makes plain/seed0, plain/seed1, gamma0/.* wait for one another"):
+        read_spec(write_spec(*edits))
+
+
+def test_an_entry_stands_for_all_its_runs(write_spec):
+    spec = read_spec(write_spec(("0.0}))", "0.0}, after=['plain', 'plain/seed1']))")))
+    assert {run.after for run in spec.entries["gamma0"]} == {("plain/seed0", "plain/seed1")}
+    assert {run.after for run in spec.entries["plain"]} == {()}
+
+
+def test_the_fingerprint_is_of_the_config_that_the_run_reads(write_spec, tmp_path):
+    """A new data root reaches the paths that were made from the old one, in the run and so in the fingerprint."""
+    path = write_spec(("'model.width': 8", f"'data_root': '{tmp_path}/new/', 'task': 'rte'"))
+    parts = "data_root = 'old/'\ntask = 'cola'\ntrain_dataloader = dict(dataset=dict(ann_file='old/a', task=task))\n"
+    (tmp_path / "net.py").write_text((tmp_path / "net.py").read_text() + parts)
+    run = read_spec(path).entries["plain"][0]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    seen = read_config(run.config, parser.parse_args(["--cfg-options", *run.words()]).cfg_options)
+    assert run.resolved().to_dict() == seen.to_dict()
+    assert run.resolved().train_dataloader.dataset == dict(ann_file=f"{tmp_path}/new/a", task="rte")
+    before = RunRecord.of(run).fingerprint
+    (tmp_path / "net.py").write_text((tmp_path / "net.py").read_text().replace("'old/a'", "'old/b'"))
+    assert RunRecord.of(run).fingerprint != before
 
 
 def test_absent_spec(tmp_path):
@@ -60,8 +96,6 @@ def test_absent_spec(tmp_path):
 
 
 def test_option_words_come_back_as_they_were():
-    import argparse
-
     options = {"a.b": 1, "a.0.c": 1e-5, "d": True, "e": None, "f": "x=y", "g": [1, (2.5, "u")], "h": [8, 16], "i": -1}
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
@@ -76,6 +110,7 @@ def test_values_that_do_not_survive_the_command_line(value):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "compare").glob("*.py")), ids=lambda path: path.stem)
 def test_shipped_specs_fit_their_configs(path):
+    pytest.importorskip("mmpretrain")
     assert path.read_text().startswith(f"# python tools/compare.py configs/compare/{path.name}")
     for run, *_ in read_spec(path).entries.values():
         if any(key.startswith("custom_hooks.0.") for key in run.options):

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebnn_mm.deploy import plain
-from rebnn_mm.deploy.atomic import atomic_path
 from rebnn_mm.deploy.format import MAGIC, BinaryTensor, RebnnFileError, read_file, write_file
 from rebnn_mm.deploy.packing import pack_signs, unpack_signs
 
@@ -226,15 +225,3 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         write_file(tmp_path / "m", {}, {"a": BinaryTensor(torch.zeros(1, dtype=torch.uint8), (4, 4))})
     with pytest.raises(ValueError, match="Store a shorter config"):
         write_file(tmp_path / "m", {"config": "x" * (5 << 20)}, {})
-
-
-def test_atomic_path_replaces_all_or_nothing(tmp_path):
-    path = tmp_path / "m"
-    with atomic_path(path) as temporary:
-        temporary.write_text("one")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "one" and [p.name for p in tmp_path.iterdir()] == ["m"]
-    with pytest.raises(FileNotFoundError, match="make it first"), atomic_path(tmp_path / "no/m"):
-        pass

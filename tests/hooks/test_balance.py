@@ -38,7 +38,18 @@ class Record(Hook):
             self.scalars.append([scalars[f"train/rebnn/{k}"].current() for k in ("gamma", "flip_share")])
 
 
-def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False, name="toy", load_from=None):
+def train(
+    tmp_path,
+    hook,
+    epochs=2,
+    optim_wrapper=None,
+    model=None,
+    resume=False,
+    name="toy",
+    load_from=None,
+    more_hooks=(),
+    log_level="ERROR",
+):
     torch.manual_seed(0)
     data = list(torch.randn(4, 3, 6, 6))
     record = Record()
@@ -49,13 +60,13 @@ def train(tmp_path, hook, epochs=2, optim_wrapper=None, model=None, resume=False
         train_dataloader=DataLoader(data, batch_size=1, collate_fn=lambda b: dict(x=torch.stack(b))),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=optim_wrapper or dict(optimizer=dict(type="Adam", lr=0.05)),
-        custom_hooks=[hook, record],
+        custom_hooks=[hook, *more_hooks, record],
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
         experiment_name=f"{name}{id(record)}",
         resume=resume,
         load_from=load_from,
         randomness=dict(seed=0),
-        log_level="ERROR",
+        log_level=log_level,
     )
     start = copy.deepcopy(runner.model.state_dict())
     runner.train()
@@ -213,7 +224,7 @@ def test_bad_options(options, message):
 
 
 def test_training_that_ends_before_gamma_begins_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="begin=8 updates, but the training ends after 8 iterations"):
+    with pytest.raises(ValueError, match="begin=8 updates, but the training ends after 8 iterations, which"):
         train(tmp_path, BalanceHook(begin=8))
 
 
@@ -321,3 +332,156 @@ def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(ranks):
     assert all(torch.equal(a, b) for a, b in zip(first[0] + first[1], second[0] + second[1], strict=True))
     assert max(gamma.max() for gamma in first[0]) > 0
     torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-6)
+
+
+def logged(path):
+    return "\n".join(log.read_text() for log in sorted(path.glob("*/*.log")))
+
+
+@pytest.mark.parametrize("begin", [0, 6, 0.7])
+def test_gamma_of_a_loaded_checkpoint_does_not_act(tmp_path, begin):
+    """Training from a ReBNN checkpoint's weights is that from the same weights with gamma 0."""
+    train(tmp_path / "first", BalanceHook(gamma=0.5), epochs=1)
+    checkpoint = torch.load(tmp_path / "first" / "epoch_1.pth", weights_only=False)
+    assert checkpoint["state_dict"]["conv.gamma"].all()
+    torch.save(dict(state_dict=checkpoint["state_dict"]), tmp_path / "old.pth")
+    for key in ("conv.gamma", "head.gamma"):
+        checkpoint["state_dict"][key].zero_()
+    torch.save(dict(state_dict=checkpoint["state_dict"]), tmp_path / "zero.pth")
+    hook = dict(flip_interval=3, begin=begin)
+    _, record, _ = train(tmp_path / "a", BalanceHook(**hook), load_from=str(tmp_path / "old.pth"))
+    _, expected, _ = train(tmp_path / "b", BalanceHook(**hook), load_from=str(tmp_path / "zero.pth"))
+    assert not record.gamma[0].any() and record.gamma[-1].any()
+    for a, b in zip(record.weight + record.gamma, expected.weight + expected.gamma, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gamma_that_would_stay_0_is_refused_in_updates(tmp_path):
+    """8 iterations, accumulated to 4 updates."""
+    wrapper = dict(optimizer=dict(type="Adam", lr=0.05), accumulative_counts=2)
+    for options, message in (
+        (dict(begin=4), "begin=4 updates, but the training ends after 8 iterations, which are 4 updates"),
+        (dict(begin=4, gamma=0.5), "begin=4 updates, but"),
+        (dict(flip_interval=5), "flip_interval=5 updates, but the training ends after 8 iterations, which are 4"),
+        (dict(begin=3, flip_interval=3, ramp=2), "begin=3 updates, but.*every flip_interval=3 updates"),
+        (dict(begin=0.9, flip_interval=3), "begin=0.9 of the training, but"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path, BalanceHook(**options), optim_wrapper=wrapper)
+    for options in (dict(begin=4, gamma=0.0), dict(gamma=0.5, flip_interval=9)):
+        train(tmp_path, BalanceHook(**options), optim_wrapper=wrapper)
+    _, record, _ = train(tmp_path, BalanceHook(begin=3), optim_wrapper=wrapper)
+    assert record.gamma[-1].any()
+
+
+def test_a_ramp_beyond_the_end_is_said(tmp_path):
+    train(tmp_path, BalanceHook(begin=4, ramp=8), log_level="WARNING")
+    assert "begin=4, ramp=8 reach behind the training's end, after 8 updates: gamma rises to 50% of" in logged(tmp_path)
+
+
+class Turns(Toy):
+    """The convolution's optimizer steps in each third iteration, the head's in the others."""
+
+    def train_step(self, data, optim_wrapper):
+        loss, log = self.parse_losses(self(**data))
+        loss.backward()
+        self.calls = getattr(self, "calls", 0) + 1
+        optim_wrapper["conv" if self.calls % 3 == 0 else "head"].step()
+        optim_wrapper.zero_grad()
+        return log
+
+
+def in_turns(tmp_path, hook, epochs=3, **kwargs):
+    torch.manual_seed(0)
+    model = Turns()
+    wrappers = OptimWrapperDict(
+        conv=OptimWrapper(torch.optim.Adam(model.conv.parameters(), lr=0.2)),
+        head=OptimWrapper(torch.optim.Adam(model.head.parameters(), lr=0.3)),
+    )
+    return train(tmp_path, hook, epochs, wrappers, model, **kwargs)
+
+
+def test_logged_flip_share_is_that_of_all_layers(tmp_path):
+    class Heads(Hook):
+        weight = []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.weight.append(runner.model.head.weight.detach().clone())
+
+    Heads.weight = []
+    _, record, start = in_turns(tmp_path, BalanceHook(), more_hooks=[Heads()])
+    conv = [start["conv.weight"], *record.weight]
+    head = [start["head.weight"], *Heads.weight]
+    total = conv[0].numel() + head[0].numel()
+    flips, seen = dict(conv=0, head=0), []
+    for i, (_, share) in enumerate(record.scalars):
+        name, course = ("conv", conv) if i % 3 == 2 else ("head", head)
+        flips[name] = ((course[i] >= 0) != (course[i + 1] >= 0)).sum().item()
+        assert share == pytest.approx(sum(flips.values()) / total)
+        seen.append(all(flips.values()))
+    assert any(seen)
+
+
+def test_resume_with_several_optimizers_is_bit_for_bit(tmp_path):
+    whole, record, _ = in_turns(tmp_path / "whole", BalanceHook(flip_interval=2), epochs=6)
+    in_turns(tmp_path / "halves", BalanceHook(flip_interval=2), epochs=3)
+    halves, resumed, _ = in_turns(tmp_path / "halves", BalanceHook(flip_interval=2), epochs=6, resume=True)
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, halves.model.state_dict()[key]), key
+    assert resumed.scalars == record.scalars[-len(resumed.scalars) :]
+
+
+def test_an_optimizer_that_hardly_steps_is_named_at_the_end(tmp_path):
+    in_turns(tmp_path, BalanceHook(flip_interval=6), log_level="WARNING")  # of 12 iterations: 4 and 8 updates
+    assert "gamma stayed 0 for the layers of 1 of 2 optimizers, which made 4 updates" in logged(tmp_path)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_layer_frozen_midway_does_not_move(tmp_path, set_to_none):
+    class Freeze(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 3:
+                runner.model.conv.requires_grad_(False)
+
+    class Wrapper(OptimWrapper):
+        def zero_grad(self, **kwargs):
+            self.optimizer.zero_grad(set_to_none=set_to_none)
+
+    model = Toy()
+    wrapper = Wrapper(torch.optim.SGD(model.parameters(), lr=0.5))
+    _, record, _ = train(tmp_path, BalanceHook(gamma_min=0.1), 2, wrapper, model, more_hooks=[Freeze()])
+    assert all(torch.equal(record.weight[2], weight) for weight in record.weight[3:])
+    assert not torch.equal(record.weight[1], record.weight[2])
+
+
+@pytest.mark.parametrize("magnitude", ["weight", "gradient"])
+def test_a_layer_that_is_used_now_and_then_counts_flips_until_its_next_gradient(tmp_path, magnitude):
+    class Sparse(Toy):
+        calls = 0
+
+        def forward(self, x, mode="loss"):
+            self.calls += 1
+            losses = super().forward(x, mode)
+            if self.calls % 2 == 0:  # in the interval's end, every second update, the convolution is not used
+                losses = dict(loss=self.head(x.mean((2, 3)).new_ones(1, 4)).square().mean())
+            return losses
+
+    hook = BalanceHook(magnitude=magnitude, flip_interval=3)
+    _, record, start = train(tmp_path, hook, 3, model=Sparse())
+    signs = [w >= 0 for w in [start["conv.weight"], *record.weight]]
+    assert not record.gamma[7].equal(record.gamma[8]) and record.gamma[5].equal(record.gamma[3])
+    share = F.flip_share(signs[3], signs[9])  # the end at update 6 came without a gradient
+    if magnitude == "weight":
+        torch.testing.assert_close(record.gamma[8], share * F.weight_magnitude(record.weight[7]))
+    assert share.any()
+
+
+def test_resuming_with_other_options_starts_a_new_interval(tmp_path):
+    train(tmp_path, BalanceHook(flip_interval=3), epochs=1)
+    _, record, _ = train(tmp_path, BalanceHook(flip_interval=4, magnitude="gradient"), epochs=3, resume=True)
+    assert record.gamma[-1].any()
+
+
+def test_two_hooks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="BalanceHook is there 2 times: keep one"):
+        train(tmp_path, BalanceHook(), more_hooks=[BalanceHook()])

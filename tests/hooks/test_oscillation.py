@@ -8,8 +8,9 @@ import torch
 from binary_toy import Toy
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from small_disk import run_on_small_disk
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -17,7 +18,6 @@ from rebnn_mm import functional as F
 from rebnn_mm.analysis import read_oscillation
 from rebnn_mm.hooks import BalanceHook, OscillationHook
 from rebnn_mm.layers import BinaryLayer, ReBNNLinear
-from rebnn_mm.oscillation_file import OscillationFileError
 
 
 class Spy(Hook):
@@ -45,8 +45,7 @@ def train(path, hooks, epochs=2, model=None, resume=False, wrapper=None, **kwarg
         experiment_name=f"oscillation{id(model)}",
         resume=resume,
         randomness=dict(seed=0),
-        log_level="ERROR",
-        **kwargs,
+        **{"log_level": "ERROR", **kwargs},
     )
     start = copy.deepcopy(runner.model.state_dict())
     runner.train()
@@ -266,9 +265,6 @@ def test_refusals_at_the_start(tmp_path):
         train(tmp_path, [OscillationHook()], model=model, wrapper=wrapper)
     with pytest.raises(ValueError, match="BalanceHook runs first.*leave both hooks' priority"):
         train(tmp_path, [dict(type="BalanceHook", priority="HIGH"), OscillationHook()])
-    train(tmp_path, [OscillationHook(interval=2)])
-    with pytest.raises(OscillationFileError, match="recorded with another interval than this run's"):
-        train(tmp_path, [OscillationHook(interval=3)], resume=True, epochs=3)
 
 
 def test_two_ranks_write_the_record_of_one(ranks):
@@ -276,3 +272,128 @@ def test_two_ranks_write_the_record_of_one(ranks):
     assert one.iteration.tolist() == two.iteration.tolist() == [2, 4, 6, 8]
     for name, table in one.values.items():
         np.testing.assert_allclose(two.values[name], table, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def logged(path):
+    """All that the runs in a work dir logged."""
+    return "\n".join(log.read_text() for log in sorted(path.glob("*/*.log")))
+
+
+def test_resuming_with_another_interval_moves_the_old_record_aside(tmp_path):
+    train(tmp_path, [OscillationHook(interval=2)])
+    old = (tmp_path / "oscillation.bin").read_bytes()
+    train(tmp_path, [OscillationHook(interval=3)], resume=True, epochs=3, log_level="WARNING")
+    assert (tmp_path / "oscillation_old1.bin").read_bytes() == old
+    assert read_oscillation(tmp_path).iteration.tolist() == [15, 18]
+    assert "recorded with another interval than this run's" in logged(tmp_path)
+    assert "saved with interval=2; flips are counted from here on" in logged(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "folder"])
+def test_a_damaged_record_never_blocks_a_resumed_training(tmp_path, damage):
+    train(tmp_path, [OscillationHook(interval=2)])
+    path = tmp_path / "oscillation.bin"
+    content = bytearray(path.read_bytes())
+    content[dict(header=0, middle=len(content) // 2, folder=0)[damage]] ^= 1
+    path.write_bytes(content)
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    runner, _ = train(tmp_path, [OscillationHook(interval=2)], resume=True, epochs=3, log_level="WARNING")
+    assert runner.epoch == 3
+    if damage == "folder":
+        assert logged(tmp_path).count("OscillationHook cannot write") == 1
+    else:
+        assert (tmp_path / "oscillation_old1.bin").read_bytes() == content
+        assert read_oscillation(tmp_path).iteration.tolist() == [14, 16, 18]
+
+
+def test_a_full_disk_loses_records_and_not_the_training(tmp_path):
+    """20 of a record's bytes fit: it is taken back, the training goes on, recording too once there is room."""
+    code = """
+import sys
+from pathlib import Path
+from mmengine.hooks import Hook
+from test_oscillation import BalanceHook, train
+
+class Full(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        path = Path(sys.argv[1]) / "oscillation.bin"
+        if runner.iter == 1:
+            self.full = small_disk(path.stat().st_size + 20)
+            self.full.__enter__()
+        if runner.iter == 4:
+            self.full.__exit__(None, None, None)
+
+hook = dict(type="OscillationHook", interval=1, histogram_interval=2)
+train(sys.argv[1], [Full(), hook], epochs=1, log_level="WARNING")
+train(sys.argv[1], [hook], epochs=2, resume=True, log_level="WARNING")
+"""
+    done = run_on_small_disk(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = read_oscillation(tmp_path)
+    assert not record.cut_off and record.iteration.tolist() == [1, *range(5, 13)]
+    text = logged(tmp_path)
+    assert text.count("File too large. The training goes on") == 1
+    assert "is written again; 9 records and histograms before are missing" in text
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / ".oscillation.bin.part").mkdir()  # where the file would be written
+    runner, _ = train(tmp_path, [OscillationHook(interval=1)], log_level="WARNING")
+    assert runner.epoch == 2 and not (tmp_path / "oscillation.bin").exists()
+    assert logged(tmp_path).count("OscillationHook cannot write") == 1
+    (tmp_path / ".oscillation.bin.part").rmdir()
+    train(tmp_path, [OscillationHook(interval=1)], epochs=3, resume=True)
+    assert read_oscillation(tmp_path).iteration.tolist() == list(range(13, 19))
+
+
+def test_two_hooks_record_once(tmp_path):
+    train(tmp_path, [OscillationHook(interval=6), OscillationHook(interval=2)], log_level="WARNING")
+    assert read_oscillation(tmp_path).iteration.tolist() == [2, 4, 6, 8, 10, 12]
+    assert "is there 2 times; the one with interval=2 records" in logged(tmp_path)
+
+
+class Turns(Toy):
+    """Two optimizers: the convolution's steps in every iteration, the head's in each third."""
+
+    def train_step(self, data, optim_wrapper):
+        loss, log = self.parse_losses(self(**data))
+        loss.backward()
+        self.calls = getattr(self, "calls", 0) + 1
+        for name, wrapper in optim_wrapper.items():
+            if name == "conv" or self.calls % 3 == 0:
+                wrapper.step()
+            wrapper.zero_grad()
+        return log
+
+
+def test_optimizers_that_step_in_different_iterations(tmp_path):
+    """Every row of every record has values, flips being those between two records."""
+
+    class Heads(Hook):
+        def __init__(self):
+            self.weight = []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.weight.append(runner.model.head.weight.detach().clone())
+
+    def run(path, epochs, **kwargs):
+        model, heads = Turns(), Heads()
+        wrapper = OptimWrapperDict(
+            conv=OptimWrapper(torch.optim.Adam(model.conv.parameters(), lr=0.05)),
+            head=OptimWrapper(torch.optim.Adam(model.head.parameters(), lr=0.3)),
+        )
+        return train(path, [OscillationHook(interval=2), heads], epochs, model, wrapper=wrapper, **kwargs)[1], heads
+
+    start, heads = run(tmp_path / "whole", 2)
+    record = read_oscillation(tmp_path / "whole")
+    assert record.iteration.tolist() == [2, 4, 6, 8, 10, 12]
+    signs = [(w >= 0).numpy() for w in [start["head.weight"], *heads.weight]][::2]
+    expected = [(a != b).mean() for a, b in zip(signs[:-1], signs[1:], strict=True)]
+    assert any(expected)
+    np.testing.assert_allclose(record.values["flip_share"][:, 1], expected, rtol=1e-6)
+    for name in ("flip_share", "flip_back_share", "update_flip_share", "band_share", "gamma_mean", "alpha_mean"):
+        assert np.isfinite(record.values[name]).all(), name
+    # iterations 3 and 6, 9 and 12: the records with an update of the head have its gradient
+    assert np.isfinite(record.values["task_grad"][:, 1]).tolist() == [False, True, True, False, True, True]

@@ -1,7 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from small_disk import run_on_small_disk
 
 from rebnn_mm.integrations.demo_data import CLASSES, _draw, make_demo_data
 from rebnn_mm.integrations.detection import CheckedVOCDataset
@@ -36,12 +35,17 @@ def test_boxes_fit_the_shapes():
             assert border.any()
 
 
-def test_interrupted_run_is_drawn_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "write_text", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        make_demo_data(tmp_path, train=1, test=1)
-    monkeypatch.undo()
-    assert len(list((make_demo_data(tmp_path, train=1, test=1) / "JPEGImages").iterdir())) == 2
+def test_a_full_disk_leaves_no_half_data_set(tmp_path):
+    code = """
+import sys
+from rebnn_mm.integrations.demo_data import make_demo_data
+with small_disk(1500):  # room for the annotations and not for a picture
+    make_demo_data(sys.argv[1], train=2, test=1)
+"""
+    done = run_on_small_disk(code, tmp_path)
+    assert "UserFileError: cannot write" in done.stderr and "File too large" in done.stderr
+    root = make_demo_data(tmp_path, train=2, test=1)
+    assert len(list((root / "JPEGImages").iterdir())) == 3 and [p.name for p in root.parent.iterdir()] == ["VOC2007"]
 
 
 def test_bad_options_write_nothing(tmp_path):
@@ -49,5 +53,5 @@ def test_bad_options_write_nothing(tmp_path):
         make_demo_data(tmp_path, train=0)
     assert not list(tmp_path.iterdir())
     make_demo_data(tmp_path, train=1, test=1)
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(OSError, match="exists already"):
         make_demo_data(tmp_path)

@@ -1,6 +1,5 @@
 # BERT-tiny from random weights: real-valued, ReBNN, plain signs and ReActNet's layer, with labels; two of them with a teacher, too.
-# The teacher is real/seed0, found where compare.py leaves it without --out. Checkpoints are saved at the end of a run only,
-# so that a student never learns from half a teacher; one that came too early fails, and the same command repeats it.
+# The teacher is real/seed0, found where compare.py leaves it without --out; the students come after it.
 metric = 'glue/score'
 baseline = 'sign'
 seeds = [0, 1, 2]
@@ -9,6 +8,6 @@ entries = dict(
     rebnn=dict(config='../bert_rebnn_tiny_glue_sst2.py'),
     sign=dict(config='../bert_sign_tiny_glue_sst2.py'),
     react=dict(config='../bert_react_tiny_glue_sst2.py'),
-    rebnn_distill=dict(config='../bert_rebnn_tiny_glue_sst2_distill.py'),
-    sign_distill=dict(config='../bert_sign_tiny_glue_sst2_distill.py'),
+    rebnn_distill=dict(config='../bert_rebnn_tiny_glue_sst2_distill.py', after='real/seed0'),
+    sign_distill=dict(config='../bert_sign_tiny_glue_sst2_distill.py', after='real/seed0'),
 )

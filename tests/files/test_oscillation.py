@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_disk import run_on_small_disk
 
 from rebnn_mm.analysis import read_oscillation
-from rebnn_mm.oscillation_file import (
+from rebnn_mm.files.oscillation import (
     BINS,
     COLUMNS,
     FILE_NAME,
@@ -137,3 +138,41 @@ def test_layers_are_pooled_by_weights_channels_norm_and_maximum():
     np.testing.assert_allclose(pool(table, "channels", HEADER), [(4 * 0.5 + 8 * 0.1) / 12, 0.2, np.nan])
     np.testing.assert_allclose(pool(table, "norm", HEADER), [np.hypot(0.5, 0.1), 0.2, np.nan])
     np.testing.assert_allclose(pool(table, "max", HEADER), [0.5, 0.2, np.nan])
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 63])
+def test_a_chunk_that_does_not_fit_is_taken_back(tmp_path, room):
+    code = f"""
+import sys
+from pathlib import Path
+from rebnn_mm.files.oscillation import OscillationWriter
+from test_oscillation import HEADER, values, write
+path = write(Path(sys.argv[1]))
+writer = OscillationWriter(path, HEADER, resume_at=30)
+before = path.read_bytes()
+with small_disk(len(before) + {room}):
+    for iteration in (40, 50):
+        try:
+            writer.record(iteration, values())
+        except OSError as error:
+            print(error.strerror)
+assert path.read_bytes() == before
+writer.record(60, values())
+"""
+    done = run_on_small_disk(code, tmp_path, folder="files")
+    assert done.returncode == 0 and done.stdout.splitlines() == ["File too large"] * 2, done.stderr
+    record = read_oscillation(tmp_path)
+    assert record.iteration.tolist() == [10, 20, 30, 60] and not record.cut_off
+
+
+def test_a_file_that_another_program_changes_is_left_alone(tmp_path):
+    writer = OscillationWriter(tmp_path / FILE_NAME, HEADER)
+    other = OscillationWriter(tmp_path / FILE_NAME, HEADER, resume_at=0)
+    other.record(10, values())
+    content = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(OSError, match="was changed by another program"):
+        writer.record(20, values())
+    assert (tmp_path / FILE_NAME).read_bytes() == content
+    (tmp_path / FILE_NAME).unlink()
+    with pytest.raises(FileNotFoundError):
+        other.record(20, values())

@@ -13,8 +13,9 @@ All numbers are little-endian. The file is a magic of 8 bytes, then chunks to it
 ``iteration`` counts finished training iterations, as mmengine's logs do, and does not fall from chunk to chunk. A value
 that a layer does not have (gamma of another method, a gradient that did not arrive) is NaN.
 
-A chunk is written with a single call, so a killed process leaves at most one chunk cut off at the end: readers leave it
-out and say so, and a resumed run overwrites it. Any other damage fails a checksum. Nothing in the file is executed.
+A chunk that a full disk cuts short is taken back at once. A killed process leaves at most one chunk cut off at the end:
+readers leave it out and say so, and a resumed run overwrites it. Any other damage fails a checksum. Nothing in the file
+is executed.
 A record costs 44 bytes a layer, a histogram half a kilobyte.
 """
 
@@ -31,7 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, UserError, UserFileError
+from rebnn_mm.files.atomic import write_bytes
 
 FILE_NAME = "oscillation.bin"
 MAGIC = b"\x89RBOSC\n\x01"
@@ -110,19 +112,21 @@ class OscillationWriter:
 
     Raises:
         OscillationFileError: The file to go on with is of another model or interval, or damaged.
+        OSError: The file cannot be read or written.
     """
 
     def __init__(self, path: str | Path, header: Header, resume_at: int | None = None) -> None:
         self.path = Path(path)
         self.header = header
         self.is_new = resume_at is None or not self.path.is_file()
-        if not self.is_new:
-            os.truncate(self.path, _end_of(self.path, header, resume_at or 0))
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.write_bytes(MAGIC + _chunk(b"HEAD", json.dumps(asdict(header)).encode()))
-        os.replace(part, self.path)
+        self._failed = False
+        if self.is_new:
+            start = MAGIC + _chunk(b"HEAD", json.dumps(asdict(header)).encode())
+            write_bytes(self.path, start, make_folder=True)
+            self._end = len(start)
+        else:
+            self._end = _end_of(self.path, header, resume_at or 0)
+            os.truncate(self.path, self._end)
 
     def record(self, iteration: int, values: np.ndarray) -> None:
         """Append a record of ``values``, (layers, columns)."""
@@ -133,8 +137,24 @@ class OscillationWriter:
         self._append(b"HIST", _HIST.pack(iteration, what, limit) + counts.astype("<u4").tobytes())
 
     def _append(self, kind: bytes, payload: bytes) -> None:
-        with open(self.path, "ab", buffering=0) as file:
-            file.write(_chunk(kind, payload))
+        """Append a chunk whole, or leave the file as it was and raise OSError; a later chunk may then be written."""
+        with open(self.path, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size != self._end:
+                if not self._failed or size < self._end:
+                    raise UserFileError(f"{self.path} was changed by another program while this training recorded")
+                file.truncate(self._end)  # the rest of a chunk that could not be taken back at once
+                file.seek(self._end)
+            rest = memoryview(_chunk(kind, payload))
+            self._failed = True
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(self._end)
+                raise
+            self._failed = False
+            self._end = file.tell()
 
 
 def read_chunks(path: str | Path) -> Iterator[Chunk]:
@@ -229,6 +249,6 @@ def _check_same(path: Path, old: Header, new: Header) -> None:
     other = [name for name in names if getattr(old, name) != getattr(new, name)]
     if other:
         raise OscillationFileError(
-            f"{path} was recorded with another {', '.join(other)} than this run's: resume with the same model and "
-            "OscillationHook options, or move the file away to start a new one"
+            f"{path} was recorded with another {', '.join(other)} than this run's: only the same model and "
+            "OscillationHook options can go on with it"
         )

@@ -15,17 +15,25 @@ _GATHER = sum(1 << 7 * i for i in range(1, 9))
 
 
 def pack(bits: Tensor) -> Tensor:
-    """Bool tensor of any shape -> (ceil(numel / 8),) uint8, on the same device."""
-    flat = bits.flatten()
+    """Bool tensor of any shape and layout -> (ceil(numel / 8),) uint8, on the same device.
+
+    Raises:
+        TypeError: ``bits`` is not of type bool.
+    """
+    if bits.dtype != torch.bool:
+        raise TypeError(f"pack takes bool, not {bits.dtype}")
+    flat = bits.reshape(-1)
     if flat.numel() % 8:
         flat = nn.functional.pad(flat, (0, -flat.numel() % 8))
+    elif flat.stride(0) != 1 or flat.storage_offset() % 8:  # eight bytes are read as one number
+        flat = flat.clone(memory_format=torch.contiguous_format)
     return ((flat.view(torch.int64) * _GATHER >> 56) & 255).to(torch.uint8)
 
 
 def unpack(packed: Tensor, like: Tensor) -> Tensor:
     """Inverse of :func:`pack` for a tensor with the shape and device of ``like``."""
     bits = packed.to(like.device)[:, None] >> torch.arange(8, dtype=torch.uint8, device=like.device)
-    return (bits & 1).bool().flatten()[: like.numel()].view_as(like)
+    return (bits & 1).bool().flatten()[: like.numel()].view(like.shape)
 
 
 def count(packed: Tensor) -> Tensor:
