@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from rebnn_mm import __version__
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
+from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
 from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import load_model
-from rebnn_mm.deploy.structure import describe, folded_norms
+from rebnn_mm.deploy.structure import folded_norms
 from rebnn_mm.deploy.verify import Check, Difference, compare, copy_model, run
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
@@ -29,6 +31,7 @@ def export_model(
     card: ModelCard | None = None,
     check: Check | None = None,
     float16: bool = False,
+    parts: Sequence[Part] | None = None,
 ) -> ExportReport:
     """Write ``model``, with one bit for each binary weight, to ``path``.
 
@@ -43,6 +46,9 @@ def export_model(
         float16: Store the weights of real-valued convolutions, linear layers and embeddings in 16 bits. Norms, alpha,
             shifts and slopes stay in 32: they are small, and variances would over- or underflow. The
             packed model then equals the model with rounded weights; the report states the difference.
+        parts: What to store as graphs, which run fused and with torch alone. None is the whole model where it can be
+            called with the first input of ``check``, or with images if it starts with a convolution. What cannot be
+            captured is packed layer by layer, and the report says why.
 
     Raises:
         ValueError: No 1-bit layer; a layer or a type that a file cannot hold; a weight beyond float16; a packed
@@ -56,25 +62,80 @@ def export_model(
         )
     trained = copy_model(model)
     rounded = _round_real_weights(copy_model(trained)) if float16 else trained
-    tensors = collect_tensors(rounded, float16)
-    record = describe(trained)
+    card = card or ModelCard()
+    stored, reasons = _store(rounded, _whole(rounded, card, check) if parts is None else parts)
+    tensors = collect_tensors(rounded, float16, [part.name for part in stored])
+    for part in stored:
+        tensors |= _tensors_of(part, rounded, float16)
+    whole = next((part for part in stored if part.whole), None)
     info: dict[str, Any] = dict(
         producer=f"rebnn_mm {__version__}",
-        network=record and record.plain(),
-        **(card or ModelCard()).plain(),
+        **card.plain(),
+        graphs={part.name: part.record for part in stored},
         float16=_float16_error(trained, rounded, check) if float16 else None,
     )
+    if whole is not None:
+        info["whole"] = dict(part=whole.name, kind=whole.whole)
     differences: tuple[Difference, ...] = ()
     with atomic_path(path) as temporary:
         size = write_file(temporary, info, tensors)
         if check is not None:
-            differences = _compare(rounded, temporary, check)
+            differences = _compare(rounded, temporary, check, whole is not None)
     checked = 0 if check is None else len(check.inputs)
-    return size_report(rounded, tensors, size, info["float16"], checked, differences)
+    notes = (*map(str, stored), *(f"{name or 'the model'} is packed layer by layer: {why}" for name, why in reasons))
+    return size_report(rounded, tensors, size, info["float16"], checked, differences, notes)
 
 
-def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor | BinaryTensor]:
-    """All tensors that inference needs, by their first name in the model.
+def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]:
+    """The whole model as a part, if an input for it is known."""
+    if check is not None and check.forward is not None:
+        return []  # how to call it is not known
+    if check is not None and isinstance(check.inputs[0], Tensor):
+        x = check.inputs[0]
+    else:
+        first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+        if not isinstance(first, nn.Conv2d):
+            return []
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2, first.in_channels, 64, 64, generator=generator, dtype=torch.float32, device="cpu")
+    x = torch.cat([x, x]) if len(x) == 1 else x
+    with torch.no_grad():
+        try:
+            y = model(x)
+        except Exception as error:  # a guess that does not fit this model: it says so by itself, in any way
+            if check is None:
+                return []
+            raise error
+    images_to_scores = x.dim() == 4 and isinstance(y, Tensor) and y.dim() == 2
+    described = card.preprocessing or card.classes or (hasattr(model, "backbone") and hasattr(model, "head"))
+    return [Part("", [x], whole="classifier" if images_to_scores and described else "network")]
+
+
+def _store(model: nn.Module, parts: Sequence[Part]) -> tuple[list[StoredPart], list[tuple[str, str]]]:
+    """The parts that can be stored as graphs, and (name, reason) of the others."""
+    stored, reasons = [], []
+    for part in parts:
+        try:
+            stored.append(store_part(model, part))
+        except UserError as error:
+            reasons.append((part.name, str(error)))
+    return stored, reasons
+
+
+def _tensors_of(part: StoredPart, model: nn.Module, float16: bool) -> dict[str, Tensor | BinaryTensor]:
+    """Tensors of a part by their names in the model, real weights in 16 bits if asked for."""
+    prefix = f"{part.name}." if part.name else ""
+    real = {f"{name}.weight" if name else "weight" for name, m in model.named_modules() if _is_real_weight(m, "weight")}
+    return {
+        prefix + name: tensor.half() if float16 and prefix + name in real and isinstance(tensor, Tensor) else tensor
+        for name, tensor in part.tensors.items()
+    }
+
+
+def collect_tensors(
+    model: nn.Module, float16: bool = False, without: Sequence[str] = ()
+) -> dict[str, Tensor | BinaryTensor]:
+    """All tensors that inference needs, by their first name in the model, but those of the modules ``without``.
 
     Binary weights are packed and their scales named ``alpha``, whatever the method; batch norms around packed
     layers are folded to ``scale`` and ``offset``.
@@ -88,7 +149,10 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
     tensors: dict[str, Tensor | BinaryTensor] = {}
     seen: set[int] = set()
     folded = folded_norms(model)
+    inside = {module for name in without for module in model.get_submodule(name).modules()}
     for prefix, module in model.named_modules():
+        if module in inside:
+            continue
         if module in folded:
             tensors[f"{prefix}.scale"], tensors[f"{prefix}.offset"] = fold_batch_norm(module)
             continue
@@ -154,11 +218,10 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max()) / scale if scale > 0 else 0.0
 
 
-def _compare(trained: nn.Module, path: Path, check: Check) -> tuple[Difference, ...]:
+def _compare(trained: nn.Module, path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:
     """The outputs in which the file's model differs from ``trained``; raises UserError if it may not."""
-    described = describe(trained) is not None
     if check.load:
         packed = check.load(path)
     else:
-        packed = load_model(path) if described else load_model(path, model=copy_model(trained))
-    return compare(trained, packed, check, described if check.exact is None else check.exact)
+        packed = load_model(path) if whole else load_model(path, model=copy_model(trained))
+    return compare(trained, packed, check, whole if check.exact is None else check.exact)

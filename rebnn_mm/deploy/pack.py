@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinear
-from rebnn_mm.deploy.network import PackedResNet
-from rebnn_mm.deploy.structure import describe_resnet, is_packed, keeps_forward
+from rebnn_mm.deploy.runtime import graphs_of
+from rebnn_mm.deploy.structure import is_packed, keeps_forward
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, ReBNNConv2d, ReBNNLinear
@@ -24,8 +24,8 @@ TRAINING_ONLY = ("gamma", "num_batches_tracked")
 def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Module:
     """Replace the 1-bit layers of ``model`` by packed ones, under their own names, and load all tensors of ``file``.
 
-    A :class:`ReBNNResNet` becomes a :class:`PackedResNet` as a whole, so that its units run fused. The weights
-    of ``model`` may be on the meta device. Returns the model (another object if it is itself replaced), in eval mode.
+    Parts that the file holds as graphs are replaced as a whole. The weights of ``model`` may be on the meta device.
+    Returns the model (another object if it is itself replaced), in eval mode.
 
     Raises:
         RebnnFileError: The tensors are not those of this model.
@@ -33,11 +33,21 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
     """
     weights = Weights(file)
     packed: dict[nn.Module, nn.Module] = {}
-    model = _replaced(model, weights, exact, packed)
-    kinds = (PackedConv2d, PackedLinear, PackedResNet)
+    for name, record in graphs_of(file).items():
+        part = _submodule(model, name)
+        packed[part] = weights.at(name).network(record, exact)
+    model = _replaced(model, weights, packed)
+    kinds = (PackedConv2d, PackedLinear, GraphNetwork)
     _load_rest(model, weights, {new for new in packed.values() if isinstance(new, kinds)})
     weights.check_all_used()
     return model.eval()
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise RebnnFileError(f"the file holds {name!r} as a graph, which the model does not have: {error}") from None
 
 
 def check_layer(name: str, layer: BinaryLayer) -> None:
@@ -59,26 +69,23 @@ def scale_shape(layer: BinaryLayer) -> tuple[int, ...]:
     return (layer.weight.shape[0], *[1] * (layer.weight.dim() - 1))
 
 
-def _replaced(module: nn.Module, weights: Weights, exact: bool, done: dict[nn.Module, nn.Module]) -> nn.Module:
+def _replaced(module: nn.Module, weights: Weights, done: dict[nn.Module, nn.Module]) -> nn.Module:
     """What stands in the place of ``module``, itself or its packed twin, its parts replaced likewise.
 
     ``done`` maps every module to that. One in several places is loaded by its first name, under which the file has it.
     """
     if module not in done:
-        twin = _packed_twin(module, weights, exact)
+        twin = _packed_twin(module, weights)
         done[module] = module if twin is None else twin
         if twin is None:
             for name, child in list(module._modules.items()):
                 if child is not None:
-                    module._modules[name] = _replaced(child, weights.at(name), exact, done)
+                    module._modules[name] = _replaced(child, weights.at(name), done)
     return done[module]
 
 
-def _packed_twin(module: nn.Module, weights: Weights, exact: bool) -> nn.Module | None:
-    """The packed form of a backbone or of a layer with 1-bit weights; None for all else."""
-    if isinstance(module, ReBNNResNet):
-        record = describe_resnet(module)
-        return None if record is None else PackedResNet(record, weights, exact)
+def _packed_twin(module: nn.Module, weights: Weights) -> nn.Module | None:
+    """The packed form of a layer with 1-bit weights; None for all else."""
     if is_packed(module):
         return _packed_layer(module, weights)
     one_sided = isinstance(module, BinaryLayer) and module.binarizes_weight

@@ -42,6 +42,7 @@ class ExportReport:
         float16: Largest relative change by 16-bit weights, of ``weights`` and ``outputs``; None without them.
         checked: Inputs on which the packed model was compared with the trained one.
         differences: Outputs in which it differs, by rounding in real-valued parts, see :mod:`rebnn_mm.deploy.verify`.
+        graphs: Sentences on what is stored as a graph, and on what could not be.
     """
 
     layers: tuple[LayerSize, ...]
@@ -50,6 +51,7 @@ class ExportReport:
     float16: dict[str, float | None] | None
     checked: int
     differences: tuple[Difference, ...] = ()
+    graphs: tuple[str, ...] = ()
 
     @property
     def before(self) -> int:
@@ -84,6 +86,7 @@ class ExportReport:
             f"1-bit layers take {sum(row.after for row in binary) / self.size:.0%} of it; the largest single part is "
             f"{largest.name} ({largest.precision}) with {largest.after / self.size:.0%}",
         ]
+        notes += self.graphs
         if self.float16:
             outputs = self.float16["outputs"]
             said = "not measured" if outputs is None else f"{outputs:.2g}"
@@ -117,8 +120,9 @@ def size_report(
     float16: dict[str, float | None] | None,
     checked: int,
     differences: tuple[Difference, ...] = (),
+    graphs: tuple[str, ...] = (),
 ) -> ExportReport:
-    """Compare a trained model with the tensors of its file; the numbers and ``differences`` as in the report."""
+    """Compare a trained model with the tensors of its file; the other arguments as in the report."""
     after: dict[str, int] = {}
     binary = set()
     for name, tensor in tensors.items():
@@ -134,4 +138,4 @@ def size_report(
         return LayerSize(part.name, part.kind, precision, part.bytes_trained, after.get(part.name, 0))
 
     layers, others = tuple(map(row_of, count.layers)), tuple(map(row_of, count.others))
-    return ExportReport(layers, others, size, float16, checked, differences)
+    return ExportReport(layers, others, size, float16, checked, differences, graphs)

@@ -1,4 +1,4 @@
-"""From a ``.rebnn`` file to a module that runs: with torch alone for a classifier or a backbone."""
+"""From a ``.rebnn`` file to a module that runs: with torch alone, if the file holds the whole network as a graph."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from torch import Tensor, nn
 
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
-from rebnn_mm.deploy.network import PackedResNet
-from rebnn_mm.deploy.real import full_precision
-from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
 
 
 class PackedClassifier(nn.Module):
-    """A classifier in 1-bit weights: images -> class scores.
+    """A classifier of images in 1-bit weights: images -> class scores.
 
     Args:
-        record: Its structure.
-        weights: Its tensors.
+        network: Normalized images, (N, C, H, W) -> (N, classes).
         card: Class names and preprocessing.
-        exact: As for :class:`~rebnn_mm.deploy.network.PackedResNet`.
 
     Attributes:
         card: What the file tells about the model.
@@ -34,22 +30,14 @@ class PackedClassifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, record: NetworkRecord, weights: Weights, card: ModelCard, exact: bool = True) -> None:
+    def __init__(self, network: GraphNetwork, card: ModelCard) -> None:
         super().__init__()
-        if record.classes is None:
-            raise UserError("the network record is a backbone, without classes")
         self.card = card
-        self.backbone = PackedResNet(record.backbone, weights.at("backbone"), exact)
-        features = record.backbone.base_channels * 2 ** max(record.backbone.out_indices)
-        features *= EXPANSIONS[record.backbone.block]
-        self.fc = nn.Linear(features, record.classes, record.head_bias, device="meta", dtype=torch.float32)
-        self.fc.requires_grad_(False)
-        self.fc.weight = nn.Parameter(weights.real("head.fc.weight", record.classes, features), requires_grad=False)
-        if record.head_bias:
-            self.fc.bias = nn.Parameter(weights.real("head.fc.bias", record.classes), requires_grad=False)
+        self.network = network
         preprocessing = card.preprocessing or Preprocessing((), ())
-        if len(preprocessing.mean) not in (0, record.backbone.in_channels):
-            raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")
+        channels = network.inputs[0].shape[1]
+        if len(preprocessing.mean) not in (0, channels):
+            raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network takes {channels}")
         self.flips = preprocessing.channel_order == "bgr"
         self.register_buffer("mean", _per_channel(preprocessing.mean))
         self.register_buffer("std", _per_channel(preprocessing.std))
@@ -62,7 +50,7 @@ class PackedClassifier(nn.Module):
         """Images as :meth:`forward` takes them -> the network's input, by the file's mean, std and channel order.
 
         Raises:
-            ValueError: Not four dimensions.
+            UserError: Not four dimensions.
         """
         if images.dim() != 4:
             raise UserError(f"images of shape {tuple(images.shape)}: give (N, C, H, W), RGB, 0 to 255")
@@ -72,10 +60,7 @@ class PackedClassifier(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """The trained model's forward: normalized input (N, C, H, W) -> (N, classes) before the softmax."""
-        # contiguous before pooling, as trained: over channels-last memory torch adds in another order
-        features = self.backbone(x)[-1].contiguous().mean((2, 3))
-        with full_precision():
-            return self.fc(features)
+        return self.network(x)
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
@@ -86,53 +71,72 @@ def _per_channel(values: Sequence[float]) -> Tensor:
 def load_model(path: str | Path, model: nn.Module | None = None, exact: bool = True) -> nn.Module:
     """Load a file for inference on the CPU.
 
-    A classifier file gives a :class:`PackedClassifier` and a backbone file a
-    :class:`~rebnn_mm.deploy.network.PackedResNet`: both need torch and numpy only. Any other file is built from its
-    config by mmdet or mmpretrain (:func:`rebnn_mm.integrations.packed.load_packed_model`), or put into ``model``.
+    A classifier's file gives a :class:`PackedClassifier`, that of another network which is a graph as a whole (a
+    backbone, BERT, a network of your own) a :class:`~rebnn_mm.deploy.graph.network.GraphNetwork`: both need torch and
+    numpy only. Any other file, a detector's, is built from its config by mmdet
+    (:func:`rebnn_mm.integrations.packed.load_packed_model`), or put into ``model``.
 
     Args:
         path: Written by :func:`rebnn_mm.deploy.export_model`.
         model: A model of the same architecture, with any weights: it is changed to the packed one and
-            returned. For models of your own that no config describes.
-        exact: Give the trained model's bits; False allows a faster memory layout in real-valued layers.
+            returned. For models of your own that are no graph and that no config describes.
+        exact: Give the trained model's bits; False allows a faster memory layout and folded norms in real-valued
+            layers.
 
     Raises:
-        FileNotFoundError: ``path`` is no file.
+        MissingFileError: ``path`` is no file.
         RebnnFileError: The file is damaged, or its parts do not fit each other or ``model``.
-        ModuleNotFoundError: The file needs mmdet or mmpretrain, which is not installed.
+        ModuleNotFoundError: The file needs mmdet, which is not installed.
     """
     file = read_file(path)
     if model is not None:
         from rebnn_mm.deploy.pack import pack_model
 
         return pack_model(model, file, exact)
-    if file.info.get("network") is not None:
+    if "whole" in file.info:
         return build_network(file, exact)
     if not isinstance(file.info.get("config"), dict):
-        raise RebnnFileError(f"{path} holds neither a network record nor a config: give load_model(path, model=...)")
+        raise RebnnFileError(f"{path} holds neither a whole graph nor a config: give load_model(path, model=...)")
     from rebnn_mm.integrations.packed import load_packed_model
 
     return load_packed_model(path, exact=exact)
 
 
-def build_network(file: PackedFile, exact: bool = True) -> PackedClassifier | PackedResNet:
-    """The network of a file that has a record of it.
+def load_parts(path: str | Path, exact: bool = True) -> dict[str, GraphNetwork]:
+    """The parts of a file that are graphs, by their names in the model: of a detector its backbone and its neck.
+
+    They need torch and numpy only. Arguments and errors are those of :func:`load_model`.
+    """
+    file = read_file(path)
+    return {name: Weights(file).at(name).network(record, exact) for name, record in graphs_of(file).items()}
+
+
+def graphs_of(file: PackedFile) -> dict[str, Any]:
+    """The graph records of a file, by the names of the parts.
+
+    Raises:
+        RebnnFileError: They are malformed.
+    """
+    graphs = file.info.get("graphs") or {}
+    if not isinstance(graphs, dict):
+        raise RebnnFileError(f"the file's graphs are a {type(graphs).__name__}, not a dict")
+    return graphs
+
+
+def build_network(file: PackedFile, exact: bool = True) -> PackedClassifier | GraphNetwork:
+    """The network of a file that is one graph as a whole.
 
     Raises:
         RebnnFileError: Record, card and tensors do not fit each other.
     """
-    weights = Weights(file)
-    network: Any
-    try:
-        record = NetworkRecord.from_plain(file.info["network"])
-        card = ModelCard.from_plain(file.info)
-        if record.classes is None:
-            network = PackedResNet(record.backbone, weights, exact)
-        else:
-            network = PackedClassifier(record, weights, card, exact)
-    except RebnnFileError:
-        raise
-    except ValueError as error:
-        raise RebnnFileError(f"the file's header does not describe a network: {error}") from None
+    weights, whole = Weights(file), file.info["whole"]
+    if not isinstance(whole, dict) or whole.get("part") not in graphs_of(file):
+        raise RebnnFileError(f"the file names {whole!r} as its whole network, which is none of its graphs")
+    network = weights.at(whole["part"]).network(graphs_of(file)[whole["part"]], exact)
     weights.check_all_used()
-    return network.eval()
+    if whole.get("kind") != "classifier":
+        return network.eval()
+    try:
+        return PackedClassifier(network, ModelCard.from_plain(file.info)).eval()
+    except ValueError as error:
+        raise RebnnFileError(f"the file's header does not describe a classifier: {error}") from None

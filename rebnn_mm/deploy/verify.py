@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import PackedLayer
-from rebnn_mm.deploy.network import PackedResNet
 from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.errors import UserError
 
@@ -156,7 +156,7 @@ def _pairs(trained: nn.Module, packed: nn.Module) -> Iterator[tuple[str, nn.Modu
     parts = dict(trained.named_modules())
     inside: set[nn.Module] = set()
     for name, twin in packed.named_modules():
-        if isinstance(twin, (PackedLayer, PackedResNet)) and twin not in inside and name in parts:
+        if isinstance(twin, (PackedLayer, GraphNetwork)) and twin not in inside and name in parts:
             inside.update(twin.modules())
             yield name, parts[name], twin
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from rebnn_mm.deploy.format import BinaryTensor, PackedFile, RebnnFileError
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.packing import unpack_signs
 
 
@@ -63,6 +66,14 @@ class Weights:
         """(scale, offset) of a folded batch norm, ``fma(x, scale, offset)``; raises as :meth:`real`."""
         return self.real(f"{name}.scale", channels), self.real(f"{name}.offset", channels)
 
+    def network(self, record: Any, exact: bool) -> GraphNetwork:
+        """The network of a graph record, from the tensors below this prefix; raises RebnnFileError as it does."""
+        below = [name for name in self._file.tensors if name.startswith(self._prefix)]
+        own = {name.removeprefix(self._prefix): _values(self._file.tensors[name]) for name in below}
+        network = GraphNetwork(record, own, exact)
+        self._used.update(self._prefix + name for name in network.tensor_names)
+        return network
+
     def check_all_used(self) -> None:
         """Raise RebnnFileError if the file holds tensors that nobody asked for: it is of another network."""
         rest = [name for name in self._file.tensors if name not in self._used]
@@ -77,6 +88,13 @@ class Weights:
             raise RebnnFileError(f"{full!r} {found}; the network needs a {kind} one of shape {shape}")
         self._used.add(full)
         return tensor
+
+
+def _values(tensor: Tensor | BinaryTensor) -> Tensor:
+    """What a graph computes with: bits as they are stored, 16-bit floats as float32."""
+    if isinstance(tensor, BinaryTensor):
+        return tensor.packed
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _kind(tensor: Tensor | BinaryTensor) -> str:

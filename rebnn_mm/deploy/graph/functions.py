@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,8 +11,25 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from rebnn_mm.deploy import pool
+from rebnn_mm.deploy.packing import unpack_signs
 
 NHWC = torch.channels_last
+
+
+def full_precision() -> AbstractContextManager[Any]:
+    """Within the block, convolve and multiply in float32 also under autocast: a packed network promises its bits."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
+
+
+@torch.library.custom_op("rebnn_mm::unpack_signs", mutates_args=(), device_types="cpu")
+def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """A packed weight as float32 in {-1, +1}, of ``shape``."""
+    return unpack_signs(packed, shape)
+
+
+@unpack.register_fake
+def _(packed, shape):
+    return torch.empty(tuple(shape), dtype=torch.float32, device=packed.device)
 
 
 def affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

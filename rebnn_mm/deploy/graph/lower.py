@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
@@ -11,7 +12,7 @@ from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.pack import check_layer
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.structure import is_packed
-from rebnn_mm.layers import BinaryLinear
+from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
 class Lowered(nn.Module):
@@ -62,14 +63,67 @@ class Lowered(nn.Module):
         return y + shortcut if self.shortcut else y
 
 
+class LoweredSigns(nn.Module):
+    """A trained layer with a 1-bit weight and a real-valued input: ordinary torch on a weight that is stored as bits.
+
+    Args:
+        layer: A :class:`BinaryConv2d` or :class:`BinaryLinear` with ``weight_only=True``.
+    """
+
+    weight: Tensor
+    alpha: Tensor | None
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        check_layer(type(layer).__name__, layer)
+        scale, signs = layer.scale(), layer.binary_weight()
+        self.register_buffer("weight", pack_signs(signs))
+        self.register_buffer("alpha", None if scale is None else scale.flatten().clone())
+        self.shape = list(signs.shape)
+        self.input_norm, self.bias = layer.input_norm, layer.bias
+        self.shortcut = getattr(layer, "shortcut", False)
+        self.is_linear = isinstance(layer, BinaryLinear)
+        if not self.is_linear:
+            self.pad = list(layer._reversed_padding_repeated_twice), layer.padding_mode
+            self.geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    def forward(self, x: Tensor) -> Any:
+        """What the trained layer computes in eval mode, in its order."""
+        shortcut = x
+        if self.input_norm is not None:
+            x = self.input_norm(x)
+        weight = torch.ops.rebnn_mm.unpack_signs(self.weight, self.shape)
+        if self.is_linear:
+            y = nn.functional.linear(x, weight)
+        else:
+            stride, padding, dilation, groups = self.geometry
+            if self.pad[1] != "zeros":
+                x, padding = nn.functional.pad(x, self.pad[0], mode=self.pad[1]), (0, 0)
+            y = nn.functional.conv2d(x, weight, None, stride, padding, dilation, groups)
+        around = (-1,) if self.is_linear else (-1, 1, 1)
+        if self.alpha is not None:
+            y = y * self.alpha.view(around)
+        if self.bias is not None:
+            y = y + self.bias.view(around)
+        return y + shortcut if self.shortcut else y
+
+
+def _twin(layer: nn.Module) -> nn.Module | None:
+    if is_packed(layer):
+        return Lowered(layer)
+    one_sided = isinstance(layer, BinaryLayer) and layer.binarizes_weight
+    return LoweredSigns(layer) if one_sided else None
+
+
 def lower(model: nn.Module) -> nn.Module:
-    """Replace all layers of ``model`` that are 1-bit on both sides, in place; returns ``model`` or its own twin."""
-    if is_packed(model):
-        return Lowered(model)
-    twins: dict[nn.Module, Lowered] = {}
-    for _, module in list(model.named_modules()):
+    """Replace all layers of ``model`` with 1-bit weights, in place; returns ``model`` or its own twin."""
+    own = _twin(model)
+    if own is not None:
+        return own
+    twins: dict[nn.Module, nn.Module] = {}
+    for module in list(model.modules()):
         for name, child in module._modules.items():
-            if child is not None and is_packed(child):
-                twins.setdefault(child, Lowered(child))
-                module._modules[name] = twins[child]
+            twin = None if child is None else twins.get(child) or _twin(child)
+            if child is not None and twin is not None:
+                module._modules[name] = twins[child] = twin
     return model

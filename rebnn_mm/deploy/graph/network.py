@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
-from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact
+from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact, full_precision
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.record import decode
@@ -30,6 +30,7 @@ class GraphNetwork(nn.Module):
 
     Attributes:
         inputs: What each input must be.
+        tensor_names: Names of the tensors that it was made of.
 
     Raises:
         RebnnFileError: The record is malformed or does not fit the tensors.
@@ -40,17 +41,23 @@ class GraphNetwork(nn.Module):
         self.exact = exact
         self._record = record
         traced = decode(record, tensors)
-        self._tensors = traced.tensors
+        self._tensors = dict(traced.tensors)
+        self.tensor_names = tuple(self._tensors)
         self.inputs: list[InputSpec] = traced.inputs
         self._program = _Program(_arranged(traced, exact))
 
-    def forward(self, *inputs: Tensor) -> Any:
-        """Compute; raises UserError for inputs of another kind or shape."""
+    def forward(self, *inputs: Any) -> Any:
+        """Compute; nested tuples and lists of inputs are taken in order.
+
+        Raises:
+            UserError: An input of another type or shape.
+        """
+        inputs = tuple(flatten(inputs))
         if len(inputs) != len(self.inputs):
             raise TypeError(f"the network takes {len(self.inputs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
             spec.check(x, f"input {index}")
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             return self._program(inputs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,6 +76,13 @@ class GraphNetwork(nn.Module):
         names = [row[0] for row in self._record["nodes"]]
         binary = sum(name.startswith("rebnn.binary") for name in names)
         return f"{len(names)} operators, {binary} of them 1-bit"
+
+
+def flatten(values: Any) -> list[Tensor]:
+    """Tensors of nested tuples and lists, in order."""
+    if isinstance(values, Tensor):
+        return [values]
+    return [tensor for value in values for tensor in flatten(value)]
 
 
 def _arranged(traced: Traced, exact: bool) -> Traced:

@@ -12,13 +12,13 @@ from rebnn_mm.deploy.graph import functions
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, LINEAR, LINEAR_BOTH
 from rebnn_mm.errors import UserError
 
-# ATen operators that read their arguments and return new tensors (or views), by base name; every overload is taken
-# that changes nothing. None reads a file, draws a random number or prints.
+# ATen operators that read their arguments and return new tensors or views, by base name; every overload is taken that
+# changes nothing. None reads a file, draws a random number or prints.
 _ATEN = """
 abs acos add addmm all amax amin any arange argmax argmin atan avg_pool1d avg_pool2d adaptive_avg_pool1d
-adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm
-cat ceil chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous copy conv1d conv2d conv_transpose2d convolution
-cos cumsum div dot einsum elu embedding empty_like eq erf exp expand expand_as expm1 fill flatten flip floor
+adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d baddbmm batch_norm bitwise_and bitwise_not bitwise_or
+bmm cat ceil chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous copy conv1d conv2d conv_transpose2d
+convolution cos cumsum div dot einsum elu embedding empty_like eq erf exp expand expand_as expm1 fill flatten flip floor
 floor_divide full full_like gather ge gelu glu group_norm gt hardsigmoid hardswish hardtanh im2col index index_select
 instance_norm isinf isnan layer_norm le leaky_relu linear linspace log log1p log2 log_softmax logical_and logical_not
 logical_or lt masked_fill masked_select matmul max max_pool1d max_pool2d maximum mean meshgrid min minimum mish mm
@@ -69,6 +69,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "rebnn.binary_conv2d_both": CONV_BOTH,
     "rebnn.binary_linear": LINEAR,
     "rebnn.binary_linear_both": LINEAR_BOTH,
+    "rebnn.unpack_signs": torch.ops.rebnn_mm.unpack_signs.default,
     "rebnn.affine": functions.affine,
     "rebnn.max_pool_affine": functions.max_pool_affine,
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rebnn_mm.deploy.format import BinaryTensor
 from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.graph.network import flatten
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.graph.unit import Unit
@@ -30,12 +31,14 @@ class Part:
         inputs: Tensors to call it with: a batch of at least two images, as sizes of one are taken for fixed.
         call: How to call it, ``call(module, *inputs)``; None is ``module(*inputs)``.
         any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
+        whole: Set where the part is all that the file's model computes: ``'classifier'`` of images, or ``'network'``.
     """
 
     name: str
     inputs: Sequence[Tensor]
     call: Callable[..., Any] | None = None
     any_size: bool | None = None
+    whole: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class StoredPart:
     """A part as a file holds it.
 
     Attributes:
-        name: As of :class:`Part`.
+        name, whole: As of :class:`Part`.
         record: Its graph, as plain values.
         tensors: By their names within the part.
     """
@@ -51,6 +54,7 @@ class StoredPart:
     name: str
     record: dict[str, Any]
     tensors: Stored
+    whole: str | None = None
 
     def __str__(self) -> str:
         operators = [row[0] for row in self.record["nodes"]]
@@ -91,7 +95,7 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     wrong = [name for name, tensor in traced.tensors.items() if tensor.dtype == torch.float64]
     if wrong:
         raise UserError(f"{wrong[0]} is float64: call model.float() first, the run-time computes in float32")
-    return StoredPart(part.name, record, tensors)
+    return StoredPart(part.name, record, tensors, part.whole)
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
@@ -112,13 +116,6 @@ def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module
         for hook in hooks:
             hook.remove()
     return [Part(name, found[name]) for name in names if name in found]
-
-
-def flatten(values: Any) -> list[Tensor]:
-    """Tensors of nested tuples and lists, in order."""
-    if isinstance(values, Tensor):
-        return [values]
-    return [tensor for value in values for tensor in flatten(value)]
 
 
 def _renamed(traced: Traced, prefix: str) -> Traced:
