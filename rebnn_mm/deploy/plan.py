@@ -15,6 +15,7 @@ from rebnn_mm.deploy.layer import Geometry, Pair, Parameters, RPReLUParameters, 
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 
+_CPU = torch.device("cpu")
 _ALIGNMENT = 64  # of a plan's memory, as rebnn_kernels.h asks for
 
 
@@ -49,7 +50,7 @@ class _NativeConv2d:
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
     ) -> Tensor:
-        out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=memory_format)
+        out = torch.empty(shape, dtype=torch.float32, device=_CPU, memory_format=memory_format)
         n, _, h, w = x.shape
         status = self._functions.rebnn_conv2d_run(
             *(self._address, self._size),
@@ -155,12 +156,15 @@ class Conv2dPlan:
         """
         shape = self.geometry.output_shape(x)
         memory_format = memory_format_of(x)
-        x = x.resolve_neg()
+        if x.is_neg():  # a minus sign that stands beside the memory
+            x = x.resolve_neg()
         if residual is not None:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
-            residual = residual.resolve_neg().contiguous(memory_format=memory_format)
+            if residual.is_neg():
+                residual = residual.resolve_neg()
+            residual = residual.contiguous(memory_format=memory_format)
         return self._run(x.contiguous(memory_format=memory_format), residual, shape, memory_format)
 
 
@@ -214,7 +218,7 @@ class LinearPlan:
         rows = x.numel() // c_in
         if rows == 0:
             check_float(x, "the input")
-            return torch.empty((*x.shape[:-1], c_out), dtype=torch.float32, device="cpu")
+            return torch.empty((*x.shape[:-1], c_out), dtype=torch.float32, device=_CPU)
         y = self._conv(_as_pixels(x, rows), None if residual is None else _as_pixels(residual, rows))
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], c_out)
 
