@@ -75,9 +75,10 @@ class PackedLayer(nn.Module):
 
     def _plan(self) -> Any:
         prepared = self._prepared
-        if prepared is not None and prepared[0].are(self._buffers.values()):
+        tensors: Any = self._buffers.values()  # none is None
+        if prepared is not None and prepared[0].are(tensors):
             return prepared[1]
-        sources = Sources(self._buffers.values())
+        sources = Sources(tensors)
         plan = self._prepare()
         self._prepared = sources, plan
         return plan

@@ -152,6 +152,7 @@ def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str,
     if scope == "mmpretrain":
         data = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)
         return dict(logits=model(data["inputs"], mode="tensor"))
+    from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
     from mmdet.structures import DetDataSample
 
     shape = tuple(image.shape[1:])
@@ -159,7 +160,10 @@ def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str,
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
     found = model(**data, mode="predict")[0].pred_instances
     chosen: dict[str, Any] = {key: value for key, value in sorted(found.items()) if isinstance(value, Tensor)}
-    features, heads = model.extract_feat(data["inputs"]), model(**data, mode="tensor")
+    features = model.extract_feat(data["inputs"])
+    # mmdet's mode="tensor" asks these for ground truth
+    segments = isinstance(model, SingleStageInstanceSegmentor) and model.bbox_head is not None
+    heads = model.bbox_head(features) if segments else model(**data, mode="tensor")
     if getattr(model, "with_roi_head", False):  # what runs on proposals depends on their order
         chosen["heads"] = heads
         heads = model.rpn_head(features) if model.with_rpn else ()
