@@ -20,6 +20,8 @@ from rebnn_mm.errors import UserError
 
 Inputs = dict[str, Tensor]
 
+# in the order in which transformers' BERT takes them
+NET_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # bits of weights, of the linear layers' inputs, and of what attention multiplies -> options of the 1-bit layers
 LEVELS: dict[str, dict[str, Any]] = {"1-32": dict(weight_only=True), "1-1": {}, "1-1-1": {}}
 # what a folder's weights must agree in with the config
@@ -118,12 +120,17 @@ class BertClassifier(BaseModel):
         """
         if mode == "loss":
             return self.loss(inputs, data_samples or {})
-        logits = self.net(**inputs).logits
+        logits = self.logits(inputs)
         return logits if mode == "tensor" else self._predictions(logits, data_samples or {})
 
     def loss(self, inputs: Inputs, data_samples: dict[str, Any]) -> dict[str, Tensor]:
         """``loss_cls``, on the labels."""
-        return dict(loss_cls=self.label_loss(self.net(**inputs).logits, data_samples))
+        return dict(loss_cls=self.label_loss(self.logits(inputs), data_samples))
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """(N, outputs); the net is transformers', or a packed one that returns them as they are."""
+        output = self.net(*(inputs[name] for name in NET_INPUTS))
+        return output if isinstance(output, Tensor) else output.logits
 
     def label_loss(self, logits: Tensor, data_samples: dict[str, Any]) -> Tensor:
         """Cross entropy of (N, outputs) against the labels, or their squared error.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 import rebnn_mm
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.export import Check, export_model
+from rebnn_mm.deploy.graph.parts import Part, find_inputs
 from rebnn_mm.deploy.report import ExportReport
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.inference import _dataset_meta
 from rebnn_mm.integrations.inspection import _loads_rgb, image_shape, input_shape
+from rebnn_mm.integrations.packed import load_packed_model
 from rebnn_mm.layers import binary_layers
 
 # hooks that belong to a method, so that a file's card names them
@@ -66,7 +69,7 @@ def export_config(
     )
     check = None
     if verify and scope_of(cfg) == "mmengine":
-        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_model, exact or None)
+        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_packed_model, exact or None)
     elif verify:
         rgb = _loads_rgb(cfg, "test")
         check = Check(
@@ -76,7 +79,42 @@ def export_config(
             exact or None,
             chosen=("chosen",),
         )
-    return export_model(model, path, card, check, float16)
+    return export_model(model, path, card, check, float16, parts_of(cfg, model))
+
+
+def parts_of(cfg: Config, model: nn.Module) -> list[Part]:
+    """What of a model is stored as graphs: a classifier or BERT as a whole, of a detector backbone and neck."""
+    if scope_of(cfg) == "mmengine":
+        from rebnn_mm.integrations.bert import NET_INPUTS
+
+        tokens = noise_tokens(cfg)[0]
+        inputs = [tokens[name] for name in NET_INPUTS]
+        return [Part("net", inputs, lambda net, *inputs: net(*inputs).logits, whole="network")]
+    model.eval()
+    if scope_of(cfg) == "mmpretrain":
+        try:
+            size = image_shape(cfg)
+        except ValueError:
+            size = (64, 64)
+        x = _normalized(model, noise(size, batch=2), None)
+        with torch.no_grad():
+            scores = model(x, mode="tensor")
+        if isinstance(scores, Tensor) and scores.dim() == 2:
+            return [Part("", [x], lambda whole, x: whole(x, mode="tensor"), whole="classifier")]
+        return [Part("backbone", [x])]
+    x = _normalized(model, noise((128, 160), batch=2), [_sample((128, 160)) for _ in range(2)])
+    names = [name for name in ("backbone", "neck") if isinstance(getattr(model, name, None), nn.Module)]
+    return [replace(part, any_size=True) for part in find_inputs(model, names, lambda m: m.extract_feat(x))]
+
+
+def _normalized(model: nn.Module, images: Tensor, samples: list[Any] | None) -> Tensor:
+    return model.data_preprocessor(dict(inputs=list(images), data_samples=samples), False)["inputs"]
+
+
+def _sample(shape: tuple[int, int]) -> Any:
+    from mmdet.structures import DetDataSample
+
+    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
 
 
 def preprocessing_of(cfg: Config) -> Preprocessing | None:
@@ -153,10 +191,8 @@ def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str,
         data = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)
         return dict(logits=model(data["inputs"], mode="tensor"))
     from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
-    from mmdet.structures import DetDataSample
 
-    shape = tuple(image.shape[1:])
-    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
+    sample = _sample((image.shape[1], image.shape[2]))
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
     found = model(**data, mode="predict")[0].pred_instances
     chosen: dict[str, Any] = {key: value for key, value in sorted(found.items()) if isinstance(value, Tensor)}

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.pack import pack_model
+from rebnn_mm.deploy.runtime import build_network, graphs_of
 from rebnn_mm.integrations.build import SCOPES, _register, build_model, scope_of
 
 # The registries take 'os.system' for a function to call. Of what stands in a file, only registered names are
@@ -53,12 +54,37 @@ def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool =
     cfg = file_config(file) if cfg is None else cfg
     with _plain_defaults(), _Uninitialized(file.size * 8):
         model = build_model(cfg)
-    packed: Any = pack_model(model, file, exact)
+    packed: Any = _as_classifier(model, file, exact) if "" in graphs_of(file) else pack_model(model, file, exact)
     classes = ModelCard.from_plain(file.info).classes
     _align_with_torchvision(packed)
     packed.cfg = cfg
     packed.dataset_meta = {"classes": classes} if classes else {}
     return packed
+
+
+def _as_classifier(model: Any, file: PackedFile, exact: bool) -> nn.Module:
+    """Mmpretrain's classifier around a graph from image to scores; its head makes predictions of scores only."""
+    from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
+
+    if not isinstance(model, ImageClassifier):
+        raise RebnnFileError(f"the file holds a classifier, its config a {type(model).__name__}")
+    head = model.head
+    several = isinstance(head, MultiLabelClsHead)
+    model.head = MultiLabelClsHead(thr=head.thr, topk=head.topk) if several else ClsHead()
+    network = build_network(file, exact)
+    model.backbone, model.neck = _Scores(getattr(network, "network", network)), None
+    return model.eval()
+
+
+class _Scores(nn.Module):
+    """A network in the place of a backbone: a tuple with its result."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.network(x),)
 
 
 @contextmanager

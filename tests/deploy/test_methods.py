@@ -9,7 +9,7 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.deploy.format import read_file
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
-from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.packing import unpack_signs
 from rebnn_mm.layers import binary_layers
 
@@ -73,7 +73,7 @@ def test_backbone_runs_fused_and_without_the_training_code(method, tmp_path):
     train(net, torch.randn(4, 3, 32, 32))
     export_model(net, tmp_path / "m.rebnn", check=Check([torch.randn(1, 3, 32, 32)]))
     packed = load_model(tmp_path / "m.rebnn")  # no model given: torch alone runs it
-    assert any(isinstance(module, PackedResNet) for module in packed.modules()) and not binary_layers(packed)
+    assert any(isinstance(module, GraphNetwork) for module in packed.modules()) and not binary_layers(packed)
     for size in ((2, 3, 32, 32), (1, 3, 19, 27)):
         x = torch.randn(size)
         for a, b in zip(net(x), packed(x), strict=True):

@@ -12,11 +12,11 @@ pytest.importorskip("mmdet")
 
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
+from rebnn_mm.deploy.graph.network import GraphNetwork  # noqa: E402
 
 from rebnn_mm.deploy import ModelCard, RebnnFileError, export_model, load_model  # noqa: E402
 from rebnn_mm.deploy.format import read_file, write_file  # noqa: E402
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear  # noqa: E402
-from rebnn_mm.deploy.network import PackedResNet  # noqa: E402
 from rebnn_mm.integrations.export import export_config  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
 from rebnn_mm.layers import binary_layers  # noqa: E402
@@ -45,7 +45,7 @@ def test_detector_is_small_and_was_compared(packed_file):
 def test_detector_features_and_boxes_are_equal(detector, packed_file):
     cfg, _, model = detector
     packed = load_packed_model(packed_file[0])
-    assert isinstance(packed.backbone, PackedResNet) and not binary_layers(packed)
+    assert isinstance(packed.backbone, GraphNetwork) and not binary_layers(packed)
     assert isinstance(packed.rpn_head.rpn_conv, PackedConv2d)
     assert isinstance(packed.roi_head.bbox_head.shared_fcs[0], PackedLinear)
     aligned = [layer.use_torchvision for layer in packed.roi_head.bbox_roi_extractor.roi_layers]
@@ -147,7 +147,7 @@ def test_detector_works_in_mmdets_inference(packed_file):
 
 def test_packed_model_is_a_registered_type(packed_file):
     model = MODELS.build(dict(type="PackedModel", path=str(packed_file[0])))
-    assert isinstance(model.backbone, PackedResNet)
+    assert isinstance(model.backbone, GraphNetwork)
     assert type(load_model(packed_file[0])) is type(model)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import read_file, write_file
-from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
 
 # small maps: starting threads would cost more than they save
@@ -41,7 +41,7 @@ def test_network_equals_the_trained_one_bit_for_bit(classifier, tmp_path, option
     model = classifier(**options)
     export_model(model, tmp_path / "m.rebnn")
     packed = load_model(tmp_path / "m.rebnn")
-    assert isinstance(packed.backbone, PackedResNet)
+    assert isinstance(packed.backbone, GraphNetwork)
     channels = options.get("in_channels", 3)
     for shape in [(1, channels, 64, 64), (2, channels, 65, 97), (3, channels, 33, 32), (1, channels, 1, 1)]:
         for _ in range(3):  # the second call chooses memory layouts, the third uses them

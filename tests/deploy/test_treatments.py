@@ -20,7 +20,7 @@ from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 from rebnn_mm.deploy.format import read_file
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
-from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.pool import max_pool_norm
@@ -100,7 +100,7 @@ MEMBERS = {
     "RealConv2d": (lambda: RealConv2d(torch.randn(8, 6, 3, 3), padding=1), MAPS),
     "FoldedNorm": (lambda: FoldedNorm(*vectors(2, 6)), MAPS),
     "PooledStem": (lambda: PooledStem(torch.randn(8, 3, 7, 7), *vectors(2, 8)), IMAGES),
-    "PackedResNet": (resnet, IMAGES),
+    "GraphNetwork": (resnet, IMAGES),
     "PackedClassifier": (classifier, IMAGES),
     "model of one's own": (own_model, MAPS),
 }
@@ -335,7 +335,7 @@ def made():
     return get
 
 
-SLOW = {("torch.compile", "PackedResNet"), ("torch.compile", "PackedClassifier")}
+SLOW = {("torch.compile", "GraphNetwork"), ("torch.compile", "PackedClassifier")}
 PAIRS = [
     pytest.param(name, treatment, marks=[pytest.mark.slow] if (treatment, name) in SLOW else [])
     for name in MEMBERS
@@ -358,7 +358,7 @@ def test_the_same_bits_or_a_sentence(made, name, treatment):
 
 def test_every_packed_module_is_a_member():
     kinds = {type(part) for name in MEMBERS for part in MEMBERS[name][0]().modules()}
-    assert {*PackedLayer.__subclasses__(), RealConv2d, FoldedNorm, PooledStem, PackedResNet, PackedClassifier} <= kinds
+    assert {*PackedLayer.__subclasses__(), RealConv2d, FoldedNorm, PooledStem, GraphNetwork, PackedClassifier} <= kinds
 
 
 @pytest.mark.slow

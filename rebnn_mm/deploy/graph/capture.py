@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,29 +95,40 @@ class Traced:
 def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None = None) -> Traced:
     """Export ``module`` in eval mode, called with ``inputs``.
 
-    The first dimension may always change. The last ones of a 4-d input, height and width, may change if ``any_size``;
-    None decides by what the network is made of: one with attention has the size of ``inputs``.
+    The first dimension may always change, and the length of a sequence of integers, (N, L). Height and width of a 4-d
+    input may change if ``any_size``. None decides by what the network is made of: one with attention keeps the size of
+    ``inputs``, all others take any.
 
     Raises:
-        UserError: ``torch.export`` cannot capture it; the message holds its reason.
+        UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
+            computes with the size of its input.
     """
-    if any_size is None:
-        fixed = _export(module, inputs, spatial=False)
-        names = {str(node.target) for node in fixed.graph.nodes}
-        if not any(x.dim() == 4 for x in inputs) or any(word in name for name in names for word in _ATTENTION):
-            return _traced(fixed, inputs)
-        any_size = True
-    return _traced(_export(module, inputs, any_size), inputs)
+    images = any(x.dim() == 4 for x in inputs)
+    fixed = _export(module, inputs, spatial=False)
+    if not images or any_size is False:
+        return _traced(fixed)
+    attends = any(word in str(node.target) for node in fixed.graph.nodes for word in _ATTENTION)
+    if attends and any_size:
+        raise UserError(
+            f"{type(module).__name__} has attention, which computes with the size of its input: its graph would be for "
+            "images of one size"
+        )
+    return _traced(fixed if attends else _export(module, inputs, spatial=True))
 
 
 def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch.export.ExportedProgram:
     auto = torch.export.Dim.AUTO
-    shapes = tuple({0: auto, **({2: auto, 3: auto} if spatial and x.dim() == 4 else {})} for x in inputs)
+    shapes = []
+    for x in inputs:
+        open_sizes = (
+            {2, 3} if spatial and x.dim() == 4 else {1} if x.dim() == 2 and not x.is_floating_point() else set()
+        )
+        shapes.append(dict.fromkeys({0, *open_sizes}, auto))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_shapes():
             warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
             with torch.no_grad():
-                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=tuple(shapes), strict=False)
                 # without any decomposition this only makes it functional, slowly: needed where a view is written to
                 return program.run_decompositions({}) if _writes_into_views(program.graph) else program
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
@@ -123,6 +136,18 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
         raise UserError(
             f"{type(module).__name__} cannot be captured as a graph: {type(error).__name__}: {line}"
         ) from error
+
+
+@contextmanager
+def _quiet_shapes() -> Iterator[None]:
+    """Within the block, torch does not log the pages in which its solver of sizes gives up: they change nothing."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _base(target: Any) -> Any:
@@ -155,7 +180,7 @@ def _writes_into_views(graph: fx.Graph) -> bool:
     return False
 
 
-def _traced(program: torch.export.ExportedProgram, inputs: Sequence[Tensor]) -> Traced:
+def _traced(program: torch.export.ExportedProgram) -> Traced:
     """Turn lifted parameters, buffers and constants into ``get_attr`` nodes, and drop checks of sizes."""
     state = {**program.state_dict, **program.constants}
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
