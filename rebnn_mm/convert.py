@@ -13,6 +13,7 @@ from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer
+from rebnn_mm.weight_readers import uncalled, weight_readers
 
 _REAL: dict[str, type[nn.Module]] = {"Conv2d": nn.Conv2d, "Linear": nn.Linear}
 _BINARY = {"Conv2d": "ReBNNConv2d", "Linear": "ReBNNLinear"}
@@ -45,17 +46,20 @@ def binarize(
     model: nn.Module,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
-    types: str | Sequence[str] = ("Conv2d", "Linear"),
+    types: str | type | Sequence[str | type] = ("Conv2d", "Linear"),
     keep_first: bool | None = None,
     keep_last: bool | None = None,
     layer: dict[str, Any] | None = None,
     input_norm: bool = True,
+    sample: Any = None,
 ) -> BinarizeReport:
     """Replace convolutions and linear layers of ``model`` by 1-bit ones, in place.
 
     Only layers that are exactly ``nn.Conv2d`` or ``nn.Linear`` are replaced; a subclass computes
     something else (a deformable convolution, an attention's projection) and is left alone, as are
-    layers that are 1-bit already. A new layer takes over the ``weight`` and ``bias`` parameters
+    layers that are 1-bit already, layers whose weight another module reads past their forward
+    (torchvision's Swin, the fast path of ``nn.TransformerEncoderLayer``), and layers that share their
+    weight with one that stays real-valued (an embedding). A new layer takes over the ``weight`` and ``bias`` parameters
     themselves, so values, device, dtype, ``requires_grad`` and weight tying stay, and state-dict
     names only gain ``alpha``, ``gamma`` (and ``input_norm.*``): checkpoints of the real-valued model
     load. Build the optimizer afterwards, else it does not see ``alpha``.
@@ -69,7 +73,7 @@ def binarize(
         model: Any module that contains the layers.
         include: Patterns of what becomes 1-bit; None is everything.
         exclude: Patterns of what stays real-valued; stronger than ``include``.
-        types: ``'Conv2d'``, ``'Linear'`` or both.
+        types: ``'Conv2d'``, ``'Linear'`` or both; the torch classes do as well.
         keep_first: Keep the model's first convolution or linear layer, in module order, real-valued.
             None is True without ``include``, and False with it: what ``include`` names is converted.
         keep_last: The same for the last one. A detector has several prediction layers: exclude them,
@@ -80,6 +84,9 @@ def binarize(
             all inputs are >= 0 and every sign would be +1. It must be trained: not in a frozen stage,
             nor under ``norm_eval=True``. Set False for inputs around zero, and for linear layers on
             (N, L, C). No effect with ``layer=dict(weight_only=True)``.
+        sample: An input of the model (a tuple of arguments, a dict of keyword arguments, or a function that
+            is given the model and runs it). The model runs on it once, in evaluation, and layers that this
+            does not call are put back. None trusts the source code of the modules, which tells most of them.
 
     Returns:
         What was replaced and what was kept, which is also logged.
@@ -87,8 +94,8 @@ def binarize(
     Raises:
         ValueError: An unknown type; a pattern that matches no layer; nothing to replace.
     """
-    include, exclude, types = _as_tuple(include), _as_tuple(exclude) or (), _as_tuple(types) or ()
-    _check_types(types, layer)
+    include, exclude = _as_tuple(include), _as_tuple(exclude) or ()
+    types = _type_names(types, layer)
     names = _names_by_module(model)
     if "" in (name for known in names.values() for name in known):
         raise UserError(f"binarize: the model itself is a {type(model).__name__}; build a 1-bit layer in its place")
@@ -103,17 +110,31 @@ def binarize(
     options: dict[str, Any] = dict(layer or {})
     if input_norm and not options.get("weight_only"):
         options.setdefault("input_norm", True)
-    report = BinarizeReport({}, {})
-    for module, known in names.items():
-        reason = real_ends.get(module) or _reason_to_keep(module, known, include, exclude, types)
-        if reason:
-            report.kept.update(dict.fromkeys(known, reason))
-            continue
-        new = _binary_twin(module, options)
-        for name in known:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, new)
-        report.replaced.update(dict.fromkeys(known, repr(new).split("\n")[0].rstrip("(")))
+    readers = weight_readers(model)
+    reasons = {
+        module: real_ends.get(module)
+        or _reason_to_keep(module, known, include, exclude, types)
+        or _reason_of_reader(known, readers)
+        for module, known in names.items()
+    }
+    _keep_what_shares_real_weights(model, names, reasons)
+    new = {module: _binary_twin(module, options) for module, reason in reasons.items() if reason is None}
+    for module, twin in new.items():
+        _put(model, names[module], twin)
+    if sample is not None:
+        twins = {names[module][0]: twin for module, twin in new.items()}
+        idle = set(twins)
+        try:
+            idle = uncalled(model, twins, sample)
+        finally:  # all of them where the sample does not fit the model
+            for module in [module for module in new if names[module][0] in idle]:
+                _put(model, names[module], module)
+                del new[module]
+                reasons[module] = "the model does not call it on the sample"
+    report = BinarizeReport(
+        {name: _line(twin) for module, twin in new.items() for name in names[module]},
+        {name: reason for module, reason in reasons.items() if reason for name in names[module]},
+    )
     if not report.replaced:
         raise UserError(
             f"binarize: nothing left to make 1-bit with include={include}, exclude={exclude}, types={types}: "
@@ -124,7 +145,7 @@ def binarize(
 
 
 @MODELS.register_module()
-def Binarized(base: str, binarize: dict[str, Any] | None = None, **cfg: Any) -> nn.Module:
+def Binarized(base: str | type, binarize: dict[str, Any] | None = None, **cfg: Any) -> nn.Module:
     """Build the model ``base`` from the other keys and make it 1-bit; for use as ``type`` in a config.
 
     ``model=dict(type='Binarized', base='FasterRCNN', binarize=dict(include=['neck']), backbone=...)``
@@ -132,7 +153,7 @@ def Binarized(base: str, binarize: dict[str, Any] | None = None, **cfg: Any) -> 
     Components work likewise: ``rpn_head=dict(type='Binarized', base='RPNHead', binarize=dict(...), ...)``.
 
     Args:
-        base: Registered name; looked up from the current default scope, or as ``'mmdet.RPNHead'``.
+        base: Registered name; looked up from the current default scope, or as ``'mmdet.RPNHead'``. Or the class.
         binarize: Arguments of :func:`binarize`; None leaves the model real-valued.
         cfg: All other keys, for ``base``.
     """
@@ -150,6 +171,14 @@ def _as_tuple(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _type_names(types: str | type | Sequence[str | type], layer: dict[str, Any] | None) -> tuple[str, ...]:
+    given = (types,) if isinstance(types, (str, type)) else tuple(types)
+    classes = {kind: name for name, kind in _REAL.items()}
+    names = tuple(classes.get(kind, str(kind)) if isinstance(kind, type) else kind for kind in given)
+    _check_types(names, layer)
+    return names
 
 
 def _check_types(types: tuple[str, ...], layer: dict[str, Any] | None) -> None:
@@ -220,8 +249,41 @@ def _reason_to_keep(
     if kind not in types:
         return f"{kind} is not among types"
     if module._forward_pre_hooks or module._forward_hooks:
-        return "has forward hooks (weight norm?), which a new layer would lose"
+        return "has forward hooks (weight norm, pruning?), which a new layer would lose"
     return None
+
+
+def _reason_of_reader(names: tuple[str, ...], readers: dict[str, str]) -> str | None:
+    reader = next((readers[name] for name in names if name in readers), None)
+    return reader and f"{reader} reads its weight itself, past the layer's forward"
+
+
+def _keep_what_shares_real_weights(
+    model: nn.Module, names: dict[nn.Module, tuple[str, ...]], reasons: dict[nn.Module, str | None]
+) -> None:
+    """Set the reason of each layer whose weight a module that stays real-valued holds as well."""
+    holders: dict[int, list[tuple[nn.Module, str]]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            holders.setdefault(id(parameter), []).append((module, name))
+    # layers that share one weight are judged alike, so one pass suffices
+    for module, reason in list(reasons.items()):
+        if reason is None:
+            others = holders.get(id(module.weight), [])
+            kept = [(o, name) for o, name in others if not isinstance(o, BinaryLayer) and reasons.get(o, "no layer")]
+            real = next((name for _, name in kept), None)
+            if real is not None:
+                reasons[module] = f"shares its weight with {real or 'the model itself'}, which stays real-valued"
+
+
+def _put(model: nn.Module, names: Sequence[str], module: nn.Module) -> None:
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+
+
+def _line(layer: nn.Module) -> str:
+    return repr(layer).split("\n")[0].rstrip("(")
 
 
 def _binary_twin(module: nn.Module, options: dict[str, Any]) -> nn.Module:

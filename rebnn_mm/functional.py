@@ -21,6 +21,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rebnn_mm.tracing import one_operation
+
 
 def sign(x: Tensor) -> Tensor:
     """Binary value of ``x`` in {-1, +1}, same shape and dtype; no gradient rule of its own.
@@ -28,7 +30,10 @@ def sign(x: Tensor) -> Tensor:
     ``sign(0) = sign(-0.0) = +1``: unlike ``torch.sign`` the result is never 0, which would be
     a third value that no bit can hold. NaN gives -1, as the packed comparison ``x >= 0`` does.
     """
-    return (x >= 0).to(x.dtype).mul_(2).sub_(1)  # on a CPU 2 to 4 times faster than torch.where
+    bits = (x >= 0).to(x.dtype)
+    # A compiler that traces an autograd.Function whose forward writes in place loses its gradient rule. Without one,
+    # writing in place is 1.5 to 4 times faster on a CPU than new tensors, and 4 to 12 times faster than torch.where.
+    return bits * 2 - 1 if torch.compiler.is_compiling() else bits.mul_(2).sub_(1)
 
 
 def flip_share(b_before: Tensor, b_after: Tensor) -> Tensor:
@@ -40,11 +45,13 @@ def flip_share(b_before: Tensor, b_after: Tensor) -> Tensor:
     return (b_before != b_after).flatten(1).sum(dim=1, dtype=torch.int32) / b_before[0].numel()
 
 
+@one_operation
 def scale_init(w: Tensor) -> Tensor:
     """Initial ``alpha``: the mean of ``|w|`` in each output channel, (C_out, 1, ...)."""
     return w.abs().mean(dim=tuple(range(1, w.dim())), keepdim=True)
 
 
+@one_operation
 def standardize(w: Tensor) -> Tensor:
     """``(w - mean) / std`` of each output channel, as ``w``, differentiable; a constant channel gives 0.
 

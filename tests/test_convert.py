@@ -7,8 +7,11 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.convert import Binarized, binarize
+from rebnn_mm.estimators import ClippedSTE
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
@@ -319,3 +322,25 @@ def test_wrong_rule_in_a_config_keeps_its_message(clean_scope):
     use_scope("mmpretrain")
     with pytest.raises(ValueError, match="match no convolution"):
         MODELS.build({**resnet_cfg(), "binarize": dict(include=["bakbone"])})
+
+
+def test_classes_are_taken_where_names_are():
+    model = net()
+    report = binarize(model, types=nn.Conv2d, layer=dict(type=ReBNNConv2d, estimator=dict(type=ClippedSTE)))
+    assert set(report.replaced) == {"body.0", "body.2"} and isinstance(model.body[0].estimator, ClippedSTE)
+    model = net()
+    assert set(binarize(model, types=[nn.Linear, "Conv2d"]).replaced) == {"body.0", "body.2", "mlp"}
+    backbone = Binarized(ReBNNResNet, conv_cfg=dict(type=nn.Conv2d), base_channels=8, binarize=dict(include="layer4"))
+    assert isinstance(backbone.layer4[0].unit.conv, ReBNNConv2d)
+    with pytest.raises(ValueError, match="GroupNorm.*choose from"):
+        binarize(net(), types=nn.GroupNorm)
+    with pytest.raises(ValueError, match="name one of them"):
+        binarize(net(), layer=dict(type=ReBNNConv2d))
+
+
+def test_parametrized_and_pruned_layers_are_left_alone():
+    model = net()
+    parametrizations.weight_norm(model.body[0])
+    prune.l1_unstructured(model.body[2], "weight", 0.5)
+    report = binarize(model)
+    assert set(report.replaced) == {"mlp"} and "hooks" in report.kept["body.2"]

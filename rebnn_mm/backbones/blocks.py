@@ -12,44 +12,57 @@ from typing import Any
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ChannelShift, RPReLU
 
 Config = dict[str, Any]
 
-# what follows the shortcut, by its word in a config; each takes the number of channels
+# what follows the shortcut, by its word in a config; each takes the number of channels. The classes do as well.
 _ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "rprelu": RPReLU,
     "prelu": nn.PReLU,
     "hardtanh": lambda channels: nn.Hardtanh(),
     "none": lambda channels: nn.Identity(),
 }
+_WORDS: dict[Any, str] = {RPReLU: "rprelu", nn.PReLU: "prelu", nn.Hardtanh: "hardtanh", nn.Identity: "none"}
 _NORMS = {"BN": nn.BatchNorm2d, "BN2d": nn.BatchNorm2d, "SyncBN": nn.SyncBatchNorm}
 
 
 def build_norm(norm_cfg: Config, channels: int) -> nn.Module:
-    """Batch norm from an OpenMMLab ``norm_cfg``; ``requires_grad=False`` freezes its parameters."""
+    """Batch norm from an OpenMMLab ``norm_cfg``; ``requires_grad=False`` freezes its parameters.
+
+    Raises:
+        UserError: Another norm.
+    """
     options = dict(norm_cfg)
     kind = options.pop("type")
     requires_grad = options.pop("requires_grad", True)
-    if kind not in _NORMS:
-        raise UserError(f"norm_cfg type {kind!r}: a 1-bit block takes one of {sorted(_NORMS)}")
-    norm = _NORMS[kind](channels, **options)
+    norm_class = kind if isinstance(kind, type) and issubclass(kind, _BatchNorm) else _NORMS.get(kind)
+    if norm_class is None:
+        raise UserError(f"norm_cfg type {kind!r}: a 1-bit block takes one of {sorted(_NORMS)}, or a batch norm's class")
+    norm = norm_class(channels, **options)
     for parameter in norm.parameters():
         parameter.requires_grad = requires_grad
     return norm
 
 
 def build_conv(conv_cfg: Config, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> nn.Module:
-    """Convolution without bias that keeps the size up to its stride, from an OpenMMLab ``conv_cfg``."""
+    """Convolution without bias that keeps the size up to its stride, from an OpenMMLab ``conv_cfg``.
+
+    Raises:
+        UserError: A type that is neither registered nor a class.
+    """
     options: Config = dict(kernel_size=kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
     options |= conv_cfg
     kind = options.pop("type")
     # torch's own layer needs no registry: mmcv, which registers it, may not be installed
-    conv = nn.Conv2d if kind == "Conv2d" else MODELS.get(kind)
+    conv = kind if isinstance(kind, type) else nn.Conv2d if kind == "Conv2d" else MODELS.get(str(kind))
     if conv is None:
-        raise UserError(f"conv_cfg type {kind!r} is not registered; 'ReBNNConv2d' and 'Conv2d' always are")
+        raise UserError(
+            f"conv_cfg type {kind!r} is not registered; 'ReBNNConv2d' and 'Conv2d' always are, or give the class"
+        )
     return conv(in_channels, out_channels, **options)
 
 
@@ -71,19 +84,23 @@ class Around:
 
     Attributes:
         act: After the shortcut: ``'rprelu'``, ``'prelu'`` (a slope a channel), ``'hardtanh'`` (IR-Net's)
-            or ``'none'`` (Bi-Real Net's).
+            or ``'none'`` (Bi-Real Net's); or the class of one of them.
         shift: Whether each channel has a learnable threshold before the sign.
 
     Raises:
         ValueError: An unknown ``act``.
     """
 
-    act: str = "rprelu"
+    act: str | type[nn.Module] = "rprelu"
     shift: bool = True
 
     def __post_init__(self) -> None:
-        if self.act not in _ACTIVATIONS:
-            raise UserError(f"act={self.act!r}: a 1-bit block takes one of {sorted(_ACTIVATIONS)}")
+        word = _WORDS.get(self.act, self.act)
+        if word not in _ACTIVATIONS:
+            raise UserError(
+                f"act={self.act!r}: a 1-bit block takes one of {sorted(_ACTIVATIONS)}, or the class of one of them"
+            )
+        object.__setattr__(self, "act", word)
 
     def before(self, channels: int) -> nn.Module:
         """What stands before the convolution."""
@@ -91,7 +108,7 @@ class Around:
 
     def after(self, channels: int) -> nn.Module:
         """What stands after the shortcut."""
-        return _ACTIVATIONS[self.act](channels)
+        return _ACTIVATIONS[str(self.act)](channels)
 
 
 class BinaryUnit(nn.Module):

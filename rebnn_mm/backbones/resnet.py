@@ -23,8 +23,9 @@ class ReBNNResNet(BaseModule):
 
     Args:
         depth: 18 or 34 (one 3x3 convolution a block) or 50 (bottleneck).
-        conv_cfg: The 1-bit convolution, of any method; default ``dict(type='ReBNNConv2d')``. ``dict(type='Conv2d')``
-            is the real-valued twin, ``dict(type='ReBNNConv2d', activation_only=True)`` stage one.
+        conv_cfg: The 1-bit convolution, of any method, by its name or class; default ``dict(type='ReBNNConv2d')``.
+            ``dict(type='Conv2d')`` is the real-valued twin, ``dict(type='ReBNNConv2d', activation_only=True)`` is
+            stage one.
         in_channels: Channels of the image.
         base_channels: Channels of the stem and the first stage.
         stem: ``'imagenet'`` (7x7 stride 2, max-pool) or ``'cifar'`` (3x3 stride 1).
@@ -32,7 +33,7 @@ class ReBNNResNet(BaseModule):
         frozen_stages: -1 trains all, 0 freezes the stem, k the stem and the first k stages.
         norm_cfg: Batch norm of stem, blocks and downsampling; default ``dict(type='BN')``.
         norm_eval: Keep all batch norms in eval mode while training.
-        act: After each shortcut: ``'rprelu'`` (ReActNet), ``'prelu'``, ``'hardtanh'`` or ``'none'``.
+        act: After each shortcut: ``'rprelu'`` (ReActNet), ``'prelu'``, ``'hardtanh'`` or ``'none'``, or the class.
         shift: Give each channel a learnable threshold before its sign (ReActNet).
         init_cfg: mmengine's; a ``Pretrained`` checkpoint may hold real-valued weights (stage one,
             or a real-valued twin), alpha is then taken from them.
@@ -59,7 +60,7 @@ class ReBNNResNet(BaseModule):
         frozen_stages: int = -1,
         norm_cfg: Config | None = None,
         norm_eval: bool = False,
-        act: str = "rprelu",
+        act: str | type[nn.Module] = "rprelu",
         shift: bool = True,
         init_cfg: Config | list[Config] | None = None,
     ) -> None:

@@ -11,14 +11,20 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from rebnn_mm.functional import sign
+from rebnn_mm.tracing import one_operation
 
 
 class _ClippedSign(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        # one byte an element instead of the four that keeping x would cost
-        ctx.save_for_backward(x.abs() <= 1)
+    def forward(x: Tensor) -> Tensor:
         return sign(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        # one byte an element instead of the four that keeping x would cost
+        ctx.save_for_backward(inputs[0].abs() <= 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -26,6 +32,7 @@ class _ClippedSign(torch.autograd.Function):
         return grad * inside
 
 
+@one_operation
 def clipped_sign(x: Tensor) -> Tensor:
     """``sign(x)`` whose slope is 1 on [-1, 1] and 0 elsewhere; any shape."""
     return _ClippedSign.apply(x)

@@ -14,14 +14,20 @@ from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
+from rebnn_mm.tracing import one_operation
 
 
 class _ErrorDecaySign(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, t: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.t = t
+    def forward(x: Tensor, t: float) -> Tensor:
         return sign(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        x, ctx.t = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
@@ -30,6 +36,7 @@ class _ErrorDecaySign(torch.autograd.Function):
         return grad * (slope * (1 - torch.tanh(ctx.t * x).square())), None
 
 
+@one_operation
 def error_decay_sign(x: Tensor, t: float) -> Tensor:
     """``sign(x)`` with the slope of ``max(1/t, 1) * tanh(t x)``, ``t > 0``; any shape."""
     return _ErrorDecaySign.apply(x, t)

@@ -9,12 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rebnn_mm.tracing import one_operation
+
 
 class _ClippedStep(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x.abs() <= 1)
+    def forward(x: Tensor) -> Tensor:
         return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0].abs() <= 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -22,6 +29,7 @@ class _ClippedStep(torch.autograd.Function):
         return grad * inside
 
 
+@one_operation
 def clipped_step(x: Tensor) -> Tensor:
     """``1[x >= 0]``, in {0, 1}, whose slope is 1 on [-1, 1] and 0 elsewhere; any shape."""
     return _ClippedStep.apply(x)

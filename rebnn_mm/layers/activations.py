@@ -17,6 +17,10 @@ class ChannelShift(nn.Module):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(channels))
 
+    def reset_parameters(self) -> None:
+        """Set the shifts to 0; torch calls it after ``to_empty``."""
+        nn.init.zeros_(self.shift)
+
     def forward(self, x: Tensor) -> Tensor:
         """Shift every channel of ``x``."""
         return x + self.shift.to(x.dtype).view(-1, 1, 1)

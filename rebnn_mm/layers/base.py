@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import clipped_sign
-from rebnn_mm.layers.interface import BinaryLayer
+from rebnn_mm.layers.guard import GuardedLayer
 
 
-class BinaryBase(BinaryLayer):
+class BinaryBase(GuardedLayer):
     """The binary input and the method's two members, for convolutions and linear layers alike.
 
     Attributes:
@@ -141,12 +141,23 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
 
     def _scaled_conv(self, x: Tensor) -> Tensor:
         if not self.binarizes_weight:
-            return self._conv_forward(x, self.weight, self.bias)
+            return super()._conv_forward(x, self.weight, self.bias)
         scale = self._scale()
-        y = self._conv_forward(x, self._signs(), None)
+        y = super()._conv_forward(x, self._signs(), None)
         if scale is not None:
             y = y * scale.to(y.dtype).view(-1, 1, 1)
         return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Refuse torch's bare convolution, which others call with a weight of theirs.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            f"{type(self).__name__}: its convolution is called past forward, as by efficient_conv_bn_eval (mmcv, "
+            "mmengine), which computes with real values; leave that option out for models with 1-bit layers"
+        )
 
 
 def _keeps_shape(conv: nn.Conv2d) -> bool:

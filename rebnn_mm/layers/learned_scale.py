@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,40 +12,132 @@ from rebnn_mm.layers.base import BinaryBase
 
 
 class LearnedScale(BinaryBase):
-    """Adds ``alpha``, (C_out, 1, ...), initialised to the mean of ``|w|`` of its channel."""
+    """Adds ``alpha``, (C_out, 1, ...), initialised to the mean of ``|w|`` of its channel.
+
+    Frameworks initialise ``weight`` long after the constructor, so a fresh alpha follows it: every use takes the
+    mean of ``|w|``, and the first forward of a training writes it into ``alpha``, where it is learned from then on.
+    An alpha that was set, averaged, trained or loaded before is left alone.
+
+    Whether alpha still follows is read from the tensors and from nothing else: it does while it equals
+    ``_alpha_start``, the value that the layer itself gave it. A copy (EMA, ``deepcopy``, pickle) thus agrees with what
+    its own tensors hold, whatever was written into them. None: alpha was trained or loaded, and is a plain parameter.
+    """
 
     alpha: nn.Parameter | None
+    _alpha_start: Tensor | None = None
 
     def _init_method(self) -> None:
+        self.register_parameter("alpha", None)
         if self.binarizes_weight:
             self.alpha = nn.Parameter(scale_init(self.weight.detach()))
-        else:
-            self.register_parameter("alpha", None)
-        # Frameworks initialise `weight` long after the constructor, so alpha is taken from it
-        # at the first forward, unless a checkpoint brings one.
-        self._alpha_pending = self.binarizes_weight
+            self._alpha_start = self.alpha.detach().clone()
 
     def _scale(self) -> Tensor | None:
-        if self._alpha_pending:
-            self.reset_alpha()
-            self._alpha_pending = False
+        if self.alpha is None or self._alpha_start is None:
+            return self.alpha
+        if not self._begins_to_learn():
+            return self._followed_alpha()
+        with torch.no_grad():
+            self._tensor("alpha").copy_(self._followed_alpha())
+        self._alpha_start = None
         return self.alpha
+
+    def _begins_to_learn(self) -> bool:
+        """Whether a training begins; neither an exported forward nor one in evaluation may write."""
+        if _is_exporting():
+            return False
+        if isinstance(self.alpha, torch.fx.Proxy):
+            return True  # the traced module has the same parameters and no place for a choice
+        return self.training or (torch.is_grad_enabled() and self.alpha.requires_grad)
+
+    def _tensor(self, name: str) -> Tensor:
+        """A parameter itself, where ``torch.fx`` gives a proxy of it."""
+        tensor = self._parameters.get(name)
+        return getattr(self, name) if tensor is None else tensor
+
+    def _follows(self) -> Tensor:
+        """A bool of no dimensions: no one has written into alpha. It stays on the device, so nothing waits for it."""
+        alpha, start = self._tensor("alpha").detach(), self._alpha_start
+        if alpha.shape != start.shape or alpha.device != start.device:  # another tensor was put in (functional_call)
+            return torch.zeros((), dtype=torch.bool, device=alpha.device)
+        return ((alpha == start) | (alpha.isnan() & start.isnan())).all()  # to_empty leaves anything, NaN too
+
+    def _followed_alpha(self) -> Tensor:
+        """``mean |w|`` if alpha follows the weight, alpha otherwise."""
+        weight, alpha = self._tensor("weight").detach(), self._tensor("alpha")
+        return torch.where(self._follows(), scale_init(weight).to(alpha.dtype), alpha)
 
     @torch.no_grad()
     def reset_alpha(self) -> None:
-        """Set alpha to the mean of ``|w|`` of each output channel, as training starts from it."""
+        """Set alpha to the mean of ``|w|`` of each output channel; it follows the weight again."""
         if self.alpha is not None:
             self.alpha.copy_(scale_init(self.weight))
+            self._alpha_start = self.alpha.detach().clone()
+
+    def reset_parameters(self) -> None:
+        """Initialise all parameters as the constructor does; torch calls it after ``to_empty`` as well."""
+        super().reset_parameters()
+        if getattr(self, "alpha", None) is not None:  # the constructor calls this before alpha exists
+            self.reset_alpha()
+
+    def _apply(self, fn, recurse: bool = True):
+        """Move or cast, ``to_empty`` too: an alpha that follows the weight does so afterwards."""
+        follows = self._alpha_start is not None and (self.alpha.is_meta or bool(self._follows()))
+        super()._apply(fn, recurse)
+        self._alpha_start = self.alpha.detach().clone() if follows else None
+        return self
+
+    @torch.no_grad()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Give a copy (``deepcopy``, pickle) the alpha of its weight, so that averaging starts from the right one."""
+        super().__setstate__(state)
+        if self._alpha_start is None or self.alpha.is_meta:
+            return
+        follows, alpha = self._follows(), self._followed_alpha()
+        self._alpha_start.copy_(torch.where(follows, alpha, self._alpha_start))
+        self.alpha.copy_(alpha)
+        if self.weight.requires_grad and not self.alpha.requires_grad:
+            self._alpha_start = None  # frozen on purpose: averaged weights must not move it
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        if self._alpha_pending:
-            self.reset_alpha()
+        """Save the alpha that a forward would use; the layer itself is left as it is."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._alpha_start is None or self.alpha.is_meta or keep_vars:
+            return
+        alpha = self._followed_alpha().detach()
+        if not torch.equal(alpha, self._tensor("alpha")):  # else what is saved shares memory with alpha, as usual
+            destination[f"{prefix}alpha"] = alpha
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ) -> None:
         """Accept a checkpoint of real-valued weights (stage one, ImageNet): alpha comes from them."""
-        weight = state_dict.get(f"{prefix}weight")
-        if self.alpha is not None and weight is not None:
-            state_dict.setdefault(f"{prefix}alpha", scale_init(weight))
-            self._alpha_pending = False
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        # read afterwards: a load_state_dict pre-hook may have renamed the keys
+        names = {name for name in ("weight", "alpha") if f"{prefix}{name}" in state_dict}
+        if self.alpha is None or not names:
+            return
+        if names == {"weight"}:
+            self._start_from_real_weights(local_metadata.get("assign_to_params_buffers", False))
+            added = {f"{prefix}{name}" for name in self._added_tensors()}
+            missing_keys[:] = [key for key in missing_keys if key not in added]
+        self._alpha_start = None
+
+    def _added_tensors(self) -> tuple[str, ...]:
+        """Tensors that a real-valued checkpoint does not have and the weight determines."""
+        return ("alpha",)
+
+    def _start_from_real_weights(self, assign: bool) -> None:
+        """Set them; ``assign`` makes new ones, beside a weight that was exchanged and not copied into."""
+        if assign:
+            self.alpha = nn.Parameter(scale_init(self.weight.detach()), requires_grad=self.alpha.requires_grad)
+        else:
+            self.reset_alpha()
+
+
+def _is_exporting() -> bool:
+    if torch.compiler.is_dynamo_compiling():
+        return False  # there torch.jit.is_tracing() and torch.compiler.is_exporting() are always True
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

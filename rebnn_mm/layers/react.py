@@ -18,15 +18,21 @@ from torch import Tensor, nn
 from rebnn_mm.estimators import clipped_sign
 from rebnn_mm.functional import scale_init
 from rebnn_mm.layers.base import BinaryBase, BinaryConv2d, BinaryLinear
+from rebnn_mm.tracing import one_operation
 
 
 class _GradientOfScaled(torch.autograd.Function):
     """The identity; its backward turns ``dL/db = alpha * dL/dw_hat`` into ``dL/dw_hat``."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, b: Tensor, alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(alpha)
+    def forward(b: Tensor, alpha: Tensor) -> Tensor:
         return b.view_as(b)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
@@ -35,9 +41,15 @@ class _GradientOfScaled(torch.autograd.Function):
         return torch.where(alpha > 0, grad / alpha, torch.zeros_like(grad)), None
 
 
+@one_operation
+def gradient_of_scaled(b: Tensor, alpha: Tensor) -> Tensor:
+    """``b`` with the gradient of ``alpha * b``; alpha is (C_out, 1, ...)."""
+    return _GradientOfScaled.apply(b, alpha)
+
+
 class _ReAct(BinaryBase):
     def _signs(self) -> Tensor:
-        return _GradientOfScaled.apply(clipped_sign(self.weight), self._scale())
+        return gradient_of_scaled(clipped_sign(self.weight), self._scale())
 
     def _scale(self) -> Tensor:
         return scale_init(self.weight.detach())

@@ -26,12 +26,22 @@ class _ReBNN(LearnedScale):
         super()._init_method()
         self.register_buffer("gamma", None if self.alpha is None else torch.zeros_like(self.alpha.detach()))
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def reset_parameters(self) -> None:
+        """Initialise all parameters as the constructor does, and gamma to 0."""
+        super().reset_parameters()
+        if getattr(self, "gamma", None) is not None:  # the constructor calls this before gamma exists
+            self.gamma.zero_()
+
+    def _added_tensors(self) -> tuple[str, ...]:
+        return ("alpha", "gamma")
+
+    def _start_from_real_weights(self, assign: bool) -> None:
         """Start gamma at 0 where a checkpoint brings no alpha: it is of another method, or real-valued."""
-        weight = state_dict.get(f"{prefix}weight")
-        if self.gamma is not None and weight is not None and f"{prefix}alpha" not in state_dict:
-            state_dict[f"{prefix}gamma"] = weight.new_zeros(self.gamma.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._start_from_real_weights(assign)
+        if assign:
+            self.gamma = torch.zeros_like(self.alpha.detach())
+        else:
+            self.gamma.zero_()
 
 
 @MODELS.register_module()

@@ -25,18 +25,31 @@ from torch import Tensor, nn
 from rebnn_mm.functional import sign
 from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
 from rebnn_mm.layers.learned_scale import LearnedScale
+from rebnn_mm.tracing import one_operation
 
 
 class _StraightSign(torch.autograd.Function):
     """The sign with slope 1 everywhere: the clamp in front decides which weights have a gradient."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return sign(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing is kept: the slope is 1."""
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         return grad
+
+
+@one_operation
+def straight_sign(x: Tensor) -> Tensor:
+    """``sign(x)`` with slope 1 everywhere; any shape."""
+    return _StraightSign.apply(x)
 
 
 def rectified_clamp(w: Tensor, tau: float) -> Tensor:
@@ -48,6 +61,13 @@ def rectified_clamp(w: Tensor, tau: float) -> Tensor:
     """
     bound = -w.detach().abs().mean() * math.log(2 - 2 * tau)
     return torch.clamp(w, -bound, bound)
+
+
+@one_operation
+def laplace_standardize(w: Tensor) -> Tensor:
+    """``w_std``: each output channel with mean 0 and a standard deviation of nearly ``2 sqrt(2)``; as ``w``."""
+    variance, mean = torch.var_mean(w, dim=tuple(range(1, w.dim())), keepdim=True)
+    return (w - mean) * (2 * math.sqrt(2) / (variance + 1e-5).sqrt())
 
 
 class ReCULayer(LearnedScale):
@@ -64,10 +84,7 @@ class ReCULayer(LearnedScale):
         self._check_several_weights()
 
     def _signs(self) -> Tensor:
-        dims = tuple(range(1, self.weight.dim()))
-        variance, mean = torch.var_mean(self.weight, dim=dims, keepdim=True)
-        standard = (self.weight - mean) * (2 * math.sqrt(2) / (variance + 1e-5).sqrt())
-        return _StraightSign.apply(rectified_clamp(standard, self.tau))
+        return straight_sign(rectified_clamp(laplace_standardize(self.weight), self.tau))
 
 
 @MODELS.register_module()

@@ -95,20 +95,14 @@ def test_a_layer_called_for_each_level_sums_and_shared_tensors_count_once():
 
 def test_counting_leaves_the_model_as_it_was():
     model = small_net().train()
-    pending, before = model[2]._alpha_pending, {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
         model[2].weight.mul_(3)  # as a later init_weights does: alpha must still be taken from it
-    before["2.weight"] = model[2].weight.detach().clone()
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict(keep_vars=True).items()}
     count_model(model, run)
-    assert model.training and model[2]._alpha_pending is pending
+    assert model.training
     assert not any(module._forward_hooks for module in model.modules())
-    assert all(torch.equal(before[k], getattr_path(model, k)) for k in before)
-
-
-def getattr_path(model: nn.Module, path: str) -> torch.Tensor:
-    """The tensor at a dotted path; ``state_dict()`` would set a pending alpha."""
-    module, name = path.rsplit(".", 1)
-    return getattr(model.get_submodule(module), name)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict(keep_vars=True).items())
+    torch.testing.assert_close(model[2].scale().flatten(), model[2].weight.abs().flatten(1).mean(1))
 
 
 def test_an_error_in_the_run_comes_through():

@@ -4,6 +4,7 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.backbones.blocks import BinaryUnit
+from rebnn_mm.estimators import ClippedSTE
 from rebnn_mm.layers import ChannelShift, ReBNNConv2d, RPReLU, binary_layers
 
 
@@ -75,3 +76,37 @@ def test_activations_around_the_convolutions_are_a_choice(depth, act, kind):
     x = torch.randn(2, unit.conv.in_channels, 6, 6)
     shortcut = torch.randn(2, unit.conv.out_channels, 6, 6)
     assert torch.equal(unit(x, shortcut), unit.act(unit.norm(unit.conv(x)) + shortcut))
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_classes_are_taken_where_names_are(depth):
+    torch.manual_seed(0)
+    by_class = ReBNNResNet(
+        depth,
+        conv_cfg=dict(type=ReBNNConv2d, estimator=dict(type=ClippedSTE)),
+        norm_cfg=dict(type=nn.BatchNorm2d, eps=1e-3),
+        act=nn.PReLU,
+        base_channels=8,
+    )
+    torch.manual_seed(0)
+    by_name = ReBNNResNet(
+        depth,
+        conv_cfg=dict(type="ReBNNConv2d", estimator=dict(type="ClippedSTE")),
+        norm_cfg=dict(type="BN", eps=1e-3),
+        act="prelu",
+        base_channels=8,
+    )
+    assert repr(by_class) == repr(by_name)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(by_class(x)[0], by_name(x)[0])
+    assert not binary_layers(ReBNNResNet(18, conv_cfg=dict(type=nn.Conv2d), base_channels=8, act=RPReLU))
+
+
+def test_classes_of_another_kind_are_refused():
+    for options, message in [
+        (dict(norm_cfg=dict(type=nn.GroupNorm)), "batch norm's class"),
+        (dict(act=nn.ReLU), "or the class of one of them"),
+        (dict(conv_cfg=dict(type=3)), "give the class"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ReBNNResNet(18, base_channels=8, **options)

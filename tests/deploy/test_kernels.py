@@ -82,7 +82,6 @@ def make_conv(case, seed, **kwargs):
     c_in, c_out, kernel, stride, padding, dilation, groups, n, h, w = case
     generator = torch.Generator().manual_seed(seed)
     layer = ReBNNConv2d(c_in, c_out, kernel, stride, padding, dilation, groups, **kwargs).eval()
-    layer._alpha_pending = False
     scramble(layer, generator)
     return layer, awkward(n, c_in, h, w, generator=generator)
 
@@ -139,7 +138,6 @@ def test_bias_and_input_norm(isa, options):
 def test_whole_unit(isa, c_in, c_out, kernel, stride):
     generator = torch.Generator().manual_seed(3)
     unit = BinaryUnit(c_in, c_out, kernel, stride, dict(type="ReBNNConv2d"), dict(type="BN")).eval()
-    unit.conv._alpha_pending = False
     scramble(unit, generator)
     plan = plan_of_unit(unit)
     for n, h, w in ((1, 9, 9), (3, 6, 11)):
@@ -156,7 +154,6 @@ def test_whole_unit(isa, c_in, c_out, kernel, stride):
 def test_linear_is_the_layer(isa, shape, c_out):
     generator = torch.Generator().manual_seed(4)
     layer = ReBNNLinear(shape[-1], c_out).eval()
-    layer._alpha_pending = False
     scramble(layer, generator)
     x = awkward(*shape, generator=generator)
     assert_same(plan_of(layer)(x), layer(x))
