@@ -2,10 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rebnn_mm.deploy.real import FoldedNorm, PooledStem
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.pool import max_pool_norm
-from rebnn_mm.deploy.real import FoldedNorm, PooledStem
 
 NATIVE = [name for name in library.isas() if name != library.PURE_TORCH]
 pytestmark = [
