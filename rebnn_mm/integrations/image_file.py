@@ -35,9 +35,7 @@ _STARTS = (
     (b"MM\0*", "TIFF"),
     (b"GIF8", "GIF"),
 )
-# Any number of 0xFF may stand before a marker. In pixel data a 0xFF is followed by 0x00 or a restart marker (D0 to D7).
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
-_MARKER_IN_PIXELS = re.compile(rb"\xff+([\xc0-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")  # any number of 0xFF may stand before a marker
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _END, _SCAN = 0xD9, 0xDA
 
@@ -92,8 +90,9 @@ def kind_of(data: bytes) -> str | None:
 def is_cut_jpeg(data: bytes) -> bool:
     """Whether a JPEG ends before its end-of-image marker.
 
-    Segments are walked by their lengths, so that the markers of an embedded thumbnail are passed over, and what
-    follows the end (a phone's clip, a second picture) is not looked at. Other formats give False.
+    Segments are walked by their lengths up to the first scan, so that the markers of an embedded thumbnail are passed
+    over. In the pixels that follow, a 0xFF stands before 0x00 or a restart marker only, so that the first end marker
+    is the picture's: what comes after it (a phone's clip, a second picture) is not looked at. Other formats give False.
     """
     if kind_of(data) != "JPEG":
         return False
@@ -111,6 +110,5 @@ def is_cut_jpeg(data: bytes) -> bool:
         # a damaged length: what follows is searched for the next marker instead
         at += length if length >= 2 else 0
         if marker == _SCAN:
-            found = _MARKER_IN_PIXELS.search(data, at)
-            at = found.start() if found else len(data)
+            return data.find(bytes((0xFF, _END)), at) < 0
     return True
