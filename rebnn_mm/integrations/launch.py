@@ -22,6 +22,7 @@ from torch import nn
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import name_unknown_type, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.precheck import check_loaders, check_loop, explain_batch_of_one
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
@@ -131,8 +132,9 @@ def build_runner(cfg: Config) -> Runner:
     """Runner of mmengine for ``cfg``.
 
     Raises:
-        ValueError: The config names a type that is not registered.
+        ValueError: The config names a type that is not registered, or has loader settings that exclude each other.
     """
+    check_loaders(cfg)
     try:
         return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     except KeyError as error:
@@ -163,6 +165,9 @@ def train(cfg: Config) -> Runner:
         _check_initial_weights(_unwrapped(runner), cfg.load_from)
     try:
         runner.train()
+    except ValueError as error:
+        explain_batch_of_one(error)
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
@@ -214,7 +219,7 @@ def _packed_runner(cfg: Config, path: str) -> Runner:
 def _build_loops(runner: Runner, *names: str) -> None:
     try:
         for name in names:  # a property, whose first reading builds the loop with its data set
-            getattr(runner, name)
+            check_loop(getattr(runner, name))
     except KeyError as error:
         raise name_unknown_type(error) from error
 
