@@ -251,7 +251,7 @@ def _view(mapped: mmap.mmap, entry: _Entry) -> Tensor | BinaryTensor:
     if count:
         flat = torch.frombuffer(mapped, dtype=dtype, count=count, offset=entry.offset)
     else:  # torch makes no view of nothing
-        flat = torch.empty(0, dtype=dtype)
+        flat = torch.empty(0, dtype=dtype, device="cpu")
     return BinaryTensor(flat, entry.shape) if entry.dtype == "bit" else flat.view(entry.shape)
 
 

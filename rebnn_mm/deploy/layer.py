@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import UserError, UserTypeError
 
 Pair = int | Sequence[int]
 RPReLUParameters = tuple[Tensor, Tensor, Tensor]
@@ -137,25 +137,45 @@ class Parameters:
                 count = 2 if field.name == "input_norm" else 3
                 if len(value) != count:
                     raise ValueError(f"{field.name} has {count} tensors, got {len(value)}")
-                vectors[field.name] = tuple(_vector(part, field.name, channels) for part in value)
+                vectors[field.name] = tuple(check_vector(part, field.name, channels) for part in value)
             else:
-                vectors[field.name] = None if value is None else _vector(value, field.name, channels)
+                vectors[field.name] = None if value is None else check_vector(value, field.name, channels)
         return Parameters(**vectors)
 
+    def copied(self) -> Parameters:
+        """The same with memory of its own, so that nobody else changes it."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Parameters(**{name: _copied(value) for name, value in own.items()})
 
-def _vector(value: Tensor, name: str, channels: int) -> Tensor:
+
+def _copied(value: Any) -> Any:
+    return tuple(map(_copied, value)) if isinstance(value, tuple) else None if value is None else value.clone()
+
+
+def check_vector(value: Tensor, name: str, channels: int) -> Tensor:
+    """``value`` as a dense vector of ``channels`` elements, without gradient.
+
+    Raises:
+        TypeError, ValueError: It is not float32 on the CPU, or has another number of elements.
+    """
     check_float(value, name)
     # one PReLU slope may serve all channels
     if name == "rprelu" and value.numel() == 1:
-        return value.detach().flatten().expand(channels).contiguous()
+        return value.detach().resolve_neg().flatten().expand(channels).contiguous()
     if value.numel() != channels:
         raise ValueError(f"{name} has one element for each of {channels} channels, got the shape {tuple(value.shape)}")
-    return value.detach().flatten().contiguous()
+    return value.detach().resolve_neg().flatten().contiguous()
 
 
 def check_float(value: Tensor, name: str) -> None:
-    """Raise TypeError unless ``value`` is a float32 tensor on the CPU."""
+    """Raise TypeError unless ``value`` is a float32 tensor with memory of its own on the CPU."""
     if value.dtype != torch.float32:
-        raise TypeError(f"{name} is {value.dtype}; bit-packed layers take float32: call .float()")
+        raise UserTypeError(
+            f"{name} is {value.dtype}; bit-packed layers take float32: call .float(), and run them outside of autocast"
+        )
     if not value.is_cpu:
-        raise TypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")
+        raise UserTypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")
+    if value.layout != torch.strided:
+        raise UserTypeError(
+            f"{name} has the layout {value.layout}; bit-packed layers take dense ones: call .to_dense()"
+        )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
+from rebnn_mm.deploy.prepared import Sources, is_recorded
+from rebnn_mm.errors import UserError
 
 Pair = tuple[int, int]
 
@@ -42,14 +44,65 @@ class Around:
     norm: tuple[Tensor, Tensor] | None = None
     rprelu: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the kernels."""
+    def vectors(self) -> dict[str, Tensor | None]:
+        """The tensors under the names that the kernels have for them."""
+        input_scale, input_offset = self.input_norm or (None, None)
         scale, offset = self.norm or (None, None)
-        own: dict[str, Any] = dict(shift=self.shift, input_norm=self.input_norm, bias=self.bias, rprelu=self.rprelu)
-        return {**own, "scale": scale, "offset": offset}
+        before, slope, after = self.rprelu or (None, None, None)
+        return dict(
+            **dict(shift=self.shift, input_scale=input_scale, input_offset=input_offset, bias=self.bias),
+            **dict(scale=scale, offset=offset, before=before, slope=slope, after=after),
+        )
 
 
-class PackedConv2d(nn.Module):
+class PackedLayer(nn.Module):
+    """Packed bits and the vectors around them, as buffers, and the plan that is made of them.
+
+    The plan is made again when a buffer is another one or has changed since (``load_state_dict``, ``.to``,
+    ``functional_call``), and in a process that got the module as a copy or pickled: it belongs to one instruction set,
+    so it stays out of both.
+    """
+
+    def __init__(self, packed: Tensor, alpha: Tensor, around: Around | None) -> None:
+        super().__init__()
+        vectors = dict(alpha=alpha, **(around or Around()).vectors())
+        self.register_buffer("packed", packed)
+        for name, vector in vectors.items():
+            if vector is not None:  # torch.export miscounts buffers that are None
+                self.register_buffer(name, vector)
+        self._prepared: tuple[Sources, Any] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What the operator and its plan take, but input, residual and geometry."""
+        get = self._buffers.get
+        return dict(
+            input_norm=_together(get("input_scale"), get("input_offset")),
+            rprelu=_together(get("before"), get("slope"), get("after")),
+            **{name: get(name) for name in ("packed", "alpha", "shift", "bias", "scale", "offset")},
+        )
+
+    def _plan(self) -> Any:
+        prepared = self._prepared
+        tensors: Any = self._buffers.values()  # none is None
+        if prepared is not None and prepared[0].are(tensors):
+            return prepared[1]
+        sources = Sources(tensors)
+        plan = self._prepare()
+        self._prepared = sources, plan
+        return plan
+
+    def _prepare(self) -> Any:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}
+
+
+def _together(*parts: Tensor | None) -> tuple | None:
+    return None if parts[0] is None else parts
+
+
+class PackedConv2d(PackedLayer):
     """1-bit convolution with all that surrounds it, in one kernel call.
 
     (N, C_in, H, W) and a shortcut of the output's shape -> (N, C_out, H', W'), in the memory format of
@@ -76,32 +129,37 @@ class PackedConv2d(nn.Module):
         pad: tuple[tuple[int, ...], str] | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(packed, alpha, around)
         self.shape = shape
-        self.around = (around or Around()).arguments()
         self.pad = pad
         self.shortcut = shortcut
-        self.register_buffer("packed", packed)
-        self.register_buffer("alpha", alpha)
-        self._plan = Conv2dPlan(packed, alpha, **asdict(shape), **self.around)
+        self._plan()  # what does not fit together is said here
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Sign, convolve, scale, and what else the layer was given."""
-        if residual is None and self.shortcut:
-            residual = x
+        if self.shortcut:
+            if residual is None:
+                residual = x
+            elif isinstance(residual, torch.fx.Proxy):
+                raise UserError(
+                    "this layer adds its own input where no shortcut is given, which torch.fx cannot see: trace with "
+                    "concrete_args={'residual': None}"
+                )
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
-        if torch.compiler.is_compiling():
-            options = {**asdict(self.shape), **self.around}
-            return binary_conv2d(x, self.packed, self.alpha, residual=residual, **options)
-        return self._plan(x, residual)
+        if is_recorded(x):
+            return binary_conv2d(x, residual=residual, **asdict(self.shape), **self.arguments())
+        return self._plan()(x, residual)
+
+    def _prepare(self) -> Conv2dPlan:
+        return Conv2dPlan(**asdict(self.shape), **self.arguments())
 
     def extra_repr(self) -> str:
         """The shape."""
         return str(self.shape)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(PackedLayer):
     """1-bit linear layer, (..., C_in) -> (..., C_out).
 
     Args:
@@ -122,24 +180,23 @@ class PackedLinear(nn.Module):
         layer_norm: nn.LayerNorm | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(packed, alpha, around)
         self.shape = shape
         self.layer_norm = layer_norm
         self.shortcut = shortcut
-        self.around = (around or Around()).arguments()
-        self.register_buffer("packed", packed)
-        self.register_buffer("alpha", alpha)
-        self._plan = LinearPlan(packed, alpha, weight_shape=shape, **self.around)
+        self._plan()  # what does not fit together is said here
 
     def forward(self, x: Tensor) -> Tensor:
         """Sign, multiply, scale, and what else the layer was given."""
         residual = x if self.shortcut else None
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        if torch.compiler.is_compiling():
-            options = dict(weight_shape=self.shape, **self.around)
-            return binary_linear(x, self.packed, self.alpha, residual=residual, **options)
-        return self._plan(x, residual)
+        if is_recorded(x):
+            return binary_linear(x, residual=residual, weight_shape=self.shape, **self.arguments())
+        return self._plan()(x, residual)
+
+    def _prepare(self) -> LinearPlan:
+        return LinearPlan(weight_shape=self.shape, **self.arguments())
 
     def extra_repr(self) -> str:
         """The shape."""

@@ -102,8 +102,7 @@ def _group_mean(x: Tensor, planes: int) -> Tensor:
 
     In contiguous memory, as it is trained: over channels-last memory torch adds in another order.
     """
-    n, _, h, w = x.shape
-    return x.contiguous().view(n, planes, -1, h, w).mean(dim=2).contiguous(memory_format=NHWC)
+    return x.contiguous().unflatten(1, (planes, -1)).mean(dim=2).contiguous(memory_format=NHWC)
 
 
 def _unit(weights: Weights, in_channels: int, out_channels: int, kernel: int, stride: int) -> PackedConv2d:

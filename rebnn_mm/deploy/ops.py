@@ -1,19 +1,25 @@
 """Bit-packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
 
-Operators get everything as arguments and prepare the weight anew in each call. A module that runs in eager
-mode holds a :class:`Conv2dPlan` or :class:`LinearPlan` instead, which gives the same bits.
+Operators get everything as arguments. They keep the last plan of each packed weight while the tensors that it was made
+of are alive and unchanged, so a compiled or exported network does not prepare its weights in each call. A module that
+runs in eager mode holds a :class:`Conv2dPlan` or :class:`LinearPlan` itself, which gives the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layer import Geometry, Pair, RPReLUParameters, pair
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan, memory_format_of
+from rebnn_mm.deploy.prepared import PlanCache
 from rebnn_mm.deploy.reference import fold_batch_norm
+
+_plans = PlanCache()
 
 __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
 
@@ -39,22 +45,11 @@ def _conv2d_op(
     slope: Tensor | None = None,
     after: Tensor | None = None,
 ) -> Tensor:
-    plan = Conv2dPlan(
-        packed,
-        alpha,
-        weight_shape=weight_shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        shift=shift,
-        input_norm=_together(input_scale, input_offset),
-        bias=bias,
-        scale=scale,
-        offset=offset,
-        rprelu=_together(before, slope, after),
+    geometry: dict[str, Any] = dict(
+        weight_shape=weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
-    return plan(x, residual)
+    vectors = (shift, input_scale, input_offset, bias, scale, offset, before, slope, after)
+    return _plan(Conv2dPlan, packed, alpha, vectors, geometry)(x, residual)
 
 
 @_conv2d_op.register_fake
@@ -83,23 +78,32 @@ def _linear_op(
     slope: Tensor | None = None,
     after: Tensor | None = None,
 ) -> Tensor:
-    plan = LinearPlan(
-        packed,
-        alpha,
-        weight_shape=weight_shape,
-        shift=shift,
-        input_norm=_together(input_scale, input_offset),
-        bias=bias,
-        scale=scale,
-        offset=offset,
-        rprelu=_together(before, slope, after),
-    )
-    return plan(x, residual)
+    vectors = (shift, input_scale, input_offset, bias, scale, offset, before, slope, after)
+    return _plan(LinearPlan, packed, alpha, vectors, dict(weight_shape=weight_shape))(x, residual)
 
 
 @_linear_op.register_fake
 def _linear_fake(x, packed, alpha, weight_shape, *parameters):
-    return x.new_empty((*x.shape[:-1], weight_shape[0]))
+    return torch.empty((*x.shape[:-1], weight_shape[0]), dtype=x.dtype, device=x.device)
+
+
+def _plan(
+    kind: type[Conv2dPlan] | type[LinearPlan],
+    packed: Tensor,
+    alpha: Tensor,
+    vectors: Sequence[Tensor | None],
+    geometry: dict[str, Any],
+) -> Any:
+    """The plan of these arguments, from the cache if it is there."""
+    shift, input_scale, input_offset, bias, scale, offset, before, slope, after = vectors
+
+    def make() -> Conv2dPlan | LinearPlan:
+        own: dict[str, Any] = dict(shift=shift, bias=bias, scale=scale, offset=offset)
+        own |= dict(input_norm=_together(input_scale, input_offset), rprelu=_together(before, slope, after))
+        return kind(packed, alpha, **geometry, **own)
+
+    sizes = (tuple(value) if isinstance(value, Sequence) else value for value in geometry.values())
+    return _plans.get(make, (packed, alpha, *vectors), (kind, library.current_isa(), *sizes))
 
 
 def _together(*parts: Tensor | None) -> tuple | None:
@@ -129,7 +133,7 @@ def binary_conv2d(
     residual: Tensor | None = None,
     rprelu: RPReLUParameters | None = None,
 ) -> Tensor:
-    """``torch.ops.rebnn_mm.binary_conv2d``: prepare a :class:`Conv2dPlan` of these arguments and call it once."""
+    """``torch.ops.rebnn_mm.binary_conv2d``: the :class:`Conv2dPlan` of these arguments, called."""
     return _conv2d_op(
         x,
         packed,
@@ -163,7 +167,7 @@ def binary_linear(
     residual: Tensor | None = None,
     rprelu: RPReLUParameters | None = None,
 ) -> Tensor:
-    """``torch.ops.rebnn_mm.binary_linear``: prepare a :class:`LinearPlan` of these arguments and call it once."""
+    """``torch.ops.rebnn_mm.binary_linear``: the :class:`LinearPlan` of these arguments, called."""
     return _linear_op(
         x,
         packed,

@@ -110,7 +110,7 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
 def _with_signs(module: Any) -> nn.Module:
     """A W1A32 layer of another method as ReBNN's, which keeps sign and scale apart, as a file does; no values yet."""
     check_layer(type(module).__name__, module)
-    options: dict[str, Any] = dict(bias=module.bias is not None, weight_only=True, device="meta")
+    options: dict[str, Any] = dict(bias=module.bias is not None, weight_only=True, device="meta", dtype=torch.float32)
     if isinstance(module, BinaryLinear):
         twin: Any = ReBNNLinear(module.in_features, module.out_features, **options, shortcut=module.shortcut)
     else:
@@ -156,7 +156,7 @@ def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> No
 
 def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor:
     if name in TRAINING_ONLY:
-        return torch.zeros(old.shape, dtype=old.dtype)
+        return torch.zeros(old.shape, dtype=old.dtype, device="cpu")
     if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
         return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
     if old.is_floating_point():

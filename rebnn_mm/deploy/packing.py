@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rebnn_mm.errors import UserError, UserTypeError
+
 
 def packed_bytes(shape: Sequence[int]) -> int:
     """Bytes that a weight of ``shape`` takes: one bit for each element, rounded up once."""
@@ -27,10 +29,12 @@ def pack_signs(weight: Tensor) -> Tensor:
     As :func:`rebnn_mm.functional.sign` has it, 0 and -0.0 count as +1 and NaN as -1.
 
     Raises:
-        ValueError: ``weight`` has fewer than two dimensions.
+        ValueError: ``weight`` has fewer than two dimensions, or no values (meta device).
     """
     if weight.dim() < 2:
         raise ValueError(f"a weight is (C_out, C_in/groups, *K), got the shape {tuple(weight.shape)}")
+    if weight.is_meta:
+        raise UserError("the weight is on the meta device and has no values: load them before packing it")
     bits = (weight.detach() >= 0).movedim(1, -1).flatten().cpu().numpy()
     return torch.from_numpy(np.packbits(bits, bitorder="little"))
 
@@ -39,7 +43,7 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """The binary weight of ``shape`` (C_out, C_in/groups, *K) as float32 in {-1, +1}, inverse of :func:`pack_signs`.
 
     Raises:
-        ValueError: ``packed`` is not the uint8 vector of ``shape``'s size.
+        TypeError, ValueError: ``packed`` is not the uint8 vector of ``shape``'s size on the CPU.
     """
     check_packed(packed, shape)
     bits = np.unpackbits(packed.numpy(force=True), count=prod(shape), bitorder="little")
@@ -48,7 +52,7 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def check_packed(packed: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError unless ``packed`` is a uint8 vector that holds a weight of ``shape``."""
+    """Raise ValueError or TypeError unless ``packed`` is a uint8 vector on the CPU that holds a weight of ``shape``."""
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"weight_shape is (C_out, C_in/groups, *K), all at least 1; got {tuple(shape)}")
     expected = packed_bytes(shape)
@@ -56,4 +60,9 @@ def check_packed(packed: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(
             f"packed weight of {tuple(shape)} is a uint8 tensor of shape ({expected},); "
             f"got {packed.dtype} of shape {tuple(packed.shape)}; see pack_signs"
+        )
+    if not packed.is_cpu or packed.layout != torch.strided:
+        raise UserTypeError(
+            f"packed weight is on {packed.device} ({packed.layout}); bit-packed layers run on the CPU: call .cpu(), or "
+            "load its values if it has none"
         )

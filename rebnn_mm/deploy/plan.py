@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +14,9 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layer import Geometry, Pair, Parameters, RPReLUParameters, check_float
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
+
+_CPU = torch.device("cpu")
+_ALIGNMENT = 64  # of a plan's memory, as rebnn_kernels.h asks for
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -30,31 +36,28 @@ class _NativeConv2d:
         assert native is not None, "the caller chose an instruction set of the library"
         self._functions = native.functions
         self._geometry = geometry
-        packed = packed.contiguous()
         spec = _spec(packed, geometry, parameters)
         size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), spec)
         if size < 0:
             raise ValueError(f"the {isa} kernels have no plan for {geometry}: sizes go up to 2**20")
-        self._plan = torch.empty(size, dtype=torch.uint8)
-        self._address = self._plan.data_ptr()
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), spec, self._address)
+        # no tensor: torch's default device and modes must not decide what memory this is
+        self._memory = np.empty(size + _ALIGNMENT, np.uint8)
+        self._size = size
+        self._address = -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), spec, packed.numel(), self._address, size)
         library.check_status(status, f"preparing {geometry}")
-
-    def __deepcopy__(self, memo: dict) -> _NativeConv2d:
-        return self  # never changed after the constructor
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
     ) -> Tensor:
-        out = torch.empty(shape, memory_format=memory_format)
+        out = torch.empty(shape, dtype=torch.float32, device=_CPU, memory_format=memory_format)
         n, _, h, w = x.shape
         status = self._functions.rebnn_conv2d_run(
-            self._address,
-            x.data_ptr(),
-            *(n, h, w),
+            *(self._address, self._size),
+            *(x.data_ptr(), x.numel(), n, h, w),
             memory_format is torch.channels_last,
             None if residual is None else residual.data_ptr(),
-            out.data_ptr(),
+            *(out.data_ptr(), out.numel()),
             torch.get_num_threads(),
         )
         if status:
@@ -83,7 +86,8 @@ class _TorchConv2d:
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
     ) -> Tensor:
-        with torch.no_grad():
+        # autocast would count in 16 bits, which do not hold the integers
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             y = reference_conv2d(x, self._weight, self._geometry, self._parameters, residual)
             return y.contiguous(memory_format=memory_format)
 
@@ -92,6 +96,7 @@ class Conv2dPlan:
     """Bit-packed 2-d convolution with its real-valued steps: (N, C_in, H, W) -> (N, C_out, H', W') in float32.
 
     Copies what it is given, for the instruction set of :func:`rebnn_mm.deploy.kernels.library.current_isa`.
+    What is pickled are the arguments: the plan is prepared anew for the instruction set of the process that reads it.
     Calls may come from several threads, and inputs may change their shape and memory format from call to call;
     the output has the input's memory format. The number of threads is torch's and does not change the result.
 
@@ -126,12 +131,22 @@ class Conv2dPlan:
         self.geometry = Geometry.of(weight_shape, stride, padding, dilation, groups)
         given = Parameters(alpha, shift, input_norm, bias, scale, offset, rprelu)
         parameters = given.checked(self.geometry.c_in, self.geometry.c_out)
+        self._packed, self._parameters = packed.detach().clone(), parameters.copied()
         self.isa = library.current_isa()
         self._run: _NativeConv2d | _TorchConv2d
         if self.isa == library.PURE_TORCH:
-            self._run = _TorchConv2d(packed, self.geometry, parameters)
+            self._run = _TorchConv2d(self._packed, self.geometry, self._parameters)
         else:
-            self._run = _NativeConv2d(self.isa, packed, self.geometry, parameters)
+            self._run = _NativeConv2d(self.isa, self._packed, self.geometry, self._parameters)
+
+    def __copy__(self) -> Conv2dPlan:
+        return self  # never changed after the constructor
+
+    def __deepcopy__(self, memo: dict) -> Conv2dPlan:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _make_plan, (self._packed, self._parameters, self.geometry)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Run the layer; ``residual`` has the output's shape and is added behind the batch norm.
@@ -141,12 +156,22 @@ class Conv2dPlan:
         """
         shape = self.geometry.output_shape(x)
         memory_format = memory_format_of(x)
+        if x.is_neg():  # a minus sign that stands beside the memory
+            x = x.resolve_neg()
         if residual is not None:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
+            if residual.is_neg():
+                residual = residual.resolve_neg()
             residual = residual.contiguous(memory_format=memory_format)
         return self._run(x.contiguous(memory_format=memory_format), residual, shape, memory_format)
+
+
+def _make_plan(packed: Tensor, parameters: Parameters, geometry: Geometry) -> Conv2dPlan:
+    """Inverse of ``Conv2dPlan.__reduce__``."""
+    own: dict[str, Any] = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
+    return Conv2dPlan(packed, **own, **asdict(geometry))
 
 
 class LinearPlan:
@@ -193,7 +218,7 @@ class LinearPlan:
         rows = x.numel() // c_in
         if rows == 0:
             check_float(x, "the input")
-            return x.new_empty((*x.shape[:-1], c_out))
+            return torch.empty((*x.shape[:-1], c_out), dtype=torch.float32, device=_CPU)
         y = self._conv(_as_pixels(x, rows), None if residual is None else _as_pixels(residual, rows))
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], c_out)
 

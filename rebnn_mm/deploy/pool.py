@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layer import check_float, check_vector
+from rebnn_mm.deploy.prepared import is_recorded
 
 
-def pays() -> bool:
+def pays(x: Tensor) -> bool:
     """Whether :func:`max_pool_norm` runs here and beats torch, which it does with vector instructions only."""
-    return not torch.compiler.is_compiling() and library.current_isa() not in ("generic", library.PURE_TORCH)
+    return not is_recorded(x) and library.current_isa() not in ("generic", library.PURE_TORCH)
 
 
 def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -20,22 +22,31 @@ def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     pass over the data instead of two, and no positions of the maxima, which torch writes down for a gradient.
 
     Args:
-        x: float32 on the CPU, H and W at least 1.
+        x: float32 on the CPU, C, H and W at least 1.
         scale: (C,) float32.
         offset: (C,) float32.
 
     Raises:
+        TypeError, ValueError: A tensor of another type, device or shape.
         RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
     """
     native = library.load()
     if native is None:
         raise RuntimeError("max_pool_norm needs the native library; see rebnn_mm.deploy.kernels.library")
-    x = x.contiguous(memory_format=torch.channels_last)
-    scale, offset = scale.contiguous(), offset.contiguous()
+    check_float(x, "the input")
+    if x.dim() != 4 or min(x.shape[1:]) < 1:
+        raise ValueError(f"the input is (N, C, H, W), C, H and W at least 1; got {tuple(x.shape)}")
     n, c, h, w = x.shape
-    out = torch.empty((n, c, (h + 1) // 2, (w + 1) // 2), memory_format=torch.channels_last)
-    pointers = (scale.data_ptr(), offset.data_ptr(), out.data_ptr(), torch.get_num_threads())
-    isa = library.current_isa().encode()
-    status = native.functions.rebnn_max_pool_run(isa, x.data_ptr(), n, h, w, c, *pointers)
+    scale, offset = check_vector(scale, "scale", c), check_vector(offset, "offset", c)
+    x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
+    shape = (n, c, (h + 1) // 2, (w + 1) // 2)
+    out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+    status = native.functions.rebnn_max_pool_run(
+        library.current_isa().encode(),
+        *(x.data_ptr(), x.numel(), n, h, w, c),
+        *(scale.data_ptr(), offset.data_ptr()),
+        *(out.data_ptr(), out.numel()),
+        torch.get_num_threads(),
+    )
     library.check_status(status, f"max-pooling an input of {tuple(x.shape)}")
     return out

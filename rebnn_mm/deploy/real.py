@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from rebnn_mm.deploy import pool
+from rebnn_mm.deploy.plan import memory_format_of
+from rebnn_mm.deploy.prepared import is_recorded
 
 NHWC = torch.channels_last
+
+
+_MOST_SHAPES = 64
+
+
+def full_precision() -> AbstractContextManager[Any]:
+    """Within the block, convolve and multiply in float32 also under autocast: a packed network promises its bits."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 class RealConv2d(nn.Module):
@@ -16,8 +29,9 @@ class RealConv2d(nn.Module):
 
     A trained network computes in contiguous (NCHW) memory. Channels-last is faster (a 7x7 stem 2.5
     times), but oneDNN may then add in another order: some shapes give the same bits, some do not,
-    and it depends on the machine and the thread count. So with ``exact`` both are computed at the first
-    call for a shape and thread count, and channels-last is used from then on if they agree.
+    and it depends on the machine and the thread count. So with ``exact`` a shape (and thread count) that comes again is
+    computed both ways once, and channels-last is used from then on if they agree. A shape that comes once is computed
+    in contiguous memory only: a detector that sees a new size with every image never pays for both.
 
     Args:
         weight: (C_out, C_in, K, K).
@@ -32,22 +46,31 @@ class RealConv2d(nn.Module):
         super().__init__()
         self.stride, self.padding, self.exact = stride, padding, exact
         self.register_buffer("weight", weight.contiguous(memory_format=NHWC))
-        self._agrees: dict[tuple[int, ...], bool] = {}
+        self._agrees: dict[tuple[int, ...], bool | None] = {}  # None: seen once, not tried yet
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         if not self.exact:
             return self._last(x)
-        if torch.compiler.is_compiling():  # a graph cannot try out: it takes the layout that is always right
+        if is_recorded(x):  # a graph cannot try out: it takes the layout that is always right
             return self._first(x)
         key = (*x.shape, torch.get_num_threads())
-        if self._agrees.get(key):
+        agrees = self._agrees.get(key)
+        if agrees:
             return self._last(x)
         y = self._first(x)
-        if key not in self._agrees and 2 * torch.count_nonzero(y) > y.numel():
+        if key not in self._agrees:
+            if len(self._agrees) >= _MOST_SHAPES:
+                self._agrees = {}  # another dict: threads that read the old one are not disturbed
+            self._agrees[key] = None
+        elif agrees is None and 2 * torch.count_nonzero(y) > y.numel():
             # an input of zeros would agree in any layout, so it decides nothing
             self._agrees[key] = torch.equal(y, self._last(x))
         return y
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was tried out: another machine adds in another order."""
+        return {**self.__dict__, "_agrees": {}}
 
     def _first(self, x: Tensor) -> Tensor:
         """Computed in contiguous memory, channels first."""
@@ -55,10 +78,11 @@ class RealConv2d(nn.Module):
 
     def _last(self, x: Tensor) -> Tensor:
         """Computed channels last."""
-        return self._conv(x.contiguous(memory_format=NHWC), self.weight)
+        return self._conv(x.contiguous(memory_format=NHWC), self.weight.contiguous(memory_format=NHWC))
 
     def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
-        return conv2d(x, weight, None, self.stride, self.padding)
+        with full_precision():
+            return conv2d(x, weight, None, self.stride, self.padding)
 
 
 class FoldedNorm(nn.Module):
@@ -82,6 +106,8 @@ class FoldedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift."""
+        if not is_recorded(x) and x.dim() == 4:  # on memory with gaps torch rounds twice
+            x = x.contiguous(memory_format=memory_format_of(x))
         return batch_norm(x, self.mean, self.var, self.scale, self.offset, eps=1e-30)
 
 
@@ -107,6 +133,6 @@ class PooledStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C, ceil(ceil(H/2)/2), ceil(ceil(W/2)/2))."""
         y = self.conv(x)
-        if pool.pays():
+        if pool.pays(y):
             return pool.max_pool_norm(y, self.norm.scale, self.norm.offset)
         return self.norm(max_pool2d(y, 3, stride=2, padding=1))

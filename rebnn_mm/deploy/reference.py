@@ -39,6 +39,8 @@ def fold_batch_norm(norm: nn.modules.batchnorm._NormBase) -> tuple[Tensor, Tenso
     """
     if norm.running_mean is None or norm.running_var is None:
         raise UserError(f"{norm} normalises by its input's statistics (track_running_stats=False), not by constants")
+    if norm.running_mean.is_meta:
+        raise UserError(f"{norm} is on the meta device and has no values: load them first")
     mean, var, weight, bias = (
         None if value is None else value.detach().float().cpu()
         for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)

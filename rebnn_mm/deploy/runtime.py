@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.real import full_precision
 from rebnn_mm.deploy.record import EXPANSIONS, NetworkRecord
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
@@ -40,7 +42,8 @@ class PackedClassifier(nn.Module):
         self.backbone = PackedResNet(record.backbone, weights.at("backbone"), exact)
         features = record.backbone.base_channels * 2 ** max(record.backbone.out_indices)
         features *= EXPANSIONS[record.backbone.block]
-        self.fc = nn.Linear(features, record.classes, bias=record.head_bias, device="meta").requires_grad_(False)
+        self.fc = nn.Linear(features, record.classes, record.head_bias, device="meta", dtype=torch.float32)
+        self.fc.requires_grad_(False)
         self.fc.weight = nn.Parameter(weights.real("head.fc.weight", record.classes, features), requires_grad=False)
         if record.head_bias:
             self.fc.bias = nn.Parameter(weights.real("head.fc.bias", record.classes), requires_grad=False)
@@ -48,8 +51,8 @@ class PackedClassifier(nn.Module):
         if len(preprocessing.mean) not in (0, record.backbone.in_channels):
             raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")
         self.flips = preprocessing.channel_order == "bgr"
-        self.register_buffer("mean", torch.tensor(preprocessing.mean, dtype=torch.float32).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("mean", _per_channel(preprocessing.mean))
+        self.register_buffer("std", _per_channel(preprocessing.std))
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images, (N, 3, H, W), uint8 or float in 0..255 -> scores (N, classes) that add up to 1."""
@@ -71,7 +74,13 @@ class PackedClassifier(nn.Module):
         """The trained model's forward: normalized input (N, C, H, W) -> (N, classes) before the softmax."""
         # contiguous before pooling, as trained: over channels-last memory torch adds in another order
         features = self.backbone(x)[-1].contiguous().mean((2, 3))
-        return self.fc(features)
+        with full_precision():
+            return self.fc(features)
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    """(C, 1, 1) float32 on the CPU, whatever torch's defaults are."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)
 
 
 def load_model(path: str | Path, model: nn.Module | None = None, exact: bool = True) -> nn.Module:

@@ -306,7 +306,7 @@ def test_native_library_says_why_it_fails():
     assert functions.rebnn_conv2d_plan_bytes(b"sse9", library.Conv2dSpec()) == -1
     assert functions.rebnn_conv2d_plan_bytes(b"generic", library.Conv2dSpec()) == -1
     with pytest.raises(RuntimeError, match="instruction set"):
-        library.check_status(functions.rebnn_conv2d_plan(b"sse9", library.Conv2dSpec(), None), "a plan")
+        library.check_status(functions.rebnn_conv2d_plan(b"sse9", library.Conv2dSpec(), 0, None, 0), "a plan")
     # a border of 2^20 pixels whose packed bits take terabytes, and one output pixel
     plan = Conv2dPlan(
         pack_signs(torch.ones(1, 1, 1, 1)), torch.ones(1), weight_shape=(1, 1, 1, 1), padding=1 << 20, stride=1 << 20

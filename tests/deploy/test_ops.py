@@ -1,9 +1,11 @@
 import copy
+import io
 
 import pytest
 import torch
 from torch import nn
 
+from rebnn_mm.deploy.modules import ConvShape, PackedConv2d
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.packing import pack_signs
 
@@ -133,3 +135,11 @@ def test_one_slope_serves_all_channels():
     all_same = Conv2dPlan(**arguments | dict(rprelu=(before, slope[:1].expand(8), after)))
     x, _ = inputs()
     assert torch.equal(one(x), all_same(x))
+
+
+def test_the_classic_onnx_export_refuses_the_operator():
+    # it used to write the numbers of one input as constants
+    pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
+    layer = PackedConv2d(pack_signs(torch.randn(SHAPE)), torch.rand(8), ConvShape(SHAPE)).eval()
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="rebnn_mm::binary_conv2d"):
+        torch.onnx.export(layer, (torch.randn(1, 6, 5, 5),), io.BytesIO(), dynamo=False)

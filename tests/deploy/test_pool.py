@@ -61,7 +61,7 @@ def test_a_stem_gives_the_same_bits_with_and_without_it(name):
 def test_an_instruction_set_that_is_not_there(monkeypatch):
     functions = library.load().functions
     for isa, size, status in ((b"sse9", 1, 1), (b"generic", -1, 2), (b"generic", 1 << 40, 2)):
-        assert functions.rebnn_max_pool_run(isa, None, size, 1, 1, 1, None, None, None, 1) == status
+        assert functions.rebnn_max_pool_run(isa, None, size, size, 1, 1, 1, None, None, None, size, 1) == status
     monkeypatch.setattr(library, "load", lambda: None)
     with pytest.raises(RuntimeError, match="needs the native library"):
         max_pool_norm(torch.zeros(1, 1, 1, 1), torch.zeros(1), torch.zeros(1))

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "parallel.h"
@@ -18,7 +18,6 @@ namespace {
 constexpr int64_t kTaskWork = int64_t(1) << 23;
 // Pixels::kMost: tasks are whole batches of pixels, if there are enough.
 constexpr int64_t kBatch = 48;
-constexpr double kLargestBuffer = double(int64_t(1) << 46);
 
 constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -86,7 +85,7 @@ std::vector<int64_t> word_offsets(const Plan& plan, const Conv& conv) {
     return offsets;
 }
 
-void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
+bool pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
     const Plan& plan = *conv.plan;
     if (plan.padding_h || plan.padding_w) std::memset(conv.packed, 0, packed_bytes);
     const int64_t pixels = conv.n * conv.h * conv.w;
@@ -94,22 +93,23 @@ void pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t t
     const int64_t worth = std::max<int64_t>(1, kTaskWork / 64 / plan.c_in);
     const int64_t size = threads == 1 ? pixels : std::max(worth, divide_up(pixels, threads * kTasksPerThread));
     const int64_t tasks = divide_up(pixels, size);
-    parallel_for(tasks, threads, [&](int64_t task) {
+    return parallel_for(tasks, threads, [&](int64_t task) {
         kernel.pack(conv, task * size, std::min(pixels, (task + 1) * size));
     });
 }
 
-void compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
+bool compute(const Kernel& kernel, const Conv& conv, int32_t threads) {
     const Plan& plan = *conv.plan;
     const int64_t pixels = conv.out_pixels(), vectors = plan.vectors();
-    const int64_t work = pixels * plan.groups * plan.out_padded * plan.in_group * plan.taps();
-    const int64_t wanted = threads == 1 ? 1 : std::min(threads * kTasksPerThread, divide_up(work, kTaskWork));
+    const double work = double(pixels) * double(plan.channels()) * double(plan.in_group * plan.taps());
+    const int64_t most = threads == 1 ? 1 : threads * kTasksPerThread;
+    const int64_t wanted = work < double(most) * kTaskWork ? divide_up(int64_t(work), kTaskWork) : most;
     // first over pixels; over channels too where pixels are few (a linear layer, the last stage of a network)
     const int64_t size = std::min(round_up(divide_up(pixels, wanted), kBatch), pixels);
     const int64_t chunks = divide_up(pixels, size);
     const int64_t part = round_up(divide_up(vectors, divide_up(wanted, chunks * plan.groups)), kernel.tile_vectors);
     const int64_t parts = divide_up(vectors, part);
-    parallel_for(chunks * plan.groups * parts, threads, [&](int64_t task) {
+    return parallel_for(chunks * plan.groups * parts, threads, [&](int64_t task) {
         Block block;
         block.first_pixel = task / parts / plan.groups * size;
         block.last_pixel = std::min(pixels, block.first_pixel + size);
@@ -127,17 +127,21 @@ int64_t output_size(int64_t in, int64_t kernel, int64_t stride, int64_t padding,
 
 }  // namespace
 
-int32_t run(const Kernel& kernel, Conv conv, int32_t threads) {
+int32_t run(const Kernel& kernel, Conv conv, int64_t x_size, int64_t out_size, int32_t threads) {
     const Plan& plan = *conv.plan;
+    // before any arithmetic with h and w: what is below 1 or huge would divide by zero or overflow further down
+    if (threads < 1 || conv.h < 1 || conv.w < 1) return REBNN_BAD_ARGUMENT;
+    if (!is_of_size(x_size, {conv.n, plan.c_in, conv.h, conv.w})) return REBNN_BAD_ARGUMENT;
     conv.out_h = output_size(conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
     conv.out_w = output_size(conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
-    if (conv.n < 0 || conv.h < 0 || conv.w < 0 || conv.out_h < 1 || conv.out_w < 1 || threads < 1)
-        return REBNN_BAD_ARGUMENT;
+    if (conv.out_h < 1 || conv.out_w < 1) return REBNN_BAD_ARGUMENT;
+    if (!is_of_size(out_size, {conv.n, plan.c_out, conv.out_h, conv.out_w})) return REBNN_BAD_ARGUMENT;
     if (conv.n == 0) return REBNN_OK;
+    if (!conv.x || !conv.out) return REBNN_BAD_ARGUMENT;
     conv.padded_h = conv.h + 2 * plan.padding_h;
     conv.padded_w = conv.w + 2 * plan.padding_w;
-    const double words = double(conv.n) * double(conv.padded_h) * double(conv.padded_w) * double(conv.pixel_words());
-    if (words * 4 > kLargestBuffer) return REBNN_OUT_OF_MEMORY;
+    const int64_t words = count_elements({conv.n, conv.padded_h, conv.padded_w, conv.pixel_words()});
+    if (words < 0) return REBNN_OUT_OF_MEMORY;
     try {
         const BorderClasses rows(conv.out_h, conv.h, plan.kernel_h, plan.stride_h, plan.padding_h, plan.dilation_h);
         const BorderClasses columns(conv.out_w, conv.w, plan.kernel_w, plan.stride_w, plan.padding_w, plan.dilation_w);
@@ -153,12 +157,11 @@ int32_t run(const Kernel& kernel, Conv conv, int32_t threads) {
         conv.row_class = rows.of.data();
         conv.column_class = columns.of.data();
         conv.column_classes = int64_t(columns.ranges.size());
-        pack(kernel, conv, packed_bytes, threads);
-        compute(kernel, conv, threads);
-    } catch (const std::bad_alloc&) {
+        const bool done = pack(kernel, conv, packed_bytes, threads) && compute(kernel, conv, threads);
+        return done ? REBNN_OK : REBNN_OUT_OF_MEMORY;
+    } catch (const std::exception&) {  // bad_alloc, or length_error of a table that no memory would hold
         return REBNN_OUT_OF_MEMORY;
     }
-    return REBNN_OK;
 }
 
 }  // namespace rebnn

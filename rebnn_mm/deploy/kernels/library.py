@@ -15,7 +15,7 @@ from pathlib import Path
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -54,15 +54,15 @@ class Library:
         spec = ctypes.POINTER(Conv2dSpec)
         functions.rebnn_conv2d_plan_bytes.restype = ctypes.c_int64
         functions.rebnn_conv2d_plan_bytes.argtypes = [ctypes.c_char_p, spec]
-        functions.rebnn_conv2d_plan.argtypes = [ctypes.c_char_p, spec, ctypes.c_void_p]
         pointer, size = ctypes.c_void_p, ctypes.c_int64
+        functions.rebnn_conv2d_plan.argtypes = [ctypes.c_char_p, spec, size, pointer, size]
         functions.rebnn_conv2d_run.argtypes = [
-            *(pointer, pointer, size, size, size, ctypes.c_int32),
-            *(pointer, pointer, ctypes.c_int32),
+            *(pointer, size, pointer, size, size, size, size, ctypes.c_int32),
+            *(pointer, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_max_pool_run.argtypes = [
-            *(ctypes.c_char_p, pointer, size, size, size, size),
-            *(pointer, pointer, pointer, ctypes.c_int32),
+            *(ctypes.c_char_p, pointer, size, size, size, size, size),
+            *(pointer, pointer, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None

@@ -59,6 +59,8 @@ struct Plan {
     // weights: [group][vector][tap][word][lane], or [group][vector][tap][word][nibble of the word][lane]
     int64_t weights, tap_sums, rows, shift, input_scale, input_offset;
 
+    // of the canonical bits that the plan is made of
+    REBNN_INLINE int64_t packed_bytes() const { return (c_out * taps() * in_group + 7) / 8; }
     REBNN_INLINE int64_t taps() const { return kernel_h * kernel_w; }
     REBNN_INLINE int64_t channels() const { return groups * out_padded; }
     REBNN_INLINE int64_t vectors() const { return out_padded / lanes; }

@@ -4,6 +4,10 @@
 // the float epilogue, and the geometry. The caller owns its memory, which is 64-byte aligned, so plans
 // can be copied and freed by whoever allocated them. Running a plan does not change it: any number of
 // threads may run the same one at once.
+//
+// Every buffer comes with its size, and a call whose sizes do not fit together returns REBNN_BAD_ARGUMENT before it
+// reads or writes any of them. What cannot be checked here is the caller's word: that a pointer has that much memory
+// behind it, and that each vector of a spec has the length its comment says.
 #ifndef REBNN_KERNELS_H
 #define REBNN_KERNELS_H
 
@@ -19,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 2
+#define REBNN_ABI_VERSION 3
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -48,17 +52,25 @@ REBNN_API const char* rebnn_isa_name(int32_t index);
 // Bytes of a plan, or -1: unknown instruction set, or a size that no weight has.
 REBNN_API int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec);
 
-REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, void* plan);
+// Write a plan. packed_bytes is the size of spec->packed, (c_out * kernel_h * kernel_w * c_in / groups + 7) / 8;
+// plan_bytes that of plan, at least rebnn_conv2d_plan_bytes.
+REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t packed_bytes, void* plan,
+                                    int64_t plan_bytes);
 
 // x is (n, c_in, h, w), residual (or null) and out are (n, c_out, h', w'), all dense float32 and all in one
-// memory format. h' = (h + 2 padding - dilation (kernel - 1) - 1) / stride + 1 must be at least 1.
-REBNN_API int32_t rebnn_conv2d_run(const void* plan, const float* x, int64_t n, int64_t h, int64_t w,
-                                   int32_t channels_last, const float* residual, float* out, int32_t threads);
+// memory format. h' = (h + 2 padding - dilation (kernel - 1) - 1) / stride + 1 must be at least 1, and so must h, w
+// and threads; n may be 0, and x and out null then. plan_bytes is the size of the plan's memory, x_size and out_size
+// are the numbers of floats of x and of out (and residual), exactly those of the shapes.
+REBNN_API int32_t rebnn_conv2d_run(const void* plan, int64_t plan_bytes, const float* x, int64_t x_size, int64_t n,
+                                   int64_t h, int64_t w, int32_t channels_last, const float* residual, float* out,
+                                   int64_t out_size, int32_t threads);
 
 // fma(max_pool(x), scale, offset): windows of 3x3 with stride 2 and padding 1, as behind the stem of a ResNet. x is
-// (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum.
-REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t n, int64_t h, int64_t w, int64_t c,
-                                     const float* scale, const float* offset, float* out, int32_t threads);
+// (n, h, w, c), out (n, (h - 1) / 2 + 1, (w - 1) / 2 + 1, c), scale and offset (c); NaN wins a maximum. h, w, c and
+// threads are at least 1, and x_size and out_size the numbers of floats of x and out, exactly those of the shapes.
+REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
+                                     int64_t c, const float* scale, const float* offset, float* out, int64_t out_size,
+                                     int32_t threads);
 
 // Threads come from libgomp's GOMP_parallel if it is set, so that torch and this library share one pool and
 // do not wait for each other's spinning threads; from std::thread otherwise.
