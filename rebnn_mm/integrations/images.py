@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,24 +129,6 @@ def image_suffixes(cfg: Config, split: str = "test") -> tuple[str, ...]:
     kind = step_class(steps[0]) if steps else None
     own = kind is not None and not issubclass(kind, LoadImageFromFile) and has_loader(cfg, steps)
     return tuple(dict.fromkeys([*SUFFIXES, *(str(n).lower() for n in named), *(ARRAY_SUFFIXES if own else ())]))
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """Images as a split's pipeline hands them to the model's data preprocessor.
-
-    Attributes:
-        channels: How many.
-        order: ``'rgb'`` or ``'bgr'``; means nothing unless there are three (or four, with alpha).
-    """
-
-    channels: int
-    order: str
-
-
-def image_format(cfg: Config, model: nn.Module, split: str = "test") -> ImageFormat:
-    """Channels and their order, of the images that ``split``'s pipeline makes for ``model``."""
-    return ImageFormat(image_channels(cfg, model), channel_order(cfg, split))
 
 
 def image_channels(cfg: Config, model: nn.Module | None = None) -> int:

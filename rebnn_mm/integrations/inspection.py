@@ -148,7 +148,7 @@ class DrawTruth:
         truth = sample["data_samples"].numpy()
         boxes = truth.gt_instances.get("bboxes")
         if hasattr(boxes, "tensor"):  # mmdet's box type; the visualizer wants plain numbers
-            truth.gt_instances.bboxes = boxes.tensor
+            truth.gt_instances.bboxes = boxes.tensor.numpy()
         masks = truth.gt_instances.get("masks")
         if hasattr(masks, "to_ndarray"):
             truth.gt_instances.masks = masks.to_ndarray().astype(bool)

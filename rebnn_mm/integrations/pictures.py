@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
 
@@ -31,10 +33,19 @@ def as_picture(image: np.ndarray, order: str = "rgb") -> np.ndarray:
     """
     image = image[..., None] if image.ndim == 2 else image
     channels = image.shape[2]
+    if channels not in (1, 3, 4):
+        _say_what_is_shown(channels)
     image = image[..., [0, 0, 0]] if channels < 3 else image[..., :3]
     if order == "bgr" and channels in (3, 4):
         image = image[..., ::-1]
     return np.ascontiguousarray(_eight_bits(image))
+
+
+@cache
+def _say_what_is_shown(channels: int) -> None:
+    """Log it once for each number of channels."""
+    what = "the first three as red, green and blue" if channels > 3 else "the first, in grey"
+    print_log(f"images have {channels} channels: pictures show {what}", "current")
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:
