@@ -320,6 +320,7 @@ def test_browse_refuses_with_a_sentence(tool, data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["get_flops", "infer", "browse_dataset", "train", "test", "make_demo_data"])
 def test_help_as_a_process(name):
     done = subprocess.run(

@@ -21,6 +21,7 @@ pytest.importorskip("mmdet")
 from rebnn_mm.integrations.checkpoint import load_weights
 from rebnn_mm.integrations.demo_data import make_demo_data
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "faster_rcnn_rebnn_r18_demo.py"
 # a narrow network: three iterations an epoch, a fraction of a second each

@@ -103,6 +103,7 @@ def test_arm_gives_the_same_bits(tmp_path):
     assert run_cases(tmp_path, ARM_EMULATOR, program) == "neon generic - 8 cases, 16 runs, 0 wrong\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path):
     sanitize = "-fsanitize=address,undefined"

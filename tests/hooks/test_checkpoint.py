@@ -131,6 +131,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_file_size_limit_of_the_system(tmp_path):
     """A real refusal by the kernel in the middle of a write, without a full disk."""
     script = (
