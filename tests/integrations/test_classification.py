@@ -120,6 +120,7 @@ def test_cifar10_config_trains_an_iteration(method, tmp_path):
     assert runner.param_schedulers[0].end == runner.max_iters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34])
 @pytest.mark.parametrize("method", ["rebnn", "real"])
 def test_imagenet_configs_build_as_twins(depth, method, tmp_path):
