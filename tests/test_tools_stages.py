@@ -19,6 +19,7 @@ from mmengine.hooks import LoggerHook
 from rebnn_mm.integrations import launch, stages
 from rebnn_mm.integrations.build import build_model, read_config
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("resnet18_rebnn_imagenette_stage1", "resnet18_rebnn_imagenette_stage2")
 CONFIGS = [ROOT / "configs" / f"{name}.py" for name in NAMES]

@@ -114,18 +114,18 @@ def use_resume(cfg: Config, path: str) -> None:
 
 
 def use_show_dir(cfg: Config, folder: str) -> None:
-    """Write a picture with truth and detections for every test image into ``folder``.
+    """Write a picture with truth and predictions for every test image into ``folder``, images' subfolders kept.
 
     Raises:
-        ValueError: A classifier; mmpretrain's hook swaps red and blue, and lets equal names overwrite each other.
+        ValueError: The config's data are texts.
     """
-    if cfg.default_scope != "mmdet":
-        raise UserError(
-            "--show-dir draws detections; for a classifier: tools/infer.py FOLDER CONFIG CHECKPOINT --out DIR"
-        )
-    # mmdet puts work_dir/timestamp before a relative folder
-    hook = dict(type="DetVisualizationHook", draw=True, interval=1, test_out_dir=os.path.abspath(folder))
-    cfg.merge_from_dict(dict(default_hooks=dict(visualization=hook)))
+    if cfg.default_scope == "mmengine":
+        raise UserError("--show-dir draws images, and the config's data are texts; --out writes predictions")
+    from rebnn_mm.integrations import pictures  # noqa: F401  # registers the hook
+
+    # the libraries' own hooks read colour images only, and pictures of equal names overwrite each other
+    hooks = [*(cfg.get("custom_hooks") or ()), dict(type="PictureHook", out_dir=os.path.abspath(folder))]
+    cfg.custom_hooks = hooks
 
 
 def build_runner(cfg: Config) -> Runner:

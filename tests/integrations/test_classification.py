@@ -138,6 +138,7 @@ def load(name: str, root: Path, work_dir: Path) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rebnn", "real", "irnet", "recu"])  # the last two have hooks of their own
 def test_cifar10_config_trains_an_iteration(method, tmp_path):
     cfg = load(f"resnet18_{method}_cifar10.py", make_folder(tmp_path / "data", images=2), tmp_path / "work")
@@ -162,6 +163,7 @@ def test_cifar10_config_trains_an_iteration(method, tmp_path):
     assert runner.param_schedulers[0].end == runner.max_iters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34])
 @pytest.mark.parametrize("method", ["rebnn", "real"])
 def test_imagenet_configs_build_as_twins(depth, method, tmp_path):
