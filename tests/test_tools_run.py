@@ -80,6 +80,8 @@ def scalars(work_dir):
     rows = {}
     for file in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         for line in file.read_text().splitlines():
+            if not line.endswith("}"):  # Ctrl-C came while mmengine wrote it
+                continue
             row = {k: v for k, v in json.loads(line).items() if "time" not in k and k not in ("iter", "epoch")}
             rows["loss" in row, row.pop("step")] = row
     return rows
@@ -157,6 +159,19 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run(data, trained, tmp_path):
 def test_resume_without_a_checkpoint_starts_anew(tool, data, tmp_path):
     tool("train")(CONFIG, "--work-dir", tmp_path, "--resume", *options(data, "train_cfg.max_epochs=1"))
     assert (tmp_path / "epoch_1.pth").exists()
+
+
+def test_moved_work_dir_goes_on_with_a_lower_rate_and_more_epochs(tool, data, tmp_path):
+    """Our own advice after a loss that is not finite; the rate was taken from the checkpoint without a word."""
+    tool("train")(CONFIG, "--work-dir", tmp_path / "a", *options(data, "train_cfg.max_epochs=1"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    lower = options(data, "optim_wrapper.optimizer.lr=1e-6")
+    tool("train")(CONFIG, "--work-dir", tmp_path / "b", "--resume", *lower)
+    rows = scalars(tmp_path / "b")
+    assert 0 < rows[True, 4]["lr"] < 1e-6 < rows[True, 1]["lr"]
+    log = "".join(path.read_text() for path in (tmp_path / "b").glob("*/*.log"))
+    assert "optim_wrapper.optimizer.lr 0.001 -> 1e-06, train_cfg.max_epochs 1 -> 2; from here on lr=" in log
+    assert not (tmp_path / "a").exists()
 
 
 def test_full_disk_keeps_the_good_checkpoint_and_resume_goes_on(tool, data, tmp_path):

@@ -16,10 +16,12 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.hooks import ResumeHook
+from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import name_unknown_type, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 
@@ -105,11 +107,14 @@ def use_resume(cfg: Config, path: str) -> None:
     cfg.resume = True
     if path != "auto":
         cfg.load_from = path
-    elif find_latest_checkpoint(cfg.work_dir) is None:
+        return
+    newest = newest_checkpoint(cfg.work_dir)
+    if newest is None:
         print_log(f"--resume: {cfg.work_dir} has no checkpoint yet, training starts at its beginning", "current")
         cfg.resume = False
     else:
-        cfg.load_from = None  # mmengine would resume from the weights that a config starts from (stage one's)
+        # by its path: mmengine takes the one that the work dir had where it began, or the weights of stage one
+        cfg.load_from = newest
 
 
 def use_show_dir(cfg: Config, folder: str) -> None:
@@ -147,10 +152,12 @@ def train(cfg: Config) -> Runner:
         FloatingPointError: The loss became NaN or Inf.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    if cfg.get("resume") and not cfg.get("load_from"):  # asked for by the config itself
+        use_resume(cfg, "auto")
     runner = build_runner(cfg)
     _build_loops(runner, "train_loop", "val_loop")
     if cfg.get("resume"):
-        path = cfg.get("load_from") or find_latest_checkpoint(runner.work_dir)
+        path = cfg.load_from
         checkpoint = load_weights(path)
         load_into(_unwrapped(runner), checkpoint, path)
         absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
@@ -159,6 +166,8 @@ def train(cfg: Config) -> Runner:
                 f"checkpoint {path} cannot be resumed from, it lacks {', '.join(absent)}: start from its weights with "
                 "--cfg-options load_from=PATH, without --resume"
             )
+        if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
+            runner.register_hook(ResumeHook())
     elif cfg.get("load_from"):
         _check_initial_weights(_unwrapped(runner), cfg.load_from)
     try:
