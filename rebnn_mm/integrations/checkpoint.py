@@ -10,7 +10,7 @@ import torch
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 
 
 def is_packed_file(path: str | Path) -> bool:
@@ -34,6 +34,8 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserFileError(f"checkpoint {path} may not be read: {error.strerror}") from None
     except (RuntimeError, EOFError, OSError) as error:
         # torch's archive reader says so in its own words, and a cut download is by far the commonest cause.
         raise UserError(
@@ -66,6 +68,8 @@ def load_into(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
+        if "loading state_dict" not in str(error):  # torch's own words, for tensors of another shape
+            raise
         detail = _line(error, last=True)
     else:
         # Absent from old checkpoints, and not read by any forward.

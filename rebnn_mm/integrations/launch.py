@@ -18,12 +18,14 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
-from rebnn_mm.integrations.build import name_unknown_type, read_config
+from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.heads import check_heads
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
@@ -138,10 +140,7 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         ValueError: The config names a type that is not registered.
     """
-    try:
-        return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    except KeyError as error:
-        raise name_unknown_type(error) from error
+    return building(lambda: RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg))
 
 
 def train(cfg: Config) -> Runner:
@@ -156,6 +155,7 @@ def train(cfg: Config) -> Runner:
         use_resume(cfg, "auto")
     runner = build_runner(cfg)
     _build_loops(runner, "train_loop", "val_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "train", "val"), str(cfg.default_scope))
     if cfg.get("resume"):
         path = cfg.load_from
         checkpoint = load_weights(path)
@@ -203,6 +203,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
         runner = build_runner(cfg)
         load_into(_unwrapped(runner), weights, checkpoint)
     _build_loops(runner, "test_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "test"), str(cfg.default_scope))
     if out:
         runner.test_evaluator.metrics.append(_dump_results(cfg, out))
     return runner.test()
@@ -221,11 +222,15 @@ def _packed_runner(cfg: Config, path: str) -> Runner:
 
 
 def _build_loops(runner: Runner, *names: str) -> None:
-    try:
-        for name in names:  # a property, whose first reading builds the loop with its data set
-            getattr(runner, name)
-    except KeyError as error:
-        raise name_unknown_type(error) from error
+    for name in names:  # a property, whose first reading builds the loop with its data set
+        building(lambda: getattr(runner, name))  # noqa: B023  # called at once
+
+
+def _datasets(runner: Runner, *splits: str) -> dict[str, Any]:
+    """Data sets of the loops that were built."""
+    loops = {split: getattr(runner, f"{split}_loop") for split in splits}  # a run may go without validation
+    loaders = {split: getattr(loop, "dataloader", None) for split, loop in loops.items()}
+    return {split: loader.dataset for split, loader in loaders.items() if isinstance(loader, DataLoader)}
 
 
 def _dump_results(cfg: Config, out: str) -> Any:
