@@ -133,6 +133,26 @@ def test_bad_packed_file(tool, data, tmp_path, name):
         tool(name)(*argv)
 
 
+STOPPED = """
+import os, signal, time
+from rebnn_mm.integrations.launch import one_sentence
+
+with one_sentence("x"):
+    child = os.fork()  # as a loader's worker
+    if child == 0:
+        time.sleep(60)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM, "the child went on as if it were the program"
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def test_sigterm_ends_with_a_sentence_and_a_worker_at_once():
+    done = run(sys.executable, "-c", STOPPED)
+    assert done.returncode == 143 and done.stderr.strip().splitlines()[-1] == "x: stopped", done.stderr[-3000:]
+
+
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run(data, trained, tmp_path):
     command = [sys.executable, "tools/train.py", str(CONFIG), "--work-dir", str(tmp_path), *options(data)]
     with open(tmp_path / "screen", "w") as screen:

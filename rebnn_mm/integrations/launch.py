@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,20 +32,27 @@ from rebnn_mm.integrations.heads import check_heads
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which job schedulers end a program: to be treated as Ctrl-C."""
+
+
 @contextmanager
 def one_sentence(tool: str) -> Iterator[None]:
     """End the program with one sentence for a :class:`~rebnn_mm.errors.UserError`; all others keep their traceback.
 
     A ``UserError`` is written for the user, who can mend it. Any other error is a fault of this package or of a
     library below it: its traceback says where, and a note asks for a report. ``REBNN_MM_TRACEBACK=1`` in the
-    environment shows every traceback. A program that comes through leaves its process group.
+    environment shows every traceback. A program that comes through leaves its process group. Ctrl-C and SIGTERM end it
+    with a sentence too.
     """
     try:
-        yield
-        end_distributed()
+        with _sigterm_as_ctrl_c():
+            yield
+            end_distributed()
     except KeyboardInterrupt as stop:
         print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
-        raise SystemExit(130) from None  # what shells expect after Ctrl-C
+        # what shells expect: 128 and the signal's number
+        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
     except UserError as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -52,6 +61,27 @@ def one_sentence(tool: str) -> Iterator[None]:
         if hasattr(error, "add_note"):  # Python 3.11
             error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
         raise
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in this process; one that it forks (a loader's worker) ends at once."""
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            raise Terminated
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,8 +202,8 @@ def train(cfg: Config) -> Runner:
         _check_initial_weights(_unwrapped(runner), cfg.load_from)
     try:
         runner.train()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except KeyboardInterrupt as stop:
+        raise type(stop)(
             f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
             f"{runner.work_dir}, --resume goes on from the newest"
         ) from None
