@@ -50,7 +50,7 @@ def one_sentence(tool: str) -> Iterator[None]:
             yield
             end_distributed()
     except KeyboardInterrupt as stop:
-        print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
+        print(f"\n{tool}: {str(stop) or 'stopped'}", file=sys.stderr)
         # what shells expect: 128 and the signal's number
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
     except UserError as error:
