@@ -237,6 +237,10 @@ def spoil(path, how):
         bad.write_bytes(path.read_bytes()[:-2000])
     elif how == "other":
         torch.save(dict(state_dict={"fc.weight": torch.ones(2, 2)}, meta={}), bad)
+    elif how == "junk":
+        bad.write_bytes(b"junk")
+    elif how == "folder":
+        bad.mkdir(exist_ok=True)
     elif how == "weights only":
         torch.save(dict(state_dict=weights["state_dict"]), bad)
     return bad
@@ -252,6 +256,8 @@ def spoil(path, how):
         ("other", "train", "--resume", "does not fit the config's model"),
         ("other", "train", "load_from", "not one of its 1 tensors belongs"),
         ("weights only", "train", "--resume", "cannot be resumed from, it lacks meta, optimizer"),
+        ("junk", "test", None, "is no PyTorch checkpoint"),
+        ("folder", "train", "--resume", "the folder holds no checkpoint"),
         ("absent", "test", None, "is not a file"),
         ("absent", "train", "--resume", "is not a file"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def load_weights(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} is truncated or damaged: copy or download it again ({_line(error)})"
         ) from None
-    except (pickle.UnpicklingError, AttributeError, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # torch's unpickler raises what it stumbles over in foreign bytes, struct.error among it
         raise UserError(
             f"checkpoint {path} is no PyTorch checkpoint, or holds objects that would run code when loaded, which is "
             f"refused: save tensors and plain Python values only ({_line(error)})"

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
@@ -135,10 +135,16 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, path: str) -> None:
-    """Go on from the checkpoint ``path``, or with ``'auto'`` from the newest one of the work dir."""
+    """Go on from the checkpoint ``path``, or from a folder's newest; ``'auto'`` is the work dir's.
+
+    Raises:
+        FileNotFoundError: A folder without a checkpoint.
+    """
     cfg.resume = True
     if path != "auto":
-        cfg.load_from = path
+        cfg.load_from = newest_checkpoint(path) if Path(path).is_dir() else path
+        if cfg.load_from is None:
+            raise MissingFileError(f"--resume {path}: the folder holds no checkpoint that a training has saved")
         return
     newest = newest_checkpoint(cfg.work_dir)
     if newest is None:
