@@ -137,10 +137,14 @@ STOPPED = """
 import os, signal, time
 from rebnn_mm.integrations.launch import one_sentence
 
+read, write = os.pipe()
 with one_sentence("x"):
     child = os.fork()  # as a loader's worker
     if child == 0:
+        os.write(write, b"1")  # Python forgets a signal that comes before a fork is done
         time.sleep(60)
+        os._exit(1)
+    os.read(read, 1)
     os.kill(child, signal.SIGTERM)
     assert os.waitpid(child, 0)[1] == signal.SIGTERM, "the child went on as if it were the program"
     os.kill(os.getpid(), signal.SIGTERM)
