@@ -86,8 +86,24 @@ def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
     try:
         return count_model(model, lambda copied: _forward(copied, scope_of(cfg), image_channels(cfg, model), shape))
     except RuntimeError as error:
+        if not _takes_images(model, cfg, shape):
+            raise  # of whatever size: no fault of the shape
         line = str(error).splitlines()[0]
         raise UserError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
+
+
+def _takes_images(model: nn.Module, cfg: Config, but: tuple[int, ...]) -> bool:
+    """Whether the model can be counted for an image of another size than ``but``."""
+    for shape in ((32, 32), (224, 224), (800, 800)):
+        if shape == but:
+            continue
+        try:
+            channels = image_channels(cfg, model)
+            count_model(model, lambda copied: _forward(copied, scope_of(cfg), channels, shape))  # noqa: B023  # at once
+            return True
+        except RuntimeError:
+            continue
+    return False
 
 
 def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int | None = None) -> list[Path]:
