@@ -13,12 +13,16 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.deploy.onnx import export_onnx
+    from rebnn_mm.errors import UserError
 
+    # not launch.one_sentence, which needs mmengine: this tool runs with torch and onnx alone
     try:
         export_onnx(args.model, args.out, args.form)
-    except (ValueError, FileNotFoundError) as error:
+    except UserError as error:
         raise SystemExit(f"export_onnx: {error}") from None
     except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
         raise SystemExit(f"export_onnx: {error}; install it with pip install onnx") from None
     print(f"written to {args.out}")
 

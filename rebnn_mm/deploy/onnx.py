@@ -125,10 +125,11 @@ def _add_classifier(
     if card.preprocessing is not None:
         if card.preprocessing.channel_order == "bgr":
             x = graph.add("Gather", x, graph.constant(np.array([2, 1, 0])), axis=1)
-        mean, std = (
-            np.array(v, np.float32).reshape(-1, 1, 1) for v in (card.preprocessing.mean, card.preprocessing.std)
-        )
-        x = graph.add("Div", graph.add("Sub", x, graph.constant(mean)), graph.constant(std))
+        if card.preprocessing.mean:
+            mean, std = (
+                np.array(v, np.float32).reshape(-1, 1, 1) for v in (card.preprocessing.mean, card.preprocessing.std)
+            )
+            x = graph.add("Div", graph.add("Sub", x, graph.constant(mean)), graph.constant(std))
     maps = _add_backbone(graph, x, record.backbone, weights.at("backbone"))
     features, shape = list(maps.items())[-1]
     x = graph.add("Flatten", graph.add("GlobalAveragePool", features))

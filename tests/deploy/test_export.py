@@ -147,6 +147,7 @@ def run(command):
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_tool_writes_a_classifier(classifier, tmp_path):
     path = ROOT / "configs/resnet18_rebnn_cifar10.py"
     model = classifier(stem="cifar", base_channels=64)

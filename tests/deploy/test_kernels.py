@@ -395,6 +395,7 @@ def test_environment_chooses_the_instruction_set(monkeypatch):
         assert plan_of(make_conv(GRID[0], seed=9)[0]).isa == name
 
 
+@pytest.mark.slow
 def test_without_the_library_one_warning_and_the_same_results(tmp_path):
     script = """
 import warnings, torch

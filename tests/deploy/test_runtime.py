@@ -106,6 +106,7 @@ def test_one_model_serves_many_python_threads(small):
         assert all(pool.map(work, range(4)))
 
 
+@pytest.mark.slow
 def test_a_thousand_loads_leave_nothing_behind(small):
     file, _ = small
     x = torch.randn(1, 3, 32, 32)
