@@ -7,7 +7,7 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.format import BinaryTensor, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.packing import unpack_signs
@@ -65,7 +65,11 @@ def test_layers_equal_the_trained_ones(method, parts, tmp_path):
         assert torch.equal(packed(x), model(x))
     tensors = read_file(tmp_path / "m.rebnn").tensors
     for name, layer in binary_layers(model).items():
-        bits = tensors[f"{name}.weight"]
+        bits = tensors[
+            f"{name}.weight"
+        ]  # of a layer with real-valued inputs, a graph has the shape among its constants
+        if isinstance(bits, torch.Tensor):
+            bits = BinaryTensor(bits, tuple(layer.weight.shape))
         assert torch.equal(unpack_signs(bits.packed, bits.shape), layer.binary_weight())
         if method != "Sign":
             assert torch.equal(tensors[f"{name}.alpha"].flatten(), layer.scale().flatten())
