@@ -125,7 +125,7 @@ def graphs_of(file: PackedFile) -> dict[str, Any]:
     Raises:
         RebnnFileError: They are malformed.
     """
-    graphs = file.info.get("graphs") or {}
+    graphs = file.info.get("graphs", {})
     if not isinstance(graphs, dict):
         raise RebnnFileError(f"the file's graphs are a {type(graphs).__name__}, not a dict")
     return graphs
