@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +16,11 @@ from rebnn_mm.deploy.ops import fold_batch_norm
 from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
-from rebnn_mm.deploy.runtime import PackedClassifier, load_model
+from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.structure import describe, folded_norms
+from rebnn_mm.deploy.verify import Check, Difference, compare, copy_model, run
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryLayer, binary_layers
-
-Forward = Callable[[nn.Module, Any], Any]
-
-
-@dataclass(frozen=True)
-class Check:
-    """How the packed model is compared with the trained one.
-
-    Attributes:
-        inputs: What ``forward`` takes, one at a time; use several shapes.
-        forward: Runs the trained or the packed model; returns tensors, also in lists or dicts; default ``model(x)``.
-        load: Reads a file; default: :func:`load_model`, into a copy of the trained model if need be.
-    """
-
-    inputs: Sequence[Any]
-    forward: Forward | None = None
-    load: Callable[[Path], nn.Module] | None = None
 
 
 def export_model(
@@ -51,8 +32,8 @@ def export_model(
 ) -> ExportReport:
     """Write ``model``, with one bit for each binary weight, to ``path``.
 
-    The file appears only when it is complete and, with ``check``, when the packed model gives the trained
-    model's outputs bit for bit. ``model`` is not changed.
+    The file appears only when it is complete and, with ``check``, when the packed model is the trained one: in the
+    outputs' bits, or as :mod:`rebnn_mm.deploy.verify` says. ``model`` is not changed.
 
     Args:
         model: A trained model with 1-bit layers, of any method: :class:`BinaryConv2d` or :class:`BinaryLinear`.
@@ -73,8 +54,8 @@ def export_model(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="
             "dict(type='ReBNNConv2d'), or make it 1-bit with rebnn_mm.convert.binarize"
         )
-    trained = copy.deepcopy(model).cpu().eval()
-    rounded = _round_real_weights(copy.deepcopy(trained)) if float16 else trained
+    trained = copy_model(model)
+    rounded = _round_real_weights(copy_model(trained)) if float16 else trained
     tensors = collect_tensors(rounded, float16)
     record = describe(trained)
     info: dict[str, Any] = dict(
@@ -83,11 +64,13 @@ def export_model(
         **(card or ModelCard()).plain(),
         float16=_float16_error(trained, rounded, check) if float16 else None,
     )
+    differences: tuple[Difference, ...] = ()
     with atomic_path(path) as temporary:
         size = write_file(temporary, info, tensors)
         if check is not None:
-            _compare(rounded, temporary, check)
-    return size_report(rounded, tensors, size, info["float16"], checked=0 if check is None else len(check.inputs))
+            differences = _compare(rounded, temporary, check)
+    checked = 0 if check is None else len(check.inputs)
+    return size_report(rounded, tensors, size, info["float16"], checked, differences)
 
 
 def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor | BinaryTensor]:
@@ -160,51 +143,22 @@ def _float16_error(trained: nn.Module, rounded: nn.Module, check: Check | None) 
         return dict(weights=worst, outputs=None)
     pairs = []
     for x in check.inputs:
-        a, b = _run(trained, x, check), _run(rounded, x, check)
-        pairs += [_relative(u, v) for u, v in zip(a, b, strict=True) if u.shape == v.shape and u.numel()]
-    return dict(weights=worst, outputs=max(pairs))
+        a, b = run(trained, x, check), run(rounded, x, check)
+        shared = [(a[name], b[name]) for name in a if name in b]
+        pairs += [_relative(u, v) for u, v in shared if u.shape == v.shape and u.numel()]
+    return dict(weights=worst, outputs=max(pairs, default=0.0))
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
-    scale = a.abs().max() if a.numel() else torch.zeros(())
-    return float((a - b).abs().max() / scale) if scale > 0 else 0.0
+    scale = float(a.abs().max()) if a.numel() else 0.0
+    return float((a.double() - b.double()).abs().max()) / scale if scale > 0 else 0.0
 
 
-def _compare(trained: nn.Module, path: Path, check: Check) -> None:
-    """Raise ValueError unless the file's model gives the outputs of ``trained``, bit for bit."""
-    packed = check.load(path) if check.load else _load_beside(trained, path)
-    for index, x in enumerate(check.inputs):
-        expected, found = _run(trained, x, check), _run(packed, x, check)
-        if len(expected) != len(found):
-            raise UserError(f"input {index}: {len(found)} output tensors, the trained model gives {len(expected)}")
-        for number, (a, b) in enumerate(zip(expected, found, strict=True)):
-            if not torch.equal(a, b):
-                gap = f"by up to {(a - b).abs().max():.3g}" if a.shape == b.shape else f"{b.shape} for {a.shape}"
-                raise UserError(
-                    f"the packed model differs from the trained one: input {index}, output {number}, {gap}. No file "
-                    "was written. Was a layer changed after training, or does a subclass compute something of its own? "
-                    "Set REBNN_MM_ISA=torch to see whether it is the kernel"
-                )
-
-
-def _load_beside(trained: nn.Module, path: Path) -> nn.Module:
-    if describe(trained) is not None:
-        return load_model(path)
-    return load_model(path, model=copy.deepcopy(trained))
-
-
-def _run(model: nn.Module, x: Any, check: Check) -> list[Tensor]:
-    with torch.no_grad():
-        if check.forward is not None:
-            return _flatten(check.forward(model, x))
-        return _flatten(model.logits(x) if isinstance(model, PackedClassifier) else model(x))
-
-
-def _flatten(outputs: Any) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
-    if not isinstance(outputs, (list, tuple)):
-        raise TypeError(f"the model returns a {type(outputs).__name__}: let Check.forward return tensors")
-    return [tensor for part in outputs for tensor in _flatten(part)]
+def _compare(trained: nn.Module, path: Path, check: Check) -> tuple[Difference, ...]:
+    """The outputs in which the file's model differs from ``trained``; raises UserError if it may not."""
+    described = describe(trained) is not None
+    if check.load:
+        packed = check.load(path)
+    else:
+        packed = load_model(path) if described else load_model(path, model=copy_model(trained))
+    return compare(trained, packed, check, described if check.exact is None else check.exact)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.prepared import Sources, is_recorded
+from rebnn_mm.errors import UserError
 
 ConvShape = ConvSpec
 
@@ -51,35 +53,33 @@ class PackedLayer(nn.Module):
     so it stays out of both.
     """
 
-    VECTORS = (
-        *("alpha", "shift", "input_scale", "input_offset", "bias"),
-        *("scale", "offset", "before", "slope", "after"),
-    )
+    packed: Tensor
+    alpha: Tensor
 
     def __init__(self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None) -> None:
         super().__init__()
         self.spec = spec
         vectors = dict(alpha=alpha, **(around or Around()).vectors())
         self.register_buffer("packed", packed)
-        for name in self.VECTORS:
-            self.register_buffer(name, vectors.get(name))
+        for name, vector in vectors.items():
+            if vector is not None:  # torch.export miscounts buffers that are None
+                self.register_buffer(name, vector)
         self._prepared: tuple[Sources, Any] | None = None
 
     def arguments(self) -> tuple[Tensor, ConvSpec, InputSide, Epilogue]:
         """What the operator and its plan take, but input and residual."""
-        tensors = self._buffers
-        packed, alpha = tensors["packed"], tensors["alpha"]
-        assert packed is not None and alpha is not None
-        before = InputSide(tensors["shift"], _together(tensors["input_scale"], tensors["input_offset"]))
-        norm = _together(tensors["scale"], tensors["offset"])
-        after = Epilogue(alpha, tensors["bias"], norm, tensors["before"], tensors["slope"], tensors["after"])
-        return packed, self.spec, before, after
+        get = self._buffers.get
+        before = InputSide(get("shift"), _together(get("input_scale"), get("input_offset")))
+        norm = _together(get("scale"), get("offset"))
+        after = Epilogue(self.alpha, get("bias"), norm, get("before"), get("slope"), get("after"))
+        return self.packed, self.spec, before, after
 
     def _plan(self) -> Any:
         prepared = self._prepared
-        if prepared is not None and prepared[0].are(self._buffers.values()):
+        tensors: Any = self._buffers.values()  # none is None
+        if prepared is not None and prepared[0].are(tensors):
             return prepared[1]
-        sources = Sources(self._buffers.values())
+        sources = Sources(tensors)
         plan = self._prepare()
         self._prepared = sources, plan
         return plan
@@ -110,9 +110,6 @@ class PackedConv2d(PackedLayer):
         shortcut: Add the input itself, if ``forward`` is not given another shortcut.
     """
 
-    packed: Tensor
-    alpha: Tensor
-
     def __init__(
         self,
         packed: Tensor,
@@ -129,8 +126,14 @@ class PackedConv2d(PackedLayer):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Sign, convolve, scale, and what else the layer was given."""
-        if residual is None and self.shortcut:
-            residual = x
+        if self.shortcut:
+            if residual is None:
+                residual = x
+            elif isinstance(residual, torch.fx.Proxy):
+                raise UserError(
+                    "this layer adds its own input where no shortcut is given, which torch.fx cannot see: trace with "
+                    "concrete_args={'residual': None}"
+                )
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
         if is_recorded(x):
@@ -153,9 +156,6 @@ class PackedLinear(PackedLayer):
         layer_norm: Applied to the input before the sign; without parameters.
         shortcut: Add the input, as it comes, to the result.
     """
-
-    packed: Tensor
-    alpha: Tensor
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, ch
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 
+_CPU = torch.device("cpu")
 SHAPES = 16  # sizes of the input whose tables a plan keeps: a detector sees its feature levels again and again
 
 Result = Tensor | tuple[Tensor, Tensor]
@@ -77,9 +78,9 @@ class _NativeConv2d:
             raise MemoryError(f"out of memory: an input of {tuple(x.shape)} to {self._spec}")
         out = signs = None
         if self._floats:
-            out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=memory_format)
+            out = torch.empty(shape, dtype=torch.float32, device=_CPU, memory_format=memory_format)
         if self._signs:
-            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device="cpu")
+            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device=_CPU)
         call = library.Conv2dCall(
             *(*self._plan.with_size, *tables.with_size, *workspaces.of(size).with_size),
             *(x.data_ptr(), x.numel(), n),
@@ -170,17 +171,22 @@ class Conv2dPlan:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
-            residual = residual.resolve_neg().contiguous(memory_format=memory_format)
+            residual = _resolved(residual).contiguous(memory_format=memory_format)
         if x.dtype == torch.int32:
             if self._sided:
                 raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
-            x = x.resolve_neg().contiguous(memory_format=memory_format_of(x))
+            x = _resolved(x).contiguous(memory_format=memory_format_of(x))
         y, signs = self._run(x, residual, shape, memory_format)
         if y is None or signs is None:
             return y if signs is None else signs  # type: ignore[return-value]
         return y, signs
+
+
+def _resolved(x: Tensor) -> Tensor:
+    """``x`` without a minus sign that stands beside the memory."""
+    return x.resolve_neg() if x.is_neg() else x
 
 
 class LinearPlan:
@@ -220,8 +226,8 @@ class LinearPlan:
 
     def _empty(self, leading: Sequence[int]) -> Result:
         c_out = self.conv.spec.c_out
-        y = torch.empty((*leading, c_out), dtype=torch.float32, device="cpu")
-        signs = torch.empty((*leading, words(c_out)), dtype=torch.int32, device="cpu")
+        y = torch.empty((*leading, c_out), dtype=torch.float32, device=_CPU)
+        signs = torch.empty((*leading, words(c_out)), dtype=torch.int32, device=_CPU)
         if self.conv.signs:
             return (y, signs) if self.conv.floats else signs
         return y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def is_recorded(x: Any) -> bool:
     """
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or type(x) not in _PLAIN
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -33,34 +34,29 @@ class Sources:
     """The tensors that something was made of, to find out whether they have changed since; it keeps none alive.
 
     They are told apart by identity and by torch's version counter, which every operation in place moves (writing
-    through ``.data`` does not). Tensors made in inference mode have no counter: of them a copy is kept and compared.
+    through ``.data`` does not). Tensors made in inference mode have no counter: of them copies are kept and compared.
     """
 
-    def __init__(self, tensors: Iterable[Tensor | None]) -> None:
-        self._kept = [_keep(tensor) for tensor in tensors]
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        tensors = list(tensors)
+        self._ids = [*map(id, tensors)]
+        gone: list[Any] = []  # when one dies, another may get its identity
+        self._gone = gone
+        self._references = [weakref.ref(tensor, gone.append) for tensor in tensors]
+        counted = not any(tensor.is_inference() for tensor in tensors)
+        self._versions = [*map(_version, tensors)] if counted else None
+        self._copies = [] if counted else [tensor.clone() for tensor in tensors]
 
-    def are(self, tensors: Iterable[Tensor | None]) -> bool:
-        """Whether ``tensors``, in the same order, are the same ones and unchanged."""
-        for now, (reference, version, copy) in zip(tensors, self._kept, strict=True):
-            if now is None or reference is None:
-                if now is not reference:
-                    return False
-            elif reference() is not now:
-                return False
-            elif copy is None:
-                if now._version != version:
-                    return False
-            elif not torch.equal(now, copy):
-                return False
-        return True
+    def are(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether ``tensors``, in the same order, are the same ones and unchanged. Some 0.6 us for nine."""
+        if self._gone or [*map(id, tensors)] != self._ids:
+            return False
+        if self._versions is not None:
+            return [*map(_version, tensors)] == self._versions
+        return all(map(torch.equal, tensors, self._copies))
 
 
-def _keep(tensor: Tensor | None) -> tuple[weakref.ref[Tensor] | None, int, Tensor | None]:
-    if tensor is None:
-        return None, 0, None
-    if tensor.is_inference():
-        return weakref.ref(tensor), 0, tensor.clone()
-    return weakref.ref(tensor), tensor._version, None
+_version = attrgetter("_version")
 
 
 class PlanCache:
@@ -83,10 +79,11 @@ class PlanCache:
         packed = tensors[0]
         assert packed is not None
         key = (options, *map(id, tensors))
+        given = [tensor for tensor in tensors if tensor is not None]
         entry = self._entries.get(key)
-        if entry is not None and entry[1].are(tensors):
+        if entry is not None and entry[1].are(given):
             return entry[2]
-        sources = Sources(tensors)  # before the plan: a change that comes between is seen by the next call
+        sources = Sources(given)  # before the plan: a change that comes between is seen by the next call
         plan = make()
         self._entries[key] = (weakref.ref(packed, lambda _: self._entries.pop(key, None)), sources, plan)
         if len(self._entries) > self.MOST:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from rebnn_mm.deploy import pool
+from rebnn_mm.deploy.plan import memory_format_of
 from rebnn_mm.deploy.prepared import is_recorded
 
 NHWC = torch.channels_last
@@ -105,6 +106,8 @@ class FoldedNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift."""
+        if not is_recorded(x) and x.dim() == 4:  # on memory with gaps torch rounds twice
+            x = x.contiguous(memory_format=memory_format_of(x))
         return batch_norm(x, self.mean, self.var, self.scale, self.offset, eps=1e-30)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rebnn_mm.analysis.opcount import LayerCount, count_bytes
 from rebnn_mm.deploy.format import BinaryTensor
+from rebnn_mm.deploy.verify import TOLERANCE, Difference
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class ExportReport:
         others: The other modules that hold tensors.
         size: Bytes of the whole file, header and alignment included.
         float16: Largest relative change by 16-bit weights, of ``weights`` and ``outputs``; None without them.
-        checked: Inputs on which the packed model was found equal to the trained one.
+        checked: Inputs on which the packed model was compared with the trained one.
+        differences: Outputs in which it differs, by rounding in real-valued parts, see :mod:`rebnn_mm.deploy.verify`.
     """
 
     layers: tuple[LayerSize, ...]
@@ -47,6 +49,7 @@ class ExportReport:
     size: int
     float16: dict[str, float | None] | None
     checked: int
+    differences: tuple[Difference, ...] = ()
 
     @property
     def before(self) -> int:
@@ -88,11 +91,23 @@ class ExportReport:
                 f"float16: largest change of a weight {self.float16['weights']:.2g}, of an output {said}, relative to "
                 "the largest value"
             )
-        if self.checked:
+        if self.differences:
+            notes += self._rounding()
+        elif self.checked:
             notes.append(f"packed and trained model gave the same bits on {self.checked} inputs")
         else:
             notes.append("NOT compared with the trained model")
         return notes
+
+    def _rounding(self) -> list[str]:
+        notes = [
+            f"compared on {self.checked} inputs: 1-bit layers give the trained model's bits for the same input, "
+            f"real-valued parts agree within {TOLERANCE:g} of their largest value. Outputs that differ:"
+        ]
+        for one in self.differences:
+            turned = " - rounding turned a sign, or a choice between values" if one.relative > TOLERANCE else ""
+            notes.append(f"  {one}{turned}")
+        return [*notes, "export with --exact (exact=True) to refuse any difference"]
 
 
 def size_report(
@@ -101,8 +116,9 @@ def size_report(
     size: int,
     float16: dict[str, float | None] | None,
     checked: int,
+    differences: tuple[Difference, ...] = (),
 ) -> ExportReport:
-    """Compare a trained model with the tensors of its file; ``size``, ``float16``, ``checked`` as in the report."""
+    """Compare a trained model with the tensors of its file; the numbers and ``differences`` as in the report."""
     after: dict[str, int] = {}
     binary = set()
     for name, tensor in tensors.items():
@@ -118,4 +134,4 @@ def size_report(
         return LayerSize(part.name, part.kind, precision, part.bytes_trained, after.get(part.name, 0))
 
     layers, others = tuple(map(row_of, count.layers)), tuple(map(row_of, count.others))
-    return ExportReport(layers, others, size, float16, checked)
+    return ExportReport(layers, others, size, float16, checked, differences)

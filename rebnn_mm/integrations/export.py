@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ def export_config(
     float16: bool = False,
     verify: bool = True,
     metrics: dict[str, float] | None = None,
+    exact: bool = False,
 ) -> ExportReport:
     """Write the trained model to ``path``, with its config, class names, preprocessing and origin.
 
@@ -42,8 +42,10 @@ def export_config(
         path: The file to write.
         float16: As for :func:`rebnn_mm.deploy.export_model`.
         verify: Compare with the trained model on two noise images, of the config's size and of an odd one, or on two
-            batches of random tokens, and refuse to write a file that differs in one bit.
+            batches of random tokens, and refuse to write a file that differs by more than
+            :mod:`rebnn_mm.deploy.verify` allows.
         metrics: What the trained model was measured at, to be stored.
+        exact: Allow no difference in any output.
 
     Raises:
         FileNotFoundError: No such checkpoint or folder.
@@ -64,10 +66,16 @@ def export_config(
     )
     check = None
     if verify and scope_of(cfg) == "mmengine":
-        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_model)
+        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_model, exact or None)
     elif verify:
         rgb = _loads_rgb(cfg, "test")
-        check = Check(noise_images(cfg), lambda part, image: outputs(part, image, scope_of(cfg), rgb), load_model)
+        check = Check(
+            noise_images(cfg),
+            lambda part, image: outputs(part, image, scope_of(cfg), rgb),
+            load_model,
+            exact or None,
+            chosen=("chosen",),
+        )
     return export_model(model, path, card, check, float16)
 
 
@@ -130,7 +138,7 @@ def noise(size: tuple[int, int], batch: int = 1) -> Tensor:
     return torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
 
 
-def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> list[Any]:
+def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str, Any]:
     """What is compared: a classifier's logits; a detector's features, its heads' outputs, and boxes, scores, labels.
 
     Args:
@@ -140,18 +148,23 @@ def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> list[Any]
         rgb: Whether the pipeline reads RGB.
     """
     if isinstance(model, PackedClassifier):
-        return [model.logits(model.normalize((image if rgb else image.flip(0))[None]))]
+        return dict(logits=model.logits(model.normalize((image if rgb else image.flip(0))[None])))
     if scope == "mmpretrain":
         data = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)
-        return [model(data["inputs"], mode="tensor")]
+        return dict(logits=model(data["inputs"], mode="tensor"))
+    from mmdet.models.detectors.single_stage_instance_seg import SingleStageInstanceSegmentor
     from mmdet.structures import DetDataSample
 
     shape = tuple(image.shape[1:])
     sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
     found = model(**data, mode="predict")[0].pred_instances
-    return [model.extract_feat(data["inputs"]), model(**data, mode="tensor"), *_tensors(found)]
-
-
-def _tensors(instances: Any) -> Sequence[Tensor]:
-    return [value for _, value in sorted(instances.items()) if isinstance(value, Tensor)]
+    chosen: dict[str, Any] = {key: value for key, value in sorted(found.items()) if isinstance(value, Tensor)}
+    features = model.extract_feat(data["inputs"])
+    # mmdet's mode="tensor" asks these for ground truth
+    segments = isinstance(model, SingleStageInstanceSegmentor) and model.bbox_head is not None
+    heads = model.bbox_head(features) if segments else model(**data, mode="tensor")
+    if getattr(model, "with_roi_head", False):  # what runs on proposals depends on their order
+        chosen["heads"] = heads
+        heads = model.rpn_head(features) if model.with_rpn else ()
+    return dict(features=features, heads=heads, chosen=chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool =
     """
     file = read_file(path)
     cfg = file_config(file) if cfg is None else cfg
-    with _Uninitialized(file.size * 8):
+    with _plain_defaults(), _Uninitialized(file.size * 8):
         model = build_model(cfg)
     packed: Any = pack_model(model, file, exact)
     classes = ModelCard.from_plain(file.info).classes
@@ -58,6 +59,18 @@ def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool =
     packed.cfg = cfg
     packed.dataset_meta = {"classes": classes} if classes else {}
     return packed
+
+
+@contextmanager
+def _plain_defaults() -> Iterator[None]:
+    """Within the block, new tensors are float32 on the CPU, which is all that a packed model computes with."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _align_with_torchvision(model: nn.Module) -> None:

@@ -171,3 +171,137 @@ def test_tool_writes_a_classifier(classifier, tmp_path):
     command[3] = tmp_path / "none.pth"
     failed = run(command)
     assert failed.returncode == 1 and "export: checkpoint" in failed.stderr and "Traceback" not in failed.stderr
+
+
+class Wavering(nn.Module):
+    """Adds up to ``by`` to every value, when it is told to."""
+
+    def __init__(self, by=0.0):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x + self.by * torch.linspace(-1, 1, x.numel(), dtype=torch.float32).view_as(x)
+
+
+def wavering_model(by=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        ReBNNConv2d(3, 16, 3, padding=1), Wavering(by), ReBNNConv2d(16, 16, 3, padding=1), Wavering(by)
+    ).eval()
+
+
+def test_rounding_in_real_valued_parts_is_allowed_and_stated(tmp_path):
+    model = wavering_model()
+
+    def check(by, **options):
+        return Check(IMAGES, load=lambda path: load_model(path, model=wavering_model(by)), **options)
+
+    with torch.no_grad():
+        size = float(model(IMAGES[0]).abs().max())
+    report = export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size))
+    assert [one.input for one in report.differences] == [0, 1]
+    text = str(report)
+    assert "same bits on" not in text and "1-bit layers give the trained model's bits" in text
+    assert "input 0, output 0, by up to" in text and "--exact" in text
+    (tmp_path / "m.rebnn").unlink()
+    with pytest.raises(ValueError, match="input 0, output 0, by up to .* small enough to be rounding"):
+        export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size, exact=True))
+    with pytest.raises(ValueError, match="real-valued parts in front of 2 by"):
+        export_model(model, tmp_path / "m.rebnn", check=check(0.01 * size))
+    assert not list(tmp_path.iterdir())
+    assert not export_model(model, tmp_path / "m.rebnn", check=check(0.0, exact=True)).differences
+
+
+def test_a_sign_that_rounding_turns_is_no_refusal(tmp_path):
+    # every second value in front of the second layer is 0 for the trained model, a hair below for the packed one
+    class Zeros(nn.Module):
+        def __init__(self, by=0.0):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            mask = torch.arange(x.shape[-1]) % 2 == 0
+            return torch.where(mask, torch.full_like(x, -self.by), x)
+
+    def make(by=0.0):
+        torch.manual_seed(0)
+        return nn.Sequential(ReBNNConv2d(3, 16, 3), Zeros(by), ReBNNConv2d(16, 4, 3)).eval()
+
+    check = Check(IMAGES[:1], load=lambda path: load_model(path, model=make(1e-7)))
+    report = export_model(make(), tmp_path / "m.rebnn", check=check)
+    assert report.differences[0].relative > 0.01 and "rounding turned a sign" in str(report)
+
+
+def test_a_wrong_layer_is_found_behind_rounding(tmp_path):
+    def load(path):
+        packed = load_model(path, model=wavering_model(1e-6))
+        packed[2].alpha[0] += 1e-3
+        return packed
+
+    with pytest.raises(ValueError, match="the 1-bit part 2, given the same input"):
+        export_model(wavering_model(), tmp_path / "m.rebnn", check=Check(IMAGES, load=load))
+
+
+def test_outputs_that_are_chosen_by_value_are_only_stated(tmp_path):
+    def forward(model, x):
+        y = model(x)
+        return dict(maps=y, best=dict(index=y.flatten().sort().indices))
+
+    def check(**options):
+        return Check(IMAGES[:1], forward, lambda path: load_model(path, model=wavering_model(1e-5)), **options)
+
+    with pytest.raises(ValueError, match=r"output best\.index"):
+        export_model(wavering_model(), tmp_path / "m.rebnn", check=check())
+    report = export_model(wavering_model(), tmp_path / "m.rebnn", check=check(chosen=("best",)))
+    assert {one.output for one in report.differences} == {"maps", "best.index"}
+
+
+def test_a_described_network_is_compared_bit_for_bit(classifier, tmp_path):
+    def load(path):
+        packed = load_model(path)
+        packed.fc.bias += 1e-6
+        return packed
+
+    with pytest.raises(ValueError, match="small enough to be rounding: without exact=True"):
+        export_model(classifier(), tmp_path / "m.rebnn", check=Check(IMAGES, load=load))
+    report = export_model(classifier(), tmp_path / "m.rebnn", check=Check(IMAGES, load=load, exact=False))
+    assert len(report.differences) == 2
+
+
+def test_a_model_that_keeps_what_it_computed_is_exported(tmp_path):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.kept = ReBNNConv2d(3, 4, 3), {}
+
+        def forward(self, x):
+            y = self.conv(x)
+            self.kept["last"] = [y, y * 2]
+            self.last = y
+            return y
+
+    model = Keeps()
+    model(IMAGES[0])
+    assert model.last.grad_fn is not None
+    for float16 in (False, True):
+        export_model(model, tmp_path / "m.rebnn", check=Check(IMAGES), float16=float16)
+    assert model.last.grad_fn is not None and model.kept["last"][0] is model.last
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "m.rebnn", model=Keeps())(IMAGES[0]), model.eval()(IMAGES[0]))
+
+
+def test_attention_gives_the_same_bits_though_its_weights_need_no_gradient(tmp_path):
+    # torch multiplies in another order with weights that require a gradient
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend, self.fc = nn.MultiheadAttention(256, 8), ReBNNLinear(256, 256)
+
+        def forward(self, x):
+            return self.fc(x) + self.attend(x, x, x)[0]
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 256, 12).permute(2, 0, 1)
+    report = export_model(Attention().eval(), tmp_path / "m.rebnn", check=Check([x], load=None, exact=True))
+    assert not report.differences

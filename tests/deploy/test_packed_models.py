@@ -1,6 +1,8 @@
 """Packed files inside mmdet and mmpretrain."""
 
 import copy
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +68,73 @@ def test_detector_features_and_boxes_are_equal(detector, packed_file):
         assert len(expected.pred_instances) > 20
         for key in ("bboxes", "scores", "labels"):
             assert torch.equal(expected.pred_instances[key], found.pred_instances[key])
+
+
+def _found(model, size=(97, 131)):
+    from mmdet.structures import DetDataSample
+
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0))
+    [result] = model.test_step(dict(inputs=[image], data_samples=[sample]))
+    return torch.cat([result.pred_instances.bboxes, result.pred_instances.scores[:, None]], dim=1)
+
+
+def test_detector_is_copied_and_pickled(packed_file, tmp_path):
+    packed = load_packed_model(packed_file[0])
+    expected = _found(packed)
+    assert torch.equal(_found(copy.deepcopy(packed)), expected)
+    assert torch.equal(_found(pickle.loads(pickle.dumps(packed))), expected)
+    torch.save(packed, tmp_path / "packed.pth")
+    assert torch.equal(_found(torch.load(tmp_path / "packed.pth", weights_only=False)), expected)
+    other = load_packed_model(packed_file[0])
+    for tensor in other.state_dict().values():
+        tensor.bitwise_not_() if tensor.dtype == torch.uint8 else tensor.add_(1)
+    other.load_state_dict(packed.state_dict())
+    assert torch.equal(_found(other), expected)
+
+
+def test_detector_is_built_whatever_the_defaults_are(packed_file):
+    expected = _found(load_packed_model(packed_file[0]))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            packed = load_packed_model(packed_file[0])
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(_found(packed), expected)
+
+
+STOCK = [
+    # heads of CondInst keep what they computed; Conditional DETR attends with weights that require a gradient
+    "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py",
+    "conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STOCK)
+def test_a_stock_detector_made_1_bit_is_exported(name, tmp_path):
+    import mmdet
+    from mmdet.utils import register_all_modules
+    from mmengine.registry import init_default_scope
+
+    from rebnn_mm.convert import binarize
+    from rebnn_mm.deploy import Check
+    from rebnn_mm.integrations.export import noise, outputs
+
+    register_all_modules(init_default_scope=False)
+    init_default_scope("mmdet")
+    config = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs" / name)
+    config.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    binarize(model)
+    outputs(model, noise((96, 128))[0], "mmdet", True)  # with gradients: heads keep what has a history
+    images = [noise(size)[0] for size in ((96, 128), (65, 97))]
+    check = Check(images, lambda part, image: outputs(part, image, "mmdet", True), exact=True)
+    report = export_model(model, tmp_path / "m.rebnn", check=check)
+    assert report.checked == 2 and not report.differences
 
 
 def test_detector_works_in_mmdets_inference(packed_file):

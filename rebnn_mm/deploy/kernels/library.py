@@ -70,8 +70,7 @@ def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilog
     """The struct of a layer; it points into the tensors, which the caller keeps."""
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
     clamp = (0.0, 0.0) if after.clamp is None else after.clamp
-    tensors = dict(zip(TENSORS, tensors_of(before, after), strict=True))
-    pointers = {name: value.data_ptr() for name, value in tensors.items() if value is not None}
+    pointers = {name: value.data_ptr() for name, value in tensors_of(before, after).items()}
     flags = (after.clamp is not None, after.residual_last)
     return Conv2dSpec(spec.c_in, spec.c_out, *sizes, *flags, *clamp, packed=packed.data_ptr(), **pointers)
 

@@ -1,0 +1,261 @@
+"""Whether a packed model is the trained one: its 1-bit layers bit for bit, its real-valued parts up to rounding.
+
+A network whose real-valued parts run the same code gives the same bits throughout, and nothing more is asked. Where a
+run-time computes a real-valued part in another way (another memory layout, another kernel), results differ in their
+last digits, and such a difference may turn the sign of a value near 0 in front of a later 1-bit layer, which then
+shows in the outputs as more than rounding. So three things are asked of a model that differs:
+
+1. Each 1-bit part, given the trained model's input to it, gives the trained model's output, bit for bit.
+2. With every 1-bit part's input held to the trained model's, no sign can turn. What each part would have got instead,
+   and every output, agree up to ``TOLERANCE`` of their largest value. Outputs that are chosen by value (boxes behind
+   a non-maximum suppression) are exempt, and inputs of 1-bit parts may come in another order: a last digit decides
+   an order or a tie.
+3. How much each output differs when nothing is held is stated in the report.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from rebnn_mm.deploy.modules import PackedLayer
+from rebnn_mm.deploy.network import PackedResNet
+from rebnn_mm.deploy.runtime import PackedClassifier
+from rebnn_mm.errors import UserError
+
+Forward = Callable[[nn.Module, Any], Any]
+# Of an output's largest value. Float32 rounds at 6e-8; sums of thousands of terms in another order reach some 1e-6.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the packed model is compared with the trained one.
+
+    Attributes:
+        inputs: What ``forward`` takes, one at a time; use several shapes.
+        forward: Runs the trained or the packed model; returns tensors, also in lists or dicts; default ``model(x)``.
+        load: Reads a file; default: :func:`load_model`, into a copy of the trained model if need be.
+        exact: Demand the same bits of every output. False allows what :mod:`rebnn_mm.deploy.verify` says; None demands
+            them of a network that has a record, whose real-valued parts run the same code, and not of others.
+        chosen: First parts of the names of outputs that are chosen by value (boxes, labels): a last digit decides
+            their order and number, so they must agree with ``exact`` only.
+    """
+
+    inputs: Sequence[Any]
+    forward: Forward | None = None
+    load: Callable[[Path], nn.Module] | None = None
+    exact: bool | None = None
+    chosen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An output of the packed model that is not the trained model's.
+
+    Attributes:
+        input: Number of the check's input.
+        output: Its name: keys and positions in what ``forward`` returned, joined by dots.
+        largest: Largest difference of a value; inf where shapes or types differ.
+        relative: The same, relative to the output's largest value.
+    """
+
+    input: int
+    output: str
+    largest: float
+    relative: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.largest):
+            return f"input {self.input}, output {self.output}, in shape, type or which values are finite"
+        size = f"by up to {self.largest:.3g} ({self.relative:.2g} of its largest value)"
+        return f"input {self.input}, output {self.output}, {size}"
+
+
+def compare(trained: nn.Module, packed: nn.Module, check: Check, exact: bool) -> tuple[Difference, ...]:
+    """The outputs in which ``packed`` differs, all of them allowed ones.
+
+    Raises:
+        UserError: One differs by more than is allowed.
+    """
+    differences: list[Difference] = []
+    for index, x in enumerate(check.inputs):
+        expected, found = run(trained, x, check), run(packed, x, check)
+        if list(expected) != list(found):
+            if exact or _dense(expected, check) != _dense(found, check):
+                raise UserError(f"input {index}: {len(found)} output tensors, the trained model gives {len(expected)}")
+        here = list(_differences(index, expected, found))
+        if here and exact:
+            raise _refusal(here[0], "" if here[0].relative > TOLERANCE else _HINT)
+        if here:
+            _check_parts(trained, packed, index, x, check, here[0])
+        differences += here
+    return tuple(differences)
+
+
+def run(model: nn.Module, x: Any, check: Check) -> dict[str, Tensor]:
+    """The outputs of ``model`` by name."""
+    with torch.no_grad():
+        if check.forward is not None:
+            outputs = check.forward(model, x)
+        else:
+            outputs = model.logits(x) if isinstance(model, PackedClassifier) else model(x)
+    return dict(_flatten(outputs, ""))
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """A copy for inference, on the CPU and in eval mode, without gradients.
+
+    Heads may keep what they computed last, and torch refuses to copy a tensor that has a history: it is copied without.
+    The parameters need no gradient: torch multiplies in another order with those that do.
+    """
+    with _DetachedCopies():
+        return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+class _DetachedCopies(TorchFunctionMode):
+    """Let ``copy.deepcopy`` copy tensors that are results of others, without their history."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
+
+
+def _check_parts(trained: nn.Module, packed: nn.Module, index: int, x: Any, check: Check, first: Difference) -> None:
+    """Raise UserError unless the 1-bit parts agree, and the rest up to rounding; ``first`` is what differs."""
+    pairs = list(_pairs(trained, packed))
+    if not pairs:
+        raise _refusal(first, "")
+    inputs: dict[str, list[Tensor]] = {name: [] for name, *_ in pairs}
+    with _hooks() as hooks:
+        for name, part, twin in pairs:
+            hooks.append(part.register_forward_hook(_compare_on_same_input(name, twin, inputs[name])))
+        expected = run(trained, x, check)
+    with _hooks() as hooks:
+        for name, _, twin in pairs:
+            hooks.append(twin.register_forward_pre_hook(_hold(name, iter(inputs[name]))))
+        found = run(packed, x, check)
+    for difference in _differences(index, expected, found):
+        if difference.output.split(".")[0] not in check.chosen and difference.relative > TOLERANCE:
+            raise _refusal(difference, "")
+
+
+def _pairs(trained: nn.Module, packed: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """(name, trained part, packed part) of every 1-bit part that both have under one name."""
+    parts = dict(trained.named_modules())
+    inside: set[nn.Module] = set()
+    for name, twin in packed.named_modules():
+        if isinstance(twin, (PackedLayer, PackedResNet)) and twin not in inside and name in parts:
+            inside.update(twin.modules())
+            yield name, parts[name], twin
+
+
+@contextmanager
+def _hooks() -> Iterator[list[Any]]:
+    hooks: list[Any] = []
+    try:
+        yield hooks
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compare_on_same_input(name: str, twin: nn.Module, inputs: list[Tensor]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        inputs.append(args[0].clone())
+        found = dict(_flatten(twin(*args), ""))
+        for difference in _differences(0, dict(_flatten(output, "")), found):
+            raise UserError(
+                f"the packed model differs from the trained one: the 1-bit part {name or 'as a whole'}, given the same "
+                f"input, by up to {difference.largest:.3g}. {_ADVICE}"
+            )
+
+    return hook
+
+
+def _hold(name: str, recorded: Iterator[Tensor]) -> Callable[..., Any]:
+    """Give a packed part the trained model's input; one of another shape comes behind a choice and is left as it is."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        expected = next(recorded, None)
+        if expected is None or expected.shape != args[0].shape:
+            return None
+        _, relative = _gap(expected, args[0])
+        if relative > TOLERANCE:  # the same values in another order are no fault
+            _, relative = _gap(expected.flatten().sort().values, args[0].flatten().sort().values)
+        if relative > TOLERANCE:
+            raise UserError(
+                f"the packed model differs from the trained one: real-valued parts in front of {name} by "
+                f"{relative:.2g} of the largest value, more than rounding does ({TOLERANCE:g}). {_ADVICE}"
+            )
+        # in the layout that the packed model uses here, so that what follows runs as it does without a hand on it
+        return torch.empty_like(args[0]).copy_(expected), *args[1:]
+
+    return hook
+
+
+def _dense(outputs: Mapping[str, Tensor], check: Check) -> list[str]:
+    return [name for name in outputs if name.split(".")[0] not in check.chosen]
+
+
+def _differences(index: int, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[Difference]:
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        a, b = expected.get(name), found.get(name)
+        largest, relative = (math.inf, math.inf) if a is None or b is None else _gap(a, b)
+        if largest:
+            yield Difference(index, name, largest, relative)
+
+
+def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Largest difference of a value, alone and relative to the largest value; inf where that says nothing."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return math.inf, math.inf
+    if torch.equal(a, b):
+        return 0.0, 0.0
+    if not a.is_floating_point():
+        return float((a.double() - b.double()).abs().max()), math.inf
+    finite = a.isfinite()
+    if not torch.equal(finite, b.isfinite()) or not torch.equal(a[~finite].nan_to_num(0.0), b[~finite].nan_to_num(0.0)):
+        return math.inf, math.inf
+    if not finite.any():
+        return 0.0, 0.0
+    largest = float((a - b)[finite].abs().max())
+    scale = float(a[finite].abs().max())
+    return largest, (largest / scale if scale else math.inf) if largest else 0.0
+
+
+_ADVICE = (
+    "No file was written. Was a layer changed after training, or does a subclass compute something of its own? Set "
+    "REBNN_MM_ISA=torch to see whether it is the kernel"
+)
+_HINT = (
+    f" It is small enough to be rounding: without exact=True (--exact) up to {TOLERANCE:g} of an output's largest "
+    "value is allowed where the 1-bit layers agree bit for bit."
+)
+
+
+def _refusal(difference: Difference, hint: str) -> UserError:
+    return UserError(f"the packed model differs from the trained one: {difference}.{hint} {_ADVICE}")
+
+
+def _flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in nested outputs with their names; a single tensor is number 0."""
+    if isinstance(outputs, Tensor):
+        yield name or "0", outputs
+    elif isinstance(outputs, (Mapping, list, tuple)):
+        items = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
+        for key, part in items:
+            yield from _flatten(part, f"{name}.{key}" if name else str(key))
+    else:
+        raise TypeError(f"the model returns a {type(outputs).__name__}: let Check.forward return tensors")
