@@ -18,7 +18,7 @@ from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -98,6 +98,11 @@ class Library:
         functions.rebnn_max_pool_run.argtypes = [
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, pointer, pointer, size, ctypes.c_int32),
+        ]
+        functions.rebnn_depthwise_run.argtypes = [
+            *(ctypes.c_char_p, pointer, size, size, size, size, size),
+            *(pointer, size, size, size, size, size),
+            *(pointer, pointer, ctypes.c_float, ctypes.c_float, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None
