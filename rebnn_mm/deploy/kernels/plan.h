@@ -14,6 +14,12 @@
 #define REBNN_INLINE inline __attribute__((always_inline))
 #endif
 
+#if defined(__GNUC__)
+#define REBNN_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define REBNN_INLINE_LAMBDA
+#endif
+
 // Accumulators must stay in registers, so loops over them are unrolled by the compiler, not left to its judgement.
 #if defined(__clang__)
 #define REBNN_UNROLL _Pragma("unroll")

@@ -185,8 +185,10 @@ template <class Isa, int kParts, Residual kResidual, bool kFloats, bool kSigns, 
 REBNN_INLINE void finish_channels(const Conv& conv, const Pixels<Isa>& pixels, const Target& target, int64_t at,
                                   int64_t channels, uint64_t* signs, const Load& load, const Store& store) {
     const Plan& plan = *conv.plan;
+    const float* rows = plan.row(kAlphaRow) + target.padded_channel + at;
+    const int64_t row = plan.channels();
     const Finish<Isa, kParts, kResidual> finish(
-        plan, [&](Row which) { return Isa::load(plan.row(which) + target.padded_channel + at); });
+        plan, [=](Row which) REBNN_INLINE_LAMBDA { return Isa::load(rows + which * row); });
     const int64_t count = pixels.count, stride = target.stride, c_out = plan.c_out;
     const int64_t within = target.within + at;
     const uint32_t* counts = pixels.counts + at;
@@ -212,8 +214,8 @@ void finish_nhwc(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
         const int64_t left = target.channels - at;
         if (left >= Isa::kWidth) {
             finish_channels<Isa, kParts, kResidual, kFloats, kSigns>(
-                conv, pixels, target, at, Isa::kWidth, signs, [](const float* from) { return Isa::load(from); },
-                [](float* to, Vec y) { Isa::store(to, y); });
+                conv, pixels, target, at, Isa::kWidth, signs, [](const float* from) REBNN_INLINE_LAMBDA { return Isa::load(from); },
+                [](float* to, Vec y) REBNN_INLINE_LAMBDA { Isa::store(to, y); });
         } else {
             finish_channels<Isa, kParts, kResidual, kFloats, kSigns>(
                 conv, pixels, target, at, left, signs, [&](const float* from) { return Isa::load_partial(from, left); },
@@ -223,6 +225,11 @@ void finish_nhwc(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
     if constexpr (kSigns) {
         const int64_t words = conv.plan->sign_words();
         uint32_t* out = conv.signs + target.first_pixel * words;
+        if (target.channel % kWordBits == 0 && target.stride == kWordBits) {  // whole words of its own
+            out += target.channel / kWordBits;
+            for (int64_t p = 0; p < pixels.count; ++p, out += words) *out = uint32_t(signs[p]);
+            return;
+        }
         for (int64_t p = 0; p < pixels.count; ++p, out += words) {
             set_bits(out, target.channel, uint32_t(signs[p]));
             if (signs[p] >> kWordBits) set_bits(out, target.channel + kWordBits, uint32_t(signs[p] >> kWordBits));
@@ -246,7 +253,7 @@ template <class Isa, int kParts, Residual kResidual>
 void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
     constexpr int kWidth = Isa::kWidth;
     const Plan& plan = *conv.plan;
-    const int64_t plane = conv.out_h * conv.out_w;
+    const int64_t plane = conv.out_h * conv.out_w, row = plan.channels();
     for (int64_t at = 0; at < target.stride && at < target.channels; at += kWidth) {
         for (int64_t p = 0; p < pixels.count; p += kWidth) {
             const int64_t left = pixels.count - p < kWidth ? pixels.count - p : kWidth;
@@ -257,8 +264,9 @@ void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
             Isa::transpose(square);
             for (int64_t c = 0; c < kWidth && at + c < target.channels; ++c) {
                 const int64_t channel = target.padded_channel + at + c;
+                const float* rows = plan.row(kAlphaRow) + channel;
                 const Finish<Isa, kParts, kResidual> finish(
-                    plan, [&](Row which) { return Isa::broadcast(plan.row(which)[channel]); });
+                    plan, [=](Row which) REBNN_INLINE_LAMBDA { return Isa::broadcast(rows[which * row]); });
                 const int64_t out = target.out + (at + c) * plane + p;
                 const auto load = [&](const float* from) { return Isa::load_partial(from, left); };
                 const float* residual = kResidual == Residual::kNone ? nullptr : conv.residual + out;
