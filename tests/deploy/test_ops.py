@@ -1,4 +1,5 @@
 import copy
+import io
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from torch import nn
 
 from rebnn_mm.deploy import layer, ops
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.modules import PackedConv2d
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.prepared import PlanCache
@@ -284,3 +286,11 @@ def test_inference_tensors_are_right_but_not_kept(prepared):
     for _ in range(2):
         assert torch.equal(binary_conv2d(x, packed, spec, before, after), Conv2dPlan(packed, spec, before, after)(x))
         packed.bitwise_not_()
+
+
+def test_the_classic_onnx_export_refuses_the_operator():
+    # it used to write the numbers of one input as constants
+    pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
+    layer = PackedConv2d(pack_signs(torch.randn(SHAPE)), torch.rand(8), ConvSpec(SHAPE)).eval()
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="rebnn_mm::binary_conv2d"):
+        torch.onnx.export(layer, (torch.randn(1, 6, 5, 5),), io.BytesIO(), dynamo=False)
