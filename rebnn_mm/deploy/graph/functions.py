@@ -12,6 +12,7 @@ from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from rebnn_mm.deploy import pool
 from rebnn_mm.deploy.packing import unpack_signs
+from rebnn_mm.deploy.prepared import is_recorded
 
 NHWC = torch.channels_last
 
@@ -83,7 +84,7 @@ class TriedConv2d:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any) -> Tensor:
         """Convolve."""
-        if torch.compiler.is_compiling():  # a graph cannot try out: it takes the layout that is always right
+        if is_recorded(x):  # a graph cannot try out: it takes the layout that is always right
             return conv2d_exact(x, weight, bias, *geometry)
         key = (*x.shape, torch.get_num_threads())
         if self._agrees.get(key):

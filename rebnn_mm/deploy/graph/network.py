@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
+from rebnn_mm.deploy.format import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact, full_precision
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
@@ -16,7 +16,9 @@ from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.record import decode
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layer import sides_of
+from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
+from rebnn_mm.deploy.prepared import is_recorded
 
 
 class GraphNetwork(nn.Module):
@@ -44,7 +46,10 @@ class GraphNetwork(nn.Module):
         self._tensors = dict(traced.tensors)
         self.tensor_names = tuple(self._tensors)
         self.inputs: list[InputSpec] = traced.inputs
-        self._program = _Program(_arranged(traced, exact))
+        try:
+            self._program = _Program(_arranged(traced, exact))
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+            raise RebnnFileError(f"the file's graph does not fit its tensors: {error}") from None
 
     def forward(self, *inputs: Any) -> Any:
         """Compute; nested tuples and lists of inputs are taken in order.
@@ -57,8 +62,9 @@ class GraphNetwork(nn.Module):
             raise TypeError(f"the network takes {len(self.inputs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
             spec.check(x, f"input {index}")
-        with torch.no_grad(), full_precision():
-            return self._program(inputs)
+        # detached, not under no_grad: torch.export would put everything within that into a graph of its own
+        with full_precision():
+            return self._program(tuple(x.detach() for x in inputs))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is prepared for this machine's instructions: it is made anew where the module arrives."""
@@ -177,19 +183,31 @@ def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> _Step:
 
 
 class _UnitStep(_Step):
-    """A 1-bit operator: a plan, made once."""
+    """A 1-bit operator: a plan, made once; the registered operator where the call is recorded, as by torch.export."""
 
-    __slots__ = ("operator",)
+    __slots__ = ("operator", "rest")
 
     def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> None:
         unit = Unit.of(node)
         tensors = {name: traced.constant(tensor) for name, tensor in unit.tensors.items()}
         before, after = sides_of(tensors, unit.clamp, unit.residual_last, unit.signs, unit.floats)
-        plan = (LinearPlan if unit.is_linear else Conv2dPlan)(traced.constant(unit.packed), unit.spec, before, after)
-        self.operator = node.target
+        packed = traced.constant(unit.packed)
+        plan = (LinearPlan if unit.is_linear else Conv2dPlan)(packed, unit.spec, before, after)
+        self.operator = binary_linear if unit.is_linear else binary_conv2d
+        self.rest = (packed, unit.spec, before, after)
         self.function, self.place, self.done = plan, places[node], []
         self.sources = [(0, places[unit.x])] + ([] if unit.residual is None else [(1, places[unit.residual])])
         self.arguments, self.keywords, self.nested = [None] * len(self.sources), {}, False
+
+    def run(self, values: list[Any]) -> None:
+        x = values[self.sources[0][1]]
+        if not is_recorded(x):
+            super().run(values)
+            return
+        residual = values[self.sources[1][1]] if len(self.sources) > 1 else None
+        values[self.place] = self.operator(x, *self.rest, residual)
+        for place in self.done:
+            values[place] = None
 
 
 def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
