@@ -66,16 +66,19 @@ def one_sentence(tool: str) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated` in this process; one that it forks (a loader's worker) ends at once."""
+    """Let the first SIGTERM raise :class:`Terminated` in this process, and a second one end it at once.
+
+    A process that it forks (a loader's worker) ends at the first.
+    """
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
     owner = os.getpid()
 
     def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if os.getpid() == owner:
             raise Terminated
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, stop)
