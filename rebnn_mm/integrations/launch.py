@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,27 +31,22 @@ from rebnn_mm.integrations.precheck import check_loaders, check_loop, explain_ba
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which job schedulers end a program: to be treated as Ctrl-C."""
-
-
 @contextmanager
 def one_sentence(tool: str) -> Iterator[None]:
     """End the program with one sentence for a :class:`~rebnn_mm.errors.UserError`; all others keep their traceback.
 
     A ``UserError`` is written for the user, who can mend it. Any other error is a fault of this package or of a
     library below it: its traceback says where, and a note asks for a report. ``REBNN_MM_TRACEBACK=1`` in the
-    environment shows every traceback. A program that comes through leaves its process group. Ctrl-C and SIGTERM end it
-    with a sentence too.
+    environment shows every traceback. A program that comes through leaves its process group. Ctrl-C ends it with a
+    sentence too; SIGTERM ends it at once, as a handler of Python's would be handed on to pools of processes (mmdet's
+    evaluation has one), where a signal may then be lost and the pool's end is waited for in vain.
     """
     try:
-        with _sigterm_as_ctrl_c():
-            yield
-            end_distributed()
+        yield
+        end_distributed()
     except KeyboardInterrupt as stop:
         print(f"\n{tool}: {str(stop) or 'stopped'}", file=sys.stderr)
-        # what shells expect: 128 and the signal's number
-        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
+        raise SystemExit(130) from None  # what shells expect after Ctrl-C
     except UserError as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -62,27 +55,6 @@ def one_sentence(tool: str) -> Iterator[None]:
         if hasattr(error, "add_note"):  # Python 3.11
             error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
         raise
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated` in this process; one that it forks (a loader's worker) ends at once."""
-    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-        yield
-        return
-    owner = os.getpid()
-
-    def stop(number: int, frame: Any) -> None:
-        if os.getpid() == owner:
-            raise Terminated
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,8 +185,8 @@ def train(cfg: Config) -> Runner:
     except ValueError as error:
         explain_batch_of_one(error)
         raise
-    except KeyboardInterrupt as stop:
-        raise type(stop)(
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
             f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
             f"{runner.work_dir}, --resume goes on from the newest"
         ) from None

@@ -70,7 +70,7 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
         try:
             launch.train(cfg)
         except KeyboardInterrupt as stop:
-            raise type(stop)(f"{where}: {stop} when the same command is given again") from None
+            raise KeyboardInterrupt(f"{where}: {stop} when the same command is given again") from None
         barrier()  # the main process writes the checkpoint that all of them read next
 
 
