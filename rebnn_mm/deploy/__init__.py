@@ -4,9 +4,9 @@ from typing import Any
 
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import RebnnFileError
-from rebnn_mm.deploy.runtime import load_model
+from rebnn_mm.deploy.runtime import load_model, load_parts
 
-__all__ = ["Check", "ModelCard", "Preprocessing", "RebnnFileError", "export_model", "load_model"]
+__all__ = ["Check", "ModelCard", "Preprocessing", "RebnnFileError", "export_model", "load_model", "load_parts"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@
 offset   size field (integers are little-endian and unsigned)
 ======== ==== ==============================================================================
 0        8    magic ``89 52 42 4E 4E 0D 0A 1A``
-8        4    version, 1
+8        4    version, 2
 12       4    reserved, 0
 16       8    header size H in bytes, compressed
 24       8    size of the whole file in bytes
@@ -40,7 +40,7 @@ from rebnn_mm.deploy.packing import packed_bytes
 from rebnn_mm.errors import MissingFileError, UserError
 
 MAGIC = b"\x89RBNN\r\n\x1a"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 # Uncompressed; a 1000-class ResNet-50 has 60 kB. The bound keeps a hostile one from filling the memory.
 MAX_HEADER = 4 << 20
@@ -165,7 +165,7 @@ def _check_prefix(path: Path, prefix: bytes, actual: int) -> int:
         raise _error(path, f"it is cut off after {len(prefix)} bytes: copy it again")
     _, version, reserved, header_size, size = _PREFIX.unpack_from(prefix)
     if version != VERSION or reserved:
-        raise _error(path, f"it has version {version}.{reserved}, this release reads {VERSION}.0: use one that fits it")
+        raise _error(path, f"it has version {version}.{reserved}, this release reads {VERSION}.0: export it again")
     if size != actual:
         what = "cut off" if actual < size else "longer than it says"
         raise _error(path, f"it is {what}: {actual:,} bytes, its prefix says {size:,}; copy it again")

@@ -40,7 +40,7 @@ def file(tmp_path):
     return path
 
 
-def assemble(header, body=b"", version=1, **fields):
+def assemble(header, body=b"", version=2, **fields):
     """Bytes of a file with a valid checksum around any header; ``fields`` overrides the prefix."""
     data = header if isinstance(header, bytes) else zlib.compress(json.dumps(header).encode())
     body = bytes(-(64 + len(data)) % 64) + body
@@ -68,7 +68,7 @@ def test_bytes_are_as_documented(file):
     """An independent reader, by docs/format.md alone."""
     data = file.read_bytes()
     magic, version, reserved, header_size, size = struct.unpack_from("<8sIIQQ", data)
-    assert (magic, version, reserved, size) == (b"\x89RBNN\r\n\x1a", 1, 0, len(data))
+    assert (magic, version, reserved, size) == (b"\x89RBNN\r\n\x1a", 2, 0, len(data))
     assert hashlib.sha256(data[:32] + data[64:]).digest() == data[32:64]
     rows = json.loads(zlib.decompress(data[64 : 64 + header_size]))["tensors"]
     first = -(-(64 + header_size) // 64) * 64
@@ -185,7 +185,7 @@ def test_hostile_headers_with_a_valid_checksum(tmp_path_factory, header, body):
         (b"PK\x03\x04" + bytes(100), "starts with 50 4b 03 04"),
         (MAGIC.replace(b"\r\n", b"\n") + bytes(100), "not with 89 52"),
         (assemble({"tensors": []})[:40], "cut off after 40 bytes"),
-        (assemble({"tensors": []}, version=2), "version 2.0, this release reads 1.0"),
+        (assemble({"tensors": []}, version=1), "version 1.0, this release reads 2.0: export it again"),
         (assemble({"tensors": []}, size=1 << 40), "cut off"),
         (assemble({"tensors": []}) + b"x", "longer than it says"),
         (assemble({"tensors": []}, header_size=1 << 40), "more than is allowed"),

@@ -19,6 +19,7 @@ from rebnn_mm.deploy.layer import sides_of
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.prepared import is_recorded
+from rebnn_mm.errors import UserError
 
 
 class GraphNetwork(nn.Module):
@@ -118,6 +119,9 @@ class _Step:
                 key: fx.node.map_arg(value, lambda n: _Place(places[n])) for key, value in node.kwargs.items()
             }
 
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
     def run(self, values: list[Any]) -> None:
         if self.nested:
             arguments = [_filled(value, values) for value in self.arguments]
@@ -171,8 +175,19 @@ class _Program:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Any:
         values: list[Any] = [*inputs, *self._constants, *[None] * self._calls]
-        for step in self._steps:
-            step.run(values)
+        step = None
+        try:
+            for step in self._steps:
+                step.run(values)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, UserError) or any(map(is_recorded, inputs)):
+                raise
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RebnnFileError(
+                f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or is "
+                "the file from elsewhere?"
+            ) from error
         return _result(self._output, values)
 
 

@@ -50,7 +50,7 @@ class Unit:
             return None
         both = node.target in _SINGLE
         given = {**dict(zip(_ARGUMENTS, node.args, strict=False)), **node.kwargs}
-        tensors = dict(zip(given["names"].split(), given["tensors"], strict=True))
+        tensors = dict(zip(str(given["names"]).split(), given["tensors"], strict=True))
         clamp = given.get("clamp")
         return cls(
             _SINGLE.get(node.target, node.target),

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 
+_LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
 _CONV = torch.ops.aten.conv2d.default
 
 
@@ -29,6 +30,10 @@ def _evaluate(traced: Traced, node: fx.Node) -> None:
         return
     if not sources and not str(node.target).startswith("aten."):
         return
+
+    sizes = [size for argument in node.args for size in (argument if isinstance(argument, list) else [argument])]
+    if any(type(size) is int and abs(size) > _LARGEST for size in sizes):
+        raise ValueError(f"{node.target} of {sizes}: no network has such a constant")
 
     def value_of(argument: fx.Node) -> Any:
         return traced.tensors[argument.target]
