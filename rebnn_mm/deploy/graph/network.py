@@ -60,6 +60,10 @@ class GraphNetwork(nn.Module):
         with torch.no_grad(), full_precision():
             return self._program(inputs)
 
+    def traced(self) -> Traced:
+        """The graph as the file holds it, before it is arranged for this machine."""
+        return decode(self._record, self._tensors)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is prepared for this machine's instructions: it is made anew where the module arrives."""
         return {key: value for key, value in self.__dict__.items() if key != "_program"}
