@@ -8,8 +8,8 @@ from torch import nn
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.deploy.format import read_file
-from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.packing import unpack_signs
 from rebnn_mm.layers import binary_layers
 

@@ -12,10 +12,10 @@ pytest.importorskip("mmdet")
 
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
-from rebnn_mm.deploy.graph.network import GraphNetwork  # noqa: E402
 
 from rebnn_mm.deploy import ModelCard, RebnnFileError, export_model, load_model  # noqa: E402
 from rebnn_mm.deploy.format import read_file, write_file  # noqa: E402
+from rebnn_mm.deploy.graph.network import GraphNetwork  # noqa: E402
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear  # noqa: E402
 from rebnn_mm.integrations.export import export_config  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import read_file, write_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
 
 # small maps: starting threads would cost more than they save
 pytestmark = pytest.mark.usefixtures("threads")

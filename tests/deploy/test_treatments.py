@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
+from rebnn_mm.deploy.record import NetworkRecord, ResNetRecord
 from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
-from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.pool import max_pool_norm
-from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
-from rebnn_mm.deploy.record import NetworkRecord, ResNetRecord
 from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear

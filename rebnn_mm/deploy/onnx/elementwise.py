@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.onnx.builder import Builder, Value
+from rebnn_mm.deploy.onnx.builder import Builder, Value, axis
 from rebnn_mm.deploy.onnx.units import clip
 from rebnn_mm.errors import UserError
 
@@ -100,6 +100,11 @@ def _logical(kind: str, on_bits: str = "") -> Callable[..., Value]:
     return handler
 
 
+def _bitwise_not(g: Builder, x: Any) -> Value:
+    x = g.value(x)
+    return g.op("Not" if x.dtype == torch.bool else "BitwiseNot", x)
+
+
 def _clamp(g: Builder, x: Any, lowest: Any = None, highest: Any = None) -> Value:
     x = g.value(x)
     if all(bound is None or isinstance(bound, (int, float)) for bound in (lowest, highest)):
@@ -121,6 +126,11 @@ def _gelu(g: Builder, x: Any, approximate: str) -> Value:
         inner = g.op("Add", x, g.op("Mul", cube, g.scalar(0.044715)))
         inner = g.op("Tanh", g.op("Mul", inner, g.scalar(math.sqrt(2 / math.pi))))
     return g.op("Mul", half, g.op("Add", inner, g.scalar(1.0)))
+
+
+def _glu(g: Builder, x: Any, dim: int) -> Value:
+    half, gate = g.ops("Split", x, count=2, axis=axis(dim, g.value(x)), num_outputs=2)
+    return g.op("Mul", half, g.op("Sigmoid", gate))
 
 
 def _elu(g: Builder, x: Any, alpha: float, scale: float, input_scale: float) -> Value:
@@ -211,8 +221,10 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.prelu": _prelu,
     "aten._prelu_kernel": lambda g, x, slope: g.op("PRelu", x, slope),
     "aten.gelu": _gelu,
+    "aten.glu": _glu,
     "aten.softplus": _softplus,
     "aten.logical_not": lambda g, x: g.op("Not", g.cast(x, torch.bool)),
+    "aten.bitwise_not": _bitwise_not,
     "aten.logical_and": _logical("And"),
     "aten.logical_or": _logical("Or"),
     "aten.bitwise_and": _logical("And", "BitwiseAnd"),

@@ -137,7 +137,7 @@ def _adaptive_avg_pool(dims: int) -> Callable[..., Value]:
             return g.op("GlobalAveragePool", x)
         for place, out in zip(range(-dims, 0), wanted, strict=True):
             if out is not None:
-                matrix = _averages(g, x, place, *fixed(out, "output size"))
+                matrix = _averages(g, x, place, out)
                 last = place == -1
                 pair = (x, g.op("Transpose", matrix, perm=[1, 0])) if last else (matrix, x)
                 x = g.op("MatMul", *pair, rank=x.rank)
@@ -146,16 +146,16 @@ def _adaptive_avg_pool(dims: int) -> Callable[..., Value]:
     return handler
 
 
-def _averages(g: Builder, x: Value, dim: int, out: int) -> Value:
+def _averages(g: Builder, x: Value, dim: int, out: int | Value) -> Value:
     """(out, size) float32 whose product with ``x`` along ``dim`` is the mean of each of torch's windows."""
-    size, count = g.size(x, dim), g.scalar(out, torch.int64)
-    rows = torch.arange(out).view(-1, 1)
-    first = g.op("Div", g.op("Mul", rows, size, rank=2), count)
+    size, count = g.size(x, dim), g.vector([out])
+    rows = g.op("Unsqueeze", _places(g, count), g.integers([1]), rank=2)
+    one = g.scalar(1, torch.int64)
+    first = g.op("Div", g.op("Mul", rows, size), count)
     # where the next window would start, rounded up
-    behind = g.op("Add", g.op("Mul", rows + 1, size, rank=2), g.scalar(out - 1, torch.int64))
+    behind = g.op("Add", g.op("Mul", g.op("Add", rows, one), size), g.op("Sub", count, one))
     behind = g.op("Div", behind, count)
-    zero, one = (g.scalar(n, torch.int64) for n in (0, 1))
-    places = g.op("Range", zero, g.op("Squeeze", size, rank=0), one, rank=1)
+    places = _places(g, size)
     inside = g.op(
         "And",
         g.op("GreaterOrEqual", places, first, dtype=torch.bool, rank=2),
@@ -163,6 +163,12 @@ def _averages(g: Builder, x: Value, dim: int, out: int) -> Value:
     )
     inside = g.cast(inside, torch.float32)
     return g.op("Div", inside, g.op("ReduceSum", inside, g.integers([1]), keepdims=1))
+
+
+def _places(g: Builder, count: Value) -> Value:
+    """0, 1, 2, ... up to a size."""
+    zero, one = (g.scalar(n, torch.int64) for n in (0, 1))
+    return g.op("Range", zero, g.op("Squeeze", count, rank=0), one, rank=1)
 
 
 def _adaptive_max_pool(g: Builder, x: Any, size: Any) -> Any:
@@ -205,6 +211,23 @@ def _group_norm(g: Builder, x: Any, groups: int, weight: Any, bias: Any, eps: fl
     return y if bias is None else g.op("Add", y, channels(g, x, bias))
 
 
+def _instance_norm(
+    g: Builder,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    of_input: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Value:
+    if not of_input or weight is None or bias is None:
+        raise UserError("it has running statistics, or no weight (affine=False)")
+    return g.op("InstanceNormalization", x, weight, bias, epsilon=float(eps))
+
+
 def _shuffle(kind: str) -> Callable[..., Value]:
     own = dict(mode="CRD") if kind == "DepthToSpace" else {}
     return lambda g, x, factor: g.op(kind, x, blocksize=factor, **own)
@@ -220,6 +243,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.batch_norm": _batch_norm,
     "aten._native_batch_norm_legit_no_training": _native_batch_norm,
     "aten.group_norm": _group_norm,
+    "aten.instance_norm": _instance_norm,
     "aten.max_pool1d": _max_pool(1),
     "aten.max_pool2d": _max_pool(2),
     "aten.avg_pool1d": _avg_pool(1),

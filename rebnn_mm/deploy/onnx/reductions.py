@@ -57,6 +57,10 @@ def _truth(kind: str) -> Callable[..., Value]:
     return handler
 
 
+def _deviation(g: Builder, x: Any, dims: Any, correction: Any, keep: bool) -> Value:
+    return g.op("Sqrt", _variance(g, x, dims, correction, keep))
+
+
 def _variance(g: Builder, x: Any, dims: Any, correction: Any, keep: bool) -> Value:
     off = g.op("Sub", x, _reduced(g, "ReduceMean", x, dims, True))
     square = g.op("Mul", off, off)
@@ -102,8 +106,10 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.argmin": lambda g, x, dim, keep: _place(g, "ArgMin", x, dim, keep),
     "aten.all": _truth("ReduceMin"),
     "aten.any": _truth("ReduceMax"),
-    "aten.var.correction": lambda g, x, dims, correction, keep: _variance(g, x, dims, correction, keep),
-    "aten.std.correction": lambda g, x, dims, correction, keep: g.op("Sqrt", _variance(g, x, dims, correction, keep)),
+    "aten.var.correction": _variance,
+    "aten.var.dim": lambda g, x, dims, unbiased, keep: _variance(g, x, dims, int(unbiased), keep),
+    "aten.std.correction": _deviation,
+    "aten.std.dim": lambda g, x, dims, unbiased, keep: _deviation(g, x, dims, int(unbiased), keep),
     "aten.norm.ScalarOpt_dim": _norm,
     "aten.topk": _topk,
     "aten.cumsum": lambda g, x, dim, dtype: g.op("CumSum", g.cast(x, dtype or g.value(x).dtype), g.integers([dim])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from rebnn_mm.deploy.onnx.builder import Builder, Value, axis, fixed
 from rebnn_mm.errors import UserError
 
 _MOST = (1 << 63) - 1
+_SMALL = 1 << 16  # elements of a tensor that may be a constant, and not filled on each run
 
 
 def _rank(x: Value) -> int:
@@ -191,18 +193,20 @@ def _index(g: Builder, x: Any, indices: Sequence[Any]) -> Value:
     return g.op("Gather", x, index, axis=dim, rank=_rank(x) - 1 + _rank(index))
 
 
-def _full(g: Builder, sizes: Sequence[Any], number: Any, dtype: torch.dtype | None) -> Value:
+def _full(g: Builder, sizes: Sequence[Any], number: Any, dtype: torch.dtype | None) -> Any:
     if dtype is None:
         dtype = {bool: torch.bool, int: torch.int64}.get(type(number), torch.float32)
+    if not _moves(*sizes, number) and prod(sizes) <= _SMALL:
+        return torch.full(tuple(sizes), number, dtype=dtype)  # what is made of it is computed here too
     one = g.value(number) if isinstance(number, (Value, Tensor)) else g.scalar(number, dtype)
     return g.op("Expand", g.cast(one, dtype), g.vector(sizes), rank=len(sizes))
 
 
-def _new(number: float) -> Callable[..., Value]:
+def _new(number: float) -> Callable[..., Any]:
     return lambda g, x, sizes, dtype, *rest: _full(g, sizes, number, dtype or g.value(x).dtype)
 
 
-def _plain(number: float) -> Callable[..., Value]:
+def _plain(number: float) -> Callable[..., Any]:
     return lambda g, sizes, dtype, *rest: _full(g, sizes, number, dtype or torch.float32)
 
 
