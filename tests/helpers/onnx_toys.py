@@ -22,7 +22,7 @@ class Units(nn.Module):
 
     def __init__(self):
         super().__init__()
-        convs = [ReBNNConv2d(8, 8, 3, padding=1, bias=index == 1, input_norm=index == 0) for index in range(5)]
+        convs = [ReBNNConv2d(8, 8, 3, padding=1, bias=index == 1, input_norm=index in (0, 3)) for index in range(5)]
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
         self.prelu, self.shift = nn.PReLU(8), nn.Parameter(torch.randn(8, 1, 1))
         self.grouped = ReBNNConv2d(8, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2)

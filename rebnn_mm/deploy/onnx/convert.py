@@ -53,14 +53,10 @@ def convert(g: Builder, traced: Traced, inputs: Sequence[Value]) -> Any:
             values[node] = traced.tensors[node.target]
             g.call_it(values[node], node.target)
         elif node.op == "output":
-            return fx.node.map_aggregate(node.args[0], lambda item: values[item] if _is_node(item) else item)
+            return fx.node.map_arg(node.args[0], values.__getitem__)
         else:
             values[node] = _ranked(_called(g, node, values), node)
     raise AssertionError("a graph ends with its output")
-
-
-def _is_node(item: Any) -> bool:
-    return isinstance(item, fx.Node)
 
 
 def _ranked(value: Any, node: fx.Node) -> Any:

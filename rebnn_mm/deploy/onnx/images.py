@@ -49,7 +49,7 @@ def _transposed(
 ) -> Value:
     dims = (g.value(w).rank or 0) - 2
     names = dict(strides=stride, pads=padding, output_padding=more, dilations=dilation)
-    own = {name: _pair(value, name, dims) for name, value in names.items()}
+    own: dict[str, Any] = {name: _pair(value, name, dims) for name, value in names.items()}
     own["pads"] = own["pads"] * 2
     return g.op("ConvTranspose", x, w, bias, group=groups, **own)
 

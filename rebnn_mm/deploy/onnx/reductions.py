@@ -86,7 +86,7 @@ def _norm(g: Builder, x: Any, p: Any, dims: Any = None, keep: bool = False) -> V
 
 def _topk(g: Builder, x: Any, count: Any, dim: int, largest: bool, ordered: bool) -> Any:
     count = count if isinstance(count, Value) else g.integers([count])
-    own = dict(axis=axis(dim, x), largest=int(largest), sorted=1)
+    own: dict[str, Any] = dict(axis=axis(dim, x), largest=int(largest), sorted=1)
     values, places = g.ops("TopK", x, count, count=2, **own)
     return values, Value(places.name, torch.int64, places.rank)
 

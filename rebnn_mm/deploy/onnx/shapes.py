@@ -143,7 +143,7 @@ class _Rows:
 def _split_evenly(g: Builder, x: Value, size: Any, dim: int = 0) -> Any:
     if isinstance(size, (list, tuple)):
         return _split(g, x, size, dim)
-    return _Slices(g, x, *fixed(size, "size"), dim)
+    return _Slices(g, x, fixed(size, "size")[0], dim)
 
 
 def _expand(g: Builder, x: Any, sizes: Sequence[Any], *rest: Any) -> Value:

@@ -53,7 +53,7 @@ class UnitArguments:
     residual: Value | None
 
     @property
-    def geometry(self) -> dict[str, list[int] | int]:
+    def geometry(self) -> dict[str, Any]:
         """Attributes of ONNX's Conv."""
         spec = self.unit.spec
         own: dict[str, Any] = dict(strides=list(spec.stride), pads=[*spec.padding, *spec.padding])
