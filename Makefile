@@ -1,5 +1,6 @@
 # make demo   installs (once), then draws, trains, evaluates and looks at a small 1-bit detector: minutes on two cores
 # make test   installs (once), then lint, types and tests
+# make quick  the same without the slow tests: under two minutes on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 PIN := requirements/build.txt requirements/tested.txt requirements/nodeps.txt requirements/dev.txt
@@ -10,7 +11,7 @@ DEMO := faster_rcnn_rebnn_r18_demo
 # $(call fail,SENTENCE): stop with what failed and what to do; no comma in the sentence
 fail = || { echo; echo "FAILED: $(1)"; exit 1; }
 
-.PHONY: install test demo
+.PHONY: install test quick demo
 
 install: .venv/.installed
 
@@ -32,6 +33,11 @@ test: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
 	@$(BIN)/mypy $(call fail,types; see the lines above)
 	@$(BIN)/python -m pytest $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
+
+quick: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
+	@$(BIN)/mypy $(call fail,types; see the lines above)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
 
 demo: install
 	@echo "== 1/3 drawing the data set into data/demo"

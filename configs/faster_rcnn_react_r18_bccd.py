@@ -6,4 +6,4 @@ model = dict(
     backbone=dict(conv_cfg=binary_conv),
     neck=dict(conv_cfg=binary_conv),
     rpn_head=dict(binarize=dict(layer=binary_conv)))
-custom_hooks = [dict(type='OscillationHook'), dict(type='EpochSeedHook'), dict(type='FiniteLossHook')]
+custom_hooks = [dict(type='OscillationHook')]

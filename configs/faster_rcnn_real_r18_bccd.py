@@ -5,4 +5,4 @@ model = dict(
     backbone=dict(conv_cfg=dict(type='Conv2d')),
     neck=dict(conv_cfg=None),
     rpn_head=dict(binarize=None))
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='FiniteLossHook')]
+custom_hooks = []

@@ -1,12 +1,13 @@
-# tools/dist_train.sh configs/resnet50_binarized_imagenet.py 8
+# tools/dist_train.sh configs/resnet50_binarized_imagenet.py 4    (4 x 128 images)
 # MMPretrain's stock ResNet-50, all convolutions 1-bit but stem and shortcuts. Expected top-1: not yet measured.
-_base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', './_base_/methods/rebnn.py']
-custom_imports = dict(imports=['rebnn_mm'], allow_failed_imports=False)
+_base_ = [
+    'mmpretrain::_base_/models/resnet50.py',
+    './_base_/datasets/imagenet.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
 model = dict(
     type='Binarized',
     base='ImageClassifier',
     binarize=dict(exclude=['*.downsample'], types='Conv2d', layer={{_base_.binary_conv}}))
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-3))
-train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='seed_worker'))
-randomness = dict(seed=0)
-default_hooks = dict(checkpoint=dict(type='ResilientCheckpointHook', max_keep_ckpts=2, save_best='auto'))

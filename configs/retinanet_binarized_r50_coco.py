@@ -1,7 +1,12 @@
 # tools/dist_train.sh configs/retinanet_binarized_r50_coco.py 8
 # MMDetection's stock RetinaNet, 1-bit in what it trains but the prediction layers. Expected mAP: not yet measured.
-_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/methods/rebnn.py']
-custom_imports = dict(imports=['rebnn_mm'], allow_failed_imports=False)
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    './_base_/datasets/coco_detection.py',
+    './_base_/schedules/adam_12e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
 # stem and stage 1 stay frozen and real-valued; norm_eval would keep the norms before the signs at their start values
 model = dict(
     type='Binarized',
@@ -12,7 +17,4 @@ model = dict(
         types='Conv2d',
         layer={{_base_.binary_conv}}),
     backbone=dict(norm_eval=False))
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-4))
-train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='seed_worker'))
-randomness = dict(seed=0)
-default_hooks = dict(checkpoint=dict(type='ResilientCheckpointHook', max_keep_ckpts=2, save_best='auto'))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -17,10 +17,14 @@ class UserTypeError(TypeError, UserError):
 
 
 class UserFileError(OSError, UserError):
-    """A file or folder that cannot be read or written: a full disk, a name that is taken."""
+    """A file or folder that cannot be read or written, on a full disk for example."""
 
 
-class MissingFileError(FileNotFoundError, UserError):
+class ExistingFileError(FileExistsError, UserFileError):
+    """A file or folder that is there already and is not replaced."""
+
+
+class MissingFileError(FileNotFoundError, UserFileError):
     """A file or folder that is not there."""
 
 

@@ -62,6 +62,76 @@ def test_another_method_is_one_word(path, tmp_path):
     assert {type(layer).__name__ for layer in binary_layers(build(leaf)).values()} == expected
 
 
+CHECKED = {
+    "mmdet": ({"CheckedVOCDataset", "CheckedCocoDataset"}, "LoadCheckedImage"),
+    "mmpretrain": ({"CheckedImageFolder"}, "LoadCheckedImage"),
+    "mmengine": ({"GlueDataset"}, None),  # texts
+}
+
+
+def parts(value, key):
+    """All dicts within ``value`` that have ``key``."""
+    if isinstance(value, dict):
+        yield from [value] if key in value else []
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from parts(item, key)
+
+
+def data_sets(loader):
+    """The data sets of a loader, without those that join others."""
+    return [part for part in parts(loader["dataset"], "type") if "ann_file" in part or "data_root" in part]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_config_checks_its_data(path):
+    cfg = read_config(path)
+    types, loading = CHECKED[cfg.default_scope]
+    for split in ("train", "val", "test"):
+        found = data_sets(cfg[f"{split}_dataloader"])
+        assert found and {data["type"] for data in found} <= types, split
+        for data in found if loading else ():
+            assert data["pipeline"][0]["type"] == loading, split
+    # a stock metric would not know what CheckedCocoDataset mended, nor the names of CheckedVOCDataset
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator["type"] not in ("CocoMetric", "VOCMetric")
+    folders = [data for data in data_sets(cfg.val_dataloader) if data["type"] == "CheckedImageFolder"]
+    assert all(data["same_classes_as"] == "train" for data in folders)
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_config_resumes_exactly_and_stops_at_nan(path):
+    cfg = read_config(path)
+    assert cfg.train_dataloader.worker_init_fn == dict(type="seed_worker")
+    assert not any(cfg[f"{split}_dataloader"].get("persistent_workers") for split in ("train", "val", "test"))
+    assert cfg.randomness.seed is not None and not cfg.resume
+    hooks = [hook["type"] for hook in [*cfg.default_hooks.values(), *cfg.get("custom_hooks", [])]]
+    for name in ("EpochSeedHook", "FiniteLossHook", "ResilientCheckpointHook"):
+        assert hooks.count(name) == 1, name
+    assert cfg.default_hooks.checkpoint.type == "ResilientCheckpointHook"
+    assert cfg.default_hooks.checkpoint.save_best and cfg.default_hooks.checkpoint.max_keep_ckpts
+    assert cfg.auto_scale_lr.base_batch_size > 0 and not cfg.auto_scale_lr.get("enable")
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_custom_hooks_of_a_user_keep_the_hooks_of_every_run(path, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"_base_ = ['{path}']\ncustom_hooks = [dict(type='EMAHook')]\n")
+    assert {"EpochSeedHook", "FiniteLossHook"} <= {hook["type"] for hook in read_config(mine).default_hooks.values()}
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_data_root_reaches_every_split_and_the_evaluator(path):
+    before = read_config(path).data_root
+    cfg = read_config(path, {"data_root": "elsewhere/mine"})
+    for split in ("train", "val", "test"):
+        assert all(data["data_root"].startswith("elsewhere/mine") for data in data_sets(cfg[f"{split}_dataloader"]))
+        assert before not in str(cfg[f"{split}_dataloader"]), split
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert "ann_file" not in evaluator or evaluator["ann_file"].startswith("elsewhere/mine/")
+
+
 def test_detector_is_binary_where_the_config_says():
     names = set(binary_layers(build("faster_rcnn_rebnn_r18_voc.py")))
     assert sum(n.startswith("backbone.layer") for n in names) == 16

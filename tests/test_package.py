@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_import_stays_light():
     heavy = ("mmcv", "mmdet", "mmpretrain", "transformers", "cv2", "matplotlib")
     code = f"""
@@ -43,6 +44,7 @@ def wheel(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_config_and_tool(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("configs", "tools"):
@@ -53,6 +55,7 @@ def test_wheel_holds_every_config_and_tool(wheel):
     assert any(name.endswith("LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_installed_wheel_runs_its_tools_and_configs(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     mim = tmp_path / "rebnn_mm" / ".mim"

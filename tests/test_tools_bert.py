@@ -14,6 +14,7 @@ import torch
 
 from rebnn_mm.integrations.checkpoint import load_weights
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "bert_rebnn_tiny_glue_rte.py"
 spec = importlib.util.spec_from_file_location("glue_files", ROOT / "tests" / "bert" / "conftest.py")

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("mmpretrain")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = """
 metric = 'accuracy/top1'

@@ -191,14 +191,14 @@ def test_the_inferencer_sees_what_the_test_loader_gives(data):
     from mmengine.dataset import pseudo_collate
     from mmengine.registry import DATASETS
 
-    from rebnn_mm.integrations.inference import Inferencer, read_image
+    from rebnn_mm.integrations.inference import Inferencer
 
     cfg = read_config(data / "detector.py")
     inferencer = Inferencer(cfg, data / "detector.pth", "cpu")
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     with torch.no_grad():
         (expected,) = inferencer.model.test_step(pseudo_collate([dataset[0]]))
-    got = inferencer.predict(read_image(Path(dataset[0]["data_samples"].img_path)))
+    got = inferencer.predict(dataset[0]["data_samples"].img_path)
     assert torch.equal(got.pred_instances.bboxes, expected.pred_instances.bboxes)
     assert torch.equal(got.pred_instances.scores, expected.pred_instances.scores)
 
@@ -320,6 +320,7 @@ def test_browse_refuses_with_a_sentence(tool, data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["get_flops", "infer", "browse_dataset", "train", "test", "make_demo_data"])
 def test_help_as_a_process(name):
     done = subprocess.run(

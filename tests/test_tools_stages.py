@@ -19,6 +19,7 @@ from mmengine.hooks import LoggerHook
 from rebnn_mm.integrations import launch, stages
 from rebnn_mm.integrations.build import build_model, read_config
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("resnet18_rebnn_imagenette_stage1", "resnet18_rebnn_imagenette_stage2")
 CONFIGS = [ROOT / "configs" / f"{name}.py" for name in NAMES]
@@ -168,7 +169,7 @@ def test_resume_of_a_config_that_starts_from_weights_takes_its_own_checkpoint(tr
     cfg = read_config(CONFIGS[1])
     cfg.work_dir = str(trained / NAMES[1])
     launch.use_resume(cfg, "auto")
-    assert cfg.resume and cfg.load_from is None
+    assert cfg.resume and cfg.load_from == str(trained / NAMES[1] / "epoch_2.pth")
 
 
 def test_mistakes_show_before_stage_one(tool, options, tmp_path):

@@ -41,12 +41,10 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(run_suite(args.rounds, args.onnxruntime, args.lce))
         from rebnn_mm.integrations.benchmark import benchmark_model
         from rebnn_mm.integrations.build import read_config
-        from rebnn_mm.integrations.export import noise
 
         trained = (read_config(args.compare[0], args.cfg_options), args.compare[1]) if args.compare else None
-        images = noise(tuple(args.shape), args.batch)
         how = (args.threads, args.rounds, args.clock)
-        print(benchmark_model(args.model, images, trained, args.onnxruntime, args.lce, *how))
+        print(benchmark_model(args.model, tuple(args.shape), args.batch, trained, args.onnxruntime, args.lce, *how))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.deploy.onnx import export_onnx
     from rebnn_mm.errors import UserError
 
+    # not launch.one_sentence, which needs mmengine: this tool runs with torch and onnx alone
     try:
         export_onnx(args.model, args.out, args.form, args.part)
     except UserError as error:

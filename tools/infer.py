@@ -24,17 +24,18 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.checkpoint import is_packed_file
+    from rebnn_mm.integrations.images import image_suffixes
     from rebnn_mm.integrations.inference import Inferencer, find_images, infer, packed_config
     from rebnn_mm.integrations.launch import one_sentence
 
     with one_sentence("infer"):
-        pairs = find_images(args.source, args.out)
         if args.checkpoint is None and is_packed_file(args.config):
             cfg, weights = packed_config(args.config), args.config
         elif args.checkpoint is None:
             parser.error("give CONFIG and CHECKPOINT, or a packed file MODEL.rebnn")
         else:
             cfg, weights = read_config(args.config, args.cfg_options), args.checkpoint
+        pairs = find_images(args.source, args.out, image_suffixes(cfg))
         inferencer = Inferencer(cfg, weights, args.device, args.score_thr)
         report = infer(inferencer, pairs)
     print(f"{len(report.written)} of {len(pairs)} images written to {args.out}")

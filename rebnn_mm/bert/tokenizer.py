@@ -31,13 +31,14 @@ def build_tokenizer(vocab_file: str | Path, max_length: int, lowercase: bool = T
         raise UserError(f"max_length={max_length}: a pair with its special tokens needs at least 8")
     try:
         from tokenizers.implementations import BertWordPieceTokenizer
+        from tokenizers.models import WordPiece
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"{error}: GLUE needs it, pip install rebnn_mm[bert]") from None
     tokens = path.read_text(encoding="utf-8").split("\n")
     missing = [token for token in SPECIAL if token not in tokens]
     if missing:
         raise UserError(f"vocabulary {path} lacks {', '.join(missing)}: give the vocab.txt of a BERT")
-    tokenizer = BertWordPieceTokenizer(str(path), lowercase=lowercase)
+    tokenizer = BertWordPieceTokenizer(WordPiece.read_file(str(path)), lowercase=lowercase)
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     return tokenizer
 

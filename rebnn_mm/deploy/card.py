@@ -13,9 +13,11 @@ class Preprocessing:
     """How an image becomes the network's input: ``(x - mean) / std``, channel by channel.
 
     Attributes:
-        mean: In the units of pixels, 0 to 255, in the order of ``channel_order``.
+        mean: One for each channel, in the units of pixels, 0 to 255, in the order of ``channel_order``; empty if the
+            network takes pixels as they are.
         std: The same.
-        channel_order: ``'rgb'`` or ``'bgr'``: what the network takes.
+        channel_order: ``'rgb'`` or ``'bgr'``: what the network takes. Of other than three channels the order is that
+            of the images it was trained on, and this is ``'rgb'``.
         size: (H, W) of the images it was tested on, or None.
     """
 
@@ -27,6 +29,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
             raise UserError(f"channel_order {self.channel_order!r}: 'rgb' or 'bgr'")
+        if self.channel_order == "bgr" and len(self.mean) not in (0, 3):
+            raise UserError(f"channel_order 'bgr' is for three channels, mean and std are for {len(self.mean)}")
         if len(self.mean) != len(self.std) or not all(isinstance(n, (int, float)) for n in (*self.mean, *self.std)):
             raise UserError(f"mean {self.mean} and std {self.std} are not as many numbers each")
         if 0 in self.std:

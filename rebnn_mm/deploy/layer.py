@@ -175,7 +175,7 @@ class Epilogue:
     floats: bool = True
 
 
-# the order of the operators' list of tensors
+# names of all tensors of both sides, as the native library has them
 TENSORS = (
     *("shift", "input_scale", "input_offset"),
     *("alpha", "bias", "scale", "offset", "before", "slope", "after", "last_scale", "last_offset"),
@@ -183,51 +183,49 @@ TENSORS = (
 )
 
 
-def tensors_of(before: InputSide, after: Epilogue) -> list[Tensor | None]:
-    """All tensors of both sides, in the order of ``TENSORS``."""
+def tensors_of(before: InputSide, after: Epilogue) -> dict[str, Tensor]:
+    """All tensors of both sides, without those that are None, in the order of ``TENSORS``."""
     sign = after.sign or InputSide()
     none = (None, None)
-    return [
+    tensors = (
         *(before.shift, *(before.norm or none)),
         *(after.alpha, after.bias, *(after.norm or none), after.before, after.slope, after.after),
         *(after.last_norm or none),
         *(sign.shift, *(sign.norm or none)),
-    ]
+    )
+    return {name: tensor for name, tensor in zip(TENSORS, tensors, strict=True) if tensor is not None}
 
 
 def sides_of(
-    tensors: Sequence[Tensor | None], clamp: Sequence[float] | None, residual_last: bool, signs: bool, floats: bool
+    tensors: dict[str, Tensor], clamp: Sequence[float] | None, residual_last: bool, signs: bool, floats: bool
 ) -> tuple[InputSide, Epilogue]:
     """The inverse of :func:`tensors_of`."""
-    if len(tensors) != len(TENSORS):
-        raise ValueError(f"an operator takes {len(TENSORS)} tensors ({', '.join(TENSORS)}), got {len(tensors)}")
-    by_name = dict(zip(TENSORS, tensors, strict=True))
-    if by_name["alpha"] is None:
-        raise ValueError("alpha is missing")
+    unknown = set(tensors) - set(TENSORS)
+    if unknown or "alpha" not in tensors:
+        raise ValueError(f"tensors are alpha and some of {', '.join(TENSORS)}; got {', '.join(tensors) or 'none'}")
+    get = tensors.get
     after = Epilogue(
-        **{name: by_name[name] for name in ("alpha", "bias", "before", "slope", "after")},  # type: ignore[arg-type]
-        norm=_together(by_name, "scale", "offset"),
+        **{name: get(name) for name in ("alpha", "bias", "before", "slope", "after")},  # type: ignore[arg-type]
+        norm=_together(tensors, "scale", "offset"),
         clamp=None if clamp is None else tuple(clamp),  # type: ignore[arg-type]
-        last_norm=_together(by_name, "last_scale", "last_offset"),
+        last_norm=_together(tensors, "last_scale", "last_offset"),
         residual_last=residual_last,
-        sign=InputSide(by_name["sign_shift"], _together(by_name, "sign_scale", "sign_offset")) if signs else None,
+        sign=InputSide(get("sign_shift"), _together(tensors, "sign_scale", "sign_offset")) if signs else None,
         floats=floats,
     )
-    return InputSide(by_name["shift"], _together(by_name, "input_scale", "input_offset")), after
+    return InputSide(get("shift"), _together(tensors, "input_scale", "input_offset")), after
 
 
-def _together(by_name: dict[str, Tensor | None], *names: str) -> Affine | None:
-    parts = tuple(by_name[name] for name in names)
-    if all(part is None for part in parts):
-        return None
-    if any(part is None for part in parts):
+def _together(tensors: dict[str, Tensor], *names: str) -> Affine | None:
+    parts = [tensors[name] for name in names if name in tensors]
+    if len(parts) == 1:
         raise ValueError(f"{' and '.join(names)} make one norm: give both or neither")
-    return parts  # type: ignore[return-value]
+    return tuple(parts) or None  # type: ignore[return-value]
 
 
 def copied(before: InputSide, after: Epilogue) -> tuple[InputSide, Epilogue]:
     """The same with memory of its own, so that nobody else changes it."""
-    tensors = [None if tensor is None else tensor.clone() for tensor in tensors_of(before, after)]
+    tensors = {name: tensor.clone() for name, tensor in tensors_of(before, after).items()}
     return sides_of(tensors, after.clamp, after.residual_last, after.sign is not None, after.floats)
 
 

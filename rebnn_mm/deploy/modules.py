@@ -53,6 +53,9 @@ class PackedLayer(nn.Module):
     so it stays out of both.
     """
 
+    packed: Tensor
+    alpha: Tensor
+
     def __init__(self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None) -> None:
         super().__init__()
         self.spec = spec
@@ -66,12 +69,10 @@ class PackedLayer(nn.Module):
     def arguments(self) -> tuple[Tensor, ConvSpec, InputSide, Epilogue]:
         """What the operator and its plan take, but input and residual."""
         get = self._buffers.get
-        packed, alpha = get("packed"), get("alpha")
-        assert packed is not None and alpha is not None
         before = InputSide(get("shift"), _together(get("input_scale"), get("input_offset")))
         norm = _together(get("scale"), get("offset"))
-        after = Epilogue(alpha, get("bias"), norm, get("before"), get("slope"), get("after"))
-        return packed, self.spec, before, after
+        after = Epilogue(self.alpha, get("bias"), norm, get("before"), get("slope"), get("after"))
+        return self.packed, self.spec, before, after
 
     def _plan(self) -> Any:
         prepared = self._prepared
@@ -108,9 +109,6 @@ class PackedConv2d(PackedLayer):
         pad: ``(left, right, top, bottom)`` and ``F.pad``'s mode, for a padding that is not zero.
         shortcut: Add the input itself, if ``forward`` is not given another shortcut.
     """
-
-    packed: Tensor
-    alpha: Tensor
 
     def __init__(
         self,
@@ -158,9 +156,6 @@ class PackedLinear(PackedLayer):
         layer_norm: Applied to the input before the sign; without parameters.
         shortcut: Add the input, as it comes, to the result.
     """
-
-    packed: Tensor
-    alpha: Tensor
 
     def __init__(
         self,

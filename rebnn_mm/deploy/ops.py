@@ -4,6 +4,10 @@ Operators get everything as arguments. They keep the plans of the tensors that t
 unchanged, so a compiled or exported network does not prepare its weights in each call. A module that runs in eager mode
 holds a :class:`Conv2dPlan` or :class:`LinearPlan` itself, which gives the same bits. Linear layers have operators of
 their own only because their input is (..., C_in).
+
+An operator's ``geometry`` is :meth:`ConvSpec.ints`; ``tensors`` and ``names`` are those of
+:func:`rebnn_mm.deploy.layer.tensors_of`, names with a space between them (a list with None in it, which would say the
+same, is more than ``torch.jit.trace`` can write down).
 """
 
 from __future__ import annotations
@@ -29,16 +33,20 @@ def _plan(
     kind: type[Conv2dPlan] | type[LinearPlan],
     packed: Tensor,
     geometry: Sequence[int],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    names: str,
     clamp: Sequence[float] | None,
     *flags: bool,
 ) -> Any:
     """The plan of an operator's arguments, from the cache if it is there; flags: residual_last, signs, floats."""
 
     def make() -> Conv2dPlan | LinearPlan:
-        return kind(packed, ConvSpec.from_ints(geometry), *sides_of(tensors, clamp, *flags))
+        if len(names.split()) != len(tensors):
+            raise ValueError(f"{len(tensors)} tensors, but the names {names!r}")
+        by_name = dict(zip(names.split(), tensors, strict=True))
+        return kind(packed, ConvSpec.from_ints(geometry), *sides_of(by_name, clamp, *flags))
 
-    options = (kind, library.current_isa(), tuple(geometry), None if clamp is None else tuple(clamp), flags)
+    options = (kind, library.current_isa(), tuple(geometry), names, None if clamp is None else tuple(clamp), flags)
     return _plans.get(make, (packed, *tensors), options)
 
 
@@ -47,13 +55,14 @@ def _conv2d(
     x: Tensor,
     packed: Tensor,
     geometry: Sequence[int],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    names: str,
     residual: Tensor | None = None,
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
     signs: bool = False,
 ) -> Tensor:
-    plan = _plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
+    plan = _plan(Conv2dPlan, packed, geometry, tensors, names, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
@@ -62,12 +71,13 @@ def _conv2d_both(
     x: Tensor,
     packed: Tensor,
     geometry: Sequence[int],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    names: str,
     residual: Tensor | None = None,
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return _plan(Conv2dPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
+    return _plan(Conv2dPlan, packed, geometry, tensors, names, clamp, residual_last, True, True)(x, residual)
 
 
 @torch.library.custom_op("rebnn_mm::binary_linear", mutates_args=(), device_types="cpu")
@@ -75,13 +85,14 @@ def _linear(
     x: Tensor,
     packed: Tensor,
     geometry: Sequence[int],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    names: str,
     residual: Tensor | None = None,
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
     signs: bool = False,
 ) -> Tensor:
-    plan = _plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, signs, not signs)
+    plan = _plan(LinearPlan, packed, geometry, tensors, names, clamp, residual_last, signs, not signs)
     return plan(x, residual)
 
 
@@ -90,12 +101,13 @@ def _linear_both(
     x: Tensor,
     packed: Tensor,
     geometry: Sequence[int],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    names: str,
     residual: Tensor | None = None,
     clamp: Sequence[float] | None = None,
     residual_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    return _plan(LinearPlan, packed, geometry, tensors, clamp, residual_last, True, True)(x, residual)
+    return _plan(LinearPlan, packed, geometry, tensors, names, clamp, residual_last, True, True)(x, residual)
 
 
 def _conv2d_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:
@@ -112,22 +124,19 @@ def _linear_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Te
     return x.new_empty((*leading, c_out), dtype=torch.float32), x.new_empty((*leading, words(c_out)), dtype=torch.int32)
 
 
-def _register_fakes() -> None:
-    for one, both, results in ((_conv2d, _conv2d_both, _conv2d_results), (_linear, _linear_both, _linear_results)):
+def _register_fakes(one: Any, both: Any, results: Any) -> None:
+    def fake(x, packed, geometry, tensors, names, residual=None, clamp=None, residual_last=False, signs=False):
+        return results(x, geometry, signs)[signs]
 
-        def one_fake(
-            x, packed, geometry, tensors, residual=None, clamp=None, residual_last=False, signs=False, results=results
-        ):
-            return results(x, geometry, signs)[signs]
+    def fake_both(x, packed, geometry, tensors, names, residual=None, clamp=None, residual_last=False):
+        return results(x, geometry, True)
 
-        def both_fake(x, packed, geometry, tensors, residual=None, clamp=None, residual_last=False, results=results):
-            return results(x, geometry, True)
-
-        one.register_fake(one_fake)
-        both.register_fake(both_fake)
+    one.register_fake(fake)
+    both.register_fake(fake_both)
 
 
-_register_fakes()
+_register_fakes(_conv2d, _conv2d_both, _conv2d_results)
+_register_fakes(_linear, _linear_both, _linear_results)
 
 
 def binary_conv2d(
@@ -156,7 +165,9 @@ def binary_linear(
 
 def _call(one, both, x, packed, spec, before, after, residual):
     clamp = None if after.clamp is None else list(after.clamp)
-    arguments = (x, packed, spec.ints(), tensors_of(before, after), residual, clamp, after.residual_last)
+    tensors = tensors_of(before, after)
+    names = " ".join(tensors)
+    arguments = (x, packed, spec.ints(), list(tensors.values()), names, residual, clamp, after.residual_last)
     if after.sign is not None and after.floats:
         return both(*arguments)
     return one(*arguments, after.sign is not None)

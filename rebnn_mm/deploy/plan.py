@@ -13,6 +13,8 @@ from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, check_float, ch
 from rebnn_mm.deploy.packing import check_packed, unpack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 
+_CPU = torch.device("cpu")
+_TOO_LARGE = 1 << 44  # bytes of a workspace, as in conv2d.h
 SHAPES = 16  # sizes of the input whose tables a plan keeps: a detector sees its feature levels again and again
 
 Result = Tensor | tuple[Tensor, Tensor]
@@ -47,19 +49,22 @@ class _NativeConv2d:
         self._plan = Buffer(size)
         status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, packed.numel(), *self._plan.with_size)
         library.check_status(status, f"preparing {spec}")
-        self._tables: LastUsed[tuple[int, int], Buffer] = LastUsed(SHAPES)
+        self._tables: LastUsed[tuple[int, int], tuple[tuple[int, int], int, Buffer]] = LastUsed(SHAPES)
 
-    def _tables_of(self, h: int, w: int) -> Buffer:
-        tables = self._tables.get((h, w))
-        if tables is None:
+    def _tables_of(self, h: int, w: int) -> tuple[tuple[int, int], int, Buffer]:
+        """Address and size of the tables, bytes of the workspace for each image, and what keeps the tables alive."""
+        kept = self._tables.get((h, w))
+        if kept is None:
             size = self._functions.rebnn_conv2d_tables_bytes(*self._plan.with_size, h, w)
             if size < 0:
                 raise MemoryError(f"out of memory: an input of {h}x{w} pixels to {self._spec}")
             tables = Buffer(size)
             status = self._functions.rebnn_conv2d_tables(*self._plan.with_size, h, w, *tables.with_size)
             library.check_status(status, f"tables for an input of {h}x{w} pixels to {self._spec}")
-            self._tables.put((h, w), tables)
-        return tables
+            one = self._functions.rebnn_conv2d_workspace_bytes(*self._plan.with_size, *tables.with_size, 1)
+            kept = tables.with_size, one if one >= 0 else _TOO_LARGE, tables
+            self._tables.put((h, w), kept)
+        return kept
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
@@ -71,17 +76,17 @@ class _NativeConv2d:
         else:
             x_format = library.NHWC if x.is_contiguous(memory_format=torch.channels_last) else library.NCHW
             h, w = x.shape[2:]
-        tables = self._tables_of(h, w)
-        size = self._functions.rebnn_conv2d_workspace_bytes(*self._plan.with_size, *tables.with_size, n)
-        if size < 0:
+        tables, size, kept = self._tables_of(h, w)
+        size *= n
+        if size >= _TOO_LARGE:
             raise MemoryError(f"out of memory: an input of {tuple(x.shape)} to {self._spec}")
         out = signs = None
         if self._floats:
-            out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=memory_format)
+            out = torch.empty(shape, dtype=torch.float32, device=_CPU, memory_format=memory_format)
         if self._signs:
-            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device="cpu")
+            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device=_CPU)
         call = library.Conv2dCall(
-            *(*self._plan.with_size, *tables.with_size, *workspaces.of(size).with_size),
+            *(*self._plan.with_size, *tables, *workspaces.of(size).with_size),
             *(x.data_ptr(), x.numel(), n),
             None if residual is None else residual.data_ptr(),
             *((None, 0) if out is None else (out.data_ptr(), out.numel())),
@@ -170,17 +175,22 @@ class Conv2dPlan:
             check_float(residual, "the residual")
             if residual.shape != shape:
                 raise ValueError(f"the residual has the output's shape {shape}, got {tuple(residual.shape)}")
-            residual = residual.resolve_neg().contiguous(memory_format=memory_format)
+            residual = _resolved(residual).contiguous(memory_format=memory_format)
         if x.dtype == torch.int32:
             if self._sided:
                 raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
-            x = x.resolve_neg().contiguous(memory_format=memory_format_of(x))
+            x = _resolved(x).contiguous(memory_format=memory_format_of(x))
         y, signs = self._run(x, residual, shape, memory_format)
         if y is None or signs is None:
             return y if signs is None else signs  # type: ignore[return-value]
         return y, signs
+
+
+def _resolved(x: Tensor) -> Tensor:
+    """``x`` without a minus sign that stands beside the memory."""
+    return x.resolve_neg() if x.is_neg() else x
 
 
 class LinearPlan:
@@ -220,8 +230,8 @@ class LinearPlan:
 
     def _empty(self, leading: Sequence[int]) -> Result:
         c_out = self.conv.spec.c_out
-        y = torch.empty((*leading, c_out), dtype=torch.float32, device="cpu")
-        signs = torch.empty((*leading, words(c_out)), dtype=torch.int32, device="cpu")
+        y = torch.empty((*leading, c_out), dtype=torch.float32, device=_CPU)
+        signs = torch.empty((*leading, words(c_out)), dtype=torch.int32, device=_CPU)
         if self.conv.signs:
             return (y, signs) if self.conv.floats else signs
         return y

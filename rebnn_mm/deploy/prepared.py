@@ -78,8 +78,8 @@ class PlanCache:
         """The plan of ``tensors``, the packed weight first, and ``options``; made by ``make`` if it is not there."""
         packed = tensors[0]
         assert packed is not None
+        key = (options, *map(id, tensors))
         given = [tensor for tensor in tensors if tensor is not None]
-        key = (options, *(None if tensor is None else id(tensor) for tensor in tensors))
         entry = self._entries.get(key)
         if entry is not None and entry[1].are(given):
             return entry[2]

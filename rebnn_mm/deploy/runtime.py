@@ -35,27 +35,35 @@ class PackedClassifier(nn.Module):
         self.card = card
         self.network = network
         preprocessing = card.preprocessing or Preprocessing((), ())
-        channels = network.inputs[0].shape[1]
-        if len(preprocessing.mean) not in (0, channels):
-            raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network takes {channels}")
+        self.in_channels = network.inputs[0].shape[1]
+        if len(preprocessing.mean) not in (0, self.in_channels):
+            raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")
+        if preprocessing.channel_order == "bgr" and self.in_channels != 3:
+            raise UserError(f"channel_order 'bgr' is for three channels, the network takes {self.in_channels}")
         self.flips = preprocessing.channel_order == "bgr"
         self.register_buffer("mean", _per_channel(preprocessing.mean))
         self.register_buffer("std", _per_channel(preprocessing.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB images, (N, 3, H, W), uint8 or float in 0..255 -> scores (N, classes) that add up to 1."""
+        """Images -> scores (N, classes) that add up to 1.
+
+        Args:
+            images: (N, C, H, W) of any real type, with the pixel values that the network was trained on, 0..255 for
+                photos. Three channels are RGB, others in the order of training.
+        """
         return self.logits(self.normalize(images)).softmax(dim=1)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images as :meth:`forward` takes them -> the network's input, by the file's mean, std and channel order.
 
         Raises:
-            UserError: Not four dimensions.
+            UserError: Not four dimensions, or other channels than the network's.
         """
-        if images.dim() != 4:
-            raise UserError(f"images of shape {tuple(images.shape)}: give (N, C, H, W), RGB, 0 to 255")
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            kind = "C = 3: RGB, 0 to 255" if self.in_channels == 3 else f"C = {self.in_channels}"
+            raise UserError(f"images of shape {tuple(images.shape)}: give (N, C, H, W), {kind}")
+        images = images.float()  # first: 16-bit images cannot be flipped
         images = images.flip(1) if self.flips else images
-        images = images.float()
         return (images - self.mean) / self.std if self.mean.numel() else images
 
     def logits(self, x: Tensor) -> Tensor:
@@ -117,7 +125,7 @@ def graphs_of(file: PackedFile) -> dict[str, Any]:
     Raises:
         RebnnFileError: They are malformed.
     """
-    graphs = file.info.get("graphs") or {}
+    graphs = file.info.get("graphs", {})
     if not isinstance(graphs, dict):
         raise RebnnFileError(f"the file's graphs are a {type(graphs).__name__}, not a dict")
     return graphs

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rebnn_mm.errors import MissingFileError, UserFileError
+from rebnn_mm.errors import ExistingFileError, MissingFileError, UserFileError
 
 try:
     import fcntl
@@ -84,7 +84,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists():
-        raise UserFileError(f"{path} exists already: remove it, or choose another --out")
+        raise ExistingFileError(f"{path} exists already: remove it, or choose another --out")
     part = path.with_name(f".{path.name}.part")
     with _disk_errors(path, own=True):
         shutil.rmtree(part, ignore_errors=True)

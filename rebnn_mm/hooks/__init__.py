@@ -5,6 +5,7 @@ from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
 from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
 from rebnn_mm.hooks.oscillation import OscillationHook
+from rebnn_mm.hooks.resume import ResumeHook
 from rebnn_mm.hooks.schedules import EDEHook, ReCUHook
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "OscillationHook",
     "ReCUHook",
     "ResilientCheckpointHook",
+    "ResumeHook",
     "seed_worker",
 ]

@@ -15,6 +15,7 @@ from mmengine.registry import HOOKS
 
 from rebnn_mm.errors import UserFileError
 from rebnn_mm.files.atomic import write_bytes
+from rebnn_mm.hooks.work_dir import LAST, LINK, newest_checkpoint, same_folder
 
 _ATOMIC = "rebnn_atomic"
 
@@ -53,16 +54,59 @@ class ResilientCheckpointHook(CheckpointHook):
     is a relative link to the newest. On a full disk training stops with an OSError that says what to
     do, and the earlier checkpoints and ``last_checkpoint`` stay as they were.
 
+    A checkpoint remembers by absolute paths what its run had saved, and which of them was the best. Only what lies in
+    the folder that this run writes to is taken over, under the folder's present name: a work dir can be moved and
+    copied, and a run that goes on from another one's checkpoint removes nothing of it.
+
     Args:
         kwargs: As mmengine's CheckpointHook. A given ``backend_args``, or an ``out_dir`` with a prefix such as
             ``s3://``, replaces the safe local writing.
     """
+
+    out_dir: Any  # mmengine assigns it without a type
 
     def __init__(self, **kwargs: Any) -> None:
         remote = "://" in str(kwargs.get("out_dir"))
         if kwargs.get("backend_args") is None and kwargs.get("file_client_args") is None and not remote:
             kwargs["backend_args"] = {"backend": _ATOMIC}
         super().__init__(**kwargs)
+
+    def before_train(self, runner) -> None:
+        """Take over what the resumed checkpoint says about files, as far as they are this run's."""
+        if self.out_dir is not None and "://" not in str(self.out_dir):
+            self.out_dir = os.path.abspath(self.out_dir)  # a later resume may start in another folder
+        path = _resumed_from(runner)
+        if path is not None:
+            self._take_over(runner, path)
+        super().before_train(runner)
+
+    def _take_over(self, runner, path: str) -> None:
+        """Forget the files of another run, and follow those of this one to where they are now."""
+        out = self._final_out_dir(runner)
+        own = same_folder(_folder_of(path), out)
+        hub = runner.message_hub
+        if not own:
+            hub.runtime_info.pop("keep_ckpt_ids", None)
+            print_log(f"resumed from {path}: checkpoints outside {out} are kept as they are", logger="current")
+        for key in [key for key in hub.runtime_info if key.startswith("best_ckpt")]:
+            name = os.path.basename(str(hub.get_info(key)))
+            here = os.path.join(out, name)
+            if own and self._judges(name) and ("://" in out or os.path.exists(here)):
+                hub.update_info(key, here)
+            else:  # what is saved as the best from now on is the best of the files that are here
+                hub.runtime_info.pop(key)
+                hub.runtime_info.pop(key.replace("best_ckpt", "best_score", 1), None)
+
+    def _final_out_dir(self, runner) -> str:
+        """Where checkpoints will be: the parent puts the work dir's name behind an ``out_dir`` of its own."""
+        if self.out_dir is None or self.out_dir == runner.work_dir:
+            return runner.work_dir
+        return os.path.join(str(self.out_dir), os.path.basename(runner.work_dir.rstrip(os.sep)))
+
+    def _judges(self, name: str) -> bool:
+        """Whether the best checkpoint ``name`` was chosen by a metric that still chooses."""
+        keys = self.save_best or []
+        return keys == ["auto"] or any(name.startswith(f"best_{key}_".replace("/", "_")) for key in keys)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         # Replaces the parent's, which removes the outdated file first and then truncates last_checkpoint.
@@ -122,11 +166,11 @@ class ResilientCheckpointHook(CheckpointHook):
     @master_only
     def _point_to_newest(self, work_dir: str) -> None:
         """Write ``last_checkpoint``, which mmengine resumes from, and the link ``latest.pth``."""
-        AtomicLocalBackend().put_text(self.last_ckpt, Path(work_dir) / "last_checkpoint")
+        AtomicLocalBackend().put_text(self.last_ckpt, Path(work_dir) / LAST)
         if "://" in self.last_ckpt:
             return
-        link = Path(work_dir) / "latest.pth"
-        part = link.with_name(".latest.pth.part")
+        link = Path(work_dir) / LINK
+        part = link.with_name(f".{LINK}.part")
         try:
             part.unlink(missing_ok=True)
             # relative: the link survives moving or copying the work dir
@@ -138,7 +182,22 @@ class ResilientCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if not is_main_process():
             return
+        if not same_folder(_folder_of(path, follow=False), self.out_dir):
+            print_log(f"{path} is outdated and kept: it is not in {self.out_dir}", logger="current")
+            return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # deepspeed saves folders
             self.file_backend.rmtree(path)
+
+
+def _resumed_from(runner) -> str | None:
+    """Path of the checkpoint that the runner went on from, or None when it started anew."""
+    if not runner._resume:  # the runner shows it nowhere else; mmengine's EMAHook asks it, too
+        return None
+    return runner._load_from or newest_checkpoint(runner.work_dir)
+
+
+def _folder_of(path: str, follow: bool = True) -> str:
+    """Folder of a file; ``follow``: of the file that a link such as ``latest.pth`` leads to."""
+    return os.path.dirname(os.path.realpath(path) if follow and "://" not in path else path)

@@ -10,10 +10,10 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import find_latest_checkpoint
 from torch import Tensor, nn
 
 from rebnn_mm.errors import NotFiniteError
+from rebnn_mm.hooks.work_dir import newest_checkpoint
 
 
 @HOOKS.register_module()
@@ -121,7 +121,7 @@ def _bad_parameters(model: nn.Module, end: str = "") -> str:
 
 
 def _way_back(runner) -> str:
-    path = find_latest_checkpoint(runner.work_dir)
+    path = newest_checkpoint(runner.work_dir)
     kept = f"The last good checkpoint is kept: {path}" if path else f"No checkpoint was saved yet in {runner.work_dir}"
     return f"{kept}. Lower the learning rate, warm up longer or clip gradients before going on."
 

@@ -17,10 +17,13 @@ from rebnn_mm.deploy import load_model
 from rebnn_mm.deploy.format import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.peer import Peer
+from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.deploy.timing import candidate, compare, format_timings, keep_freed_memory, machine
-from rebnn_mm.errors import MissingPackageError
+from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.export import noise
+from rebnn_mm.integrations.images import image_channels
 from rebnn_mm.layers import BinaryLayer
 
 Calls = dict[str, Callable[[], Any]]
@@ -28,7 +31,8 @@ Calls = dict[str, Callable[[], Any]]
 
 def benchmark_model(
     path: str | Path,
-    images: Tensor,
+    size: tuple[int, int],
+    batch: int = 1,
     trained: tuple[Config, str] | None = None,
     onnxruntime: bool = False,
     lce: str | None = None,
@@ -40,7 +44,8 @@ def benchmark_model(
 
     Args:
         path: The ``.rebnn`` file.
-        images: (N, 3, H, W) uint8; their preprocessing is timed, too.
+        size: (H, W) of the images, noise of as many channels as the model takes; their preprocessing is timed, too.
+        batch: How many images at once.
         trained: Config and checkpoint that it was exported from: adds the trained model and its real-valued twin.
         onnxruntime: Add onnxruntime, float32 and int8, for a network that is one graph.
         lce: An interpreter that has larq-compute-engine: adds its BiRealNet-18, one thread, CPU time.
@@ -55,8 +60,10 @@ def benchmark_model(
     """
     torch.set_num_threads(threads[0])
     keep_freed_memory()
+    packed = load_model(path)
+    images = noise(size, batch, packed_channels(packed))
     calls: Calls = {
-        "packed": predict(load_model(path), images),
+        "packed": predict(packed, images),
         "packed, exact=False": predict(load_model(path, exact=False), images),
     }
     if trained:
@@ -71,9 +78,20 @@ def benchmark_model(
             peer = stack.enter_context(Peer(lce, "lce_resnet18", 0, images.shape[2]))
             candidates[f"{peer.name} BiRealNet-18"] = peer
         timings = compare(candidates, rounds)
-    size = " x ".join(map(str, images.shape))
-    head = f"{machine()}\nthreads     {threads[0]}\ninput       {size}, {rounds} rounds, {clock} clock\n"
+    shape = " x ".join(map(str, images.shape))
+    head = f"{machine()}\nthreads     {threads[0]}\ninput       {shape}, {rounds} rounds, {clock} clock\n"
     return "\n".join([head, format_timings(timings), load_time(path)])
+
+
+def packed_channels(model: nn.Module) -> int:
+    """Channels of the images that a packed model takes."""
+    graph = model.network if isinstance(model, PackedClassifier) else model
+    if isinstance(graph, GraphNetwork):
+        channels = graph.inputs[0].shape[1:2]
+        if not channels or channels[0] is None:
+            raise UserError("the benchmark gives the network images, and it takes something else")
+        return channels[0]
+    return image_channels(model.cfg, model)  # mmdet's or mmpretrain's model
 
 
 def load_time(path: str | Path, rounds: int = 9) -> str:
@@ -85,7 +103,7 @@ def load_time(path: str | Path, rounds: int = 9) -> str:
 
 
 def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
-    """A call of ``model`` on (N, 3, H, W) uint8 images, preprocessing and postprocessing included.
+    """A call of ``model`` on (N, C, H, W) uint8 images, preprocessing and postprocessing included.
 
     A network that is no classifier takes them as numbers, without any preprocessing: its file says of none.
     """

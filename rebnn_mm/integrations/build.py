@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from rebnn_mm.errors import MissingFileError, UserError
+
+T = TypeVar("T")
+
+# where a type is looked up, and a KeyError means that there is none of this name
+_REGISTRIES = ("mmengine.registry.", "mmcv.cnn.bricks.")
 
 # mmengine: BERT, whose parts are all registered at the root
 SCOPES = ("mmdet", "mmpretrain", "mmengine")
@@ -29,26 +37,34 @@ def read_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"config {path} is not a file: give one from configs/, or a path of your own")
-    try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, OSError, KeyError) as error:
+    try:  # no more than mmengine's parser and the file's own lines run here
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except (SyntaxError, OSError, KeyError, NameError, TypeError, ConfigParsingError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
-    except ImportError as error:
-        first: BaseException = error  # mmengine wraps it twice, in pages of text
-        while first.__context__ is not None:
-            first = first.__context__
-        raise UserError(
-            f"config {path} imports what is not installed: {first}; detectors and classifiers need "
-            "pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
-        ) from error
-    if options:
-        _override(cfg, options)
+    _import_modules(path, cfg)
+    apply_options(cfg, options or {})
     if scope_of(cfg) not in SCOPES:
         raise UserError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
     if "model" not in cfg:
         raise UserError(f"config {path} has no model: give a leaf config, not one of _base_")
     _register(scope_of(cfg))
     return cfg
+
+
+def _import_modules(path: Path, cfg: Config) -> None:
+    """What mmengine does with ``custom_imports`` when it reads a config."""
+    try:
+        import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": []}))
+    except ImportError as error:
+        first: BaseException = error  # mmengine wraps it
+        while first.__context__ is not None:
+            first = first.__context__
+        if not isinstance(first, ModuleNotFoundError) and (getattr(first, "name", None) or "").startswith("rebnn_mm"):
+            raise  # a name that one module of ours does not find in another
+        raise UserError(
+            f"config {path} imports what is not installed: {first}; detectors and classifiers need "
+            "pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
+        ) from error
 
 
 def scope_of(cfg: Config) -> str:
@@ -68,65 +84,96 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
     for part in (model_cfg, model_cfg.get("backbone") or {}):
         part.pop("pretrained", None)
     init_default_scope(scope_of(cfg))  # another config may have been read in between
+    model = building(lambda: MODELS.build(model_cfg))
+    return model.to(_usable(device)).eval()
+
+
+def _usable(device: str) -> torch.device:
     try:
-        model = MODELS.build(model_cfg)
-    except KeyError as error:
-        raise name_unknown_type(error) from error
-    try:
-        return model.to(torch.device(device)).eval()
-    except (RuntimeError, AssertionError) as error:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch's words for unknown and absent ones
         line = str(error).splitlines()[0]
         raise UserError(f"device {device!r} cannot be used: {line}; cpu always works") from None
 
 
-def name_unknown_type(error: KeyError) -> Exception:
-    """What to raise for a KeyError while building from a config: a sentence if a registry lacks a type, else itself."""
-    if "registry" not in str(error):
+def building(build: Callable[[], T]) -> T:
+    """Call ``build``, which builds from a config; a type that no registry has becomes a sentence.
+
+    Raises:
+        ValueError: The config names a type that is not registered.
+    """
+    try:
+        return build()
+    except KeyError as error:
+        raise _unknown_type(error) from error
+
+
+def _unknown_type(error: KeyError) -> Exception:
+    """A sentence if a registry raised ``error`` as it lacks a type; any other KeyError is itself."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # a KeyError of a constructor may speak of a registry, too: what counts is who raised it
+    raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    if not raised_in.startswith(_REGISTRIES) or "registry" not in str(error):
         return error
     line = str(error.args[0]).split(". ")[0]
     return UserError(f"the config cannot be built: {line}; check the name, and custom_imports")
 
 
-def _override(cfg: Config, options: dict[str, Any]) -> None:
-    """Merge ``--cfg-options``; a new ``data_root`` reaches every path that the config made from the old one.
+def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge ``--cfg-options`` into ``cfg``, as every tool does.
 
-    Without this the option would be taken and have no effect, as configs join paths while they are read.
+    A new ``data_root`` reaches every path that the config made from its old one, and a new ``task`` or ``vocab_file``
+    every part that has the config's old one: configs join paths and copy values while they are read, so the option
+    alone would have no effect. This comes first: a value that ``options`` name themselves always holds.
+
+    Raises:
+        ValueError: An option has no place in the config, or ``data_root`` is given to a config without one.
     """
+    for name in _SHARED:
+        if name in options and name in cfg:
+            _replace(cfg, lambda key, value, name=name: options[name] if key == name and value == cfg[name] else value)
+    if options.get("data_root") is not None:
+        _move_data(cfg, str(options["data_root"]))
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError) as error:  # mmengine's words for a place that the config has not
+            raise UserError(f"--cfg-options {key}={value}: the config has no place for it: {error}") from error
+
+
+def _move_data(cfg: Config, after: str) -> None:
+    """Exchange the config's ``data_root`` at the beginning of every path; whole names only, not data/my of data/my2."""
     before = cfg.get("data_root")
-    cfg.merge_from_dict(options)
-    for name in set(_SHARED) & set(options):
-        for key in list(cfg.keys()):
-            cfg[key] = _renamed(cfg[key], name, options[name])
-    after = options.get("data_root")
-    if after is None:
-        return
-    if not isinstance(before, str):
+    old = before.rstrip("/") if isinstance(before, str) else ""
+    if old in ("", "."):
         raise UserError(
             f"--cfg-options data_root={after}: this config has no data_root of its own; set "
             "train_dataloader.dataset.data_root and those of val_dataloader and test_dataloader"
         )
-    after = str(after).rstrip("/") + "/" if before.endswith("/") else str(after)
-    for key in list(cfg.keys()):
-        if key not in options:
-            cfg[key] = _moved(cfg[key], before, after)
+    new = after.rstrip("/")
+
+    def moved(key: Any, value: Any) -> Any:
+        if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return (new + value[len(old) :]) or "/"
+        return value
+
+    _replace(cfg, moved)
 
 
-def _renamed(value: Any, name: str, after: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: after if key == name else _renamed(item, name, after) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_renamed(item, name, after) for item in value)
-    return value
+def _replace(cfg: Config, change: Callable[[Any, Any], Any]) -> None:
+    """Put ``change(key, value)`` for every value of ``cfg``; items of a list have their list's key."""
 
+    def walk(key: Any, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: walk(name, item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(walk(key, item) for item in value)
+        return change(key, value)
 
-def _moved(value: Any, before: str, after: str) -> Any:
-    if isinstance(value, str):
-        return after + value.removeprefix(before) if value.startswith(before) else value
-    if isinstance(value, dict):
-        return {key: _moved(item, before, after) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, before, after) for item in value)
-    return value
+    for key, value in [(key, walk(key, cfg[key])) for key in cfg]:
+        cfg[key] = value
 
 
 def _register(scope: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
 
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 
 
 def is_packed_file(path: str | Path) -> bool:
@@ -34,12 +33,14 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(get_torch_safe_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserFileError(f"checkpoint {path} may not be read: {error.strerror}") from None
     except (RuntimeError, EOFError, OSError) as error:
         # torch's archive reader says so in its own words, and a cut download is by far the commonest cause.
         raise UserError(
             f"checkpoint {path} is truncated or damaged: copy or download it again ({_line(error)})"
         ) from None
-    except (pickle.UnpicklingError, AttributeError, KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # torch's unpickler raises what it stumbles over in foreign bytes, struct.error among it
         raise UserError(
             f"checkpoint {path} is no PyTorch checkpoint, or holds objects that would run code when loaded, which is "
             f"refused: save tensors and plain Python values only ({_line(error)})"
@@ -66,6 +67,8 @@ def load_into(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
+        if "loading state_dict" not in str(error):  # torch's own words, for tensors of another shape
+            raise
         detail = _line(error, last=True)
     else:
         # Absent from old checkpoints, and not read by any forward.

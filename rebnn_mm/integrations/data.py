@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
+from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
 from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.integrations.image_file import ImageHeader, is_cut_jpeg, kind_of, read_header
+from rebnn_mm.integrations.picture_size import explain_misfit, fits, is_unsure, unsure_warning
 
 
 def require_data(path: str | Path, what: str) -> None:
@@ -41,26 +45,33 @@ class LoadCheckedImage(LoadImageFromFile):
     images become 3 channels (``color_type='color'``). With ``ignore_empty=True`` a bad image gives None, and
     mmdet's and mmpretrain's data sets draw another one.
 
+    A detection data set knows the size its boxes were drawn for (``width``, ``height``): a picture of another size
+    is an error. Photos are turned upright by their EXIF tag, unless ``color_type`` ends with ``ignore_orientation``.
+
     Raises:
         FileNotFoundError: The file is not there.
-        ValueError: It cannot be decoded.
+        ValueError: It cannot be decoded, or has another size than its annotation says.
     """
+
+    _warned_of_exif = False
 
     def transform(self, results: dict) -> dict | None:
         """Add ``img`` (H, W, 3), ``img_shape`` and ``ori_shape`` (both (H, W)) for ``results['img_path']``."""
         path = results["img_path"]
         try:
-            image = self._read(path)
+            data = self._read(path)
+            image = self._decode(data, path)
         except (FileNotFoundError, ValueError):
             if self.ignore_empty:
                 return None
             raise
+        self._hold_against_annotation(results, data, image)
         if self.to_float32:
             image = image.astype(np.float32)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, path: str) -> bytes:
         try:
             data = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError:
@@ -69,21 +80,33 @@ class LoadCheckedImage(LoadImageFromFile):
             raise UserError(f"image {path} is a folder") from None
         if not data:
             raise UserError(f"image {path} is an empty file")
-        if _is_cut_jpeg(data):
+        if is_cut_jpeg(data):
             raise UserError(f"image {path} is a truncated JPEG ({len(data)} bytes): copy or download it again")
+        return data
+
+    def _decode(self, data: bytes, path: str) -> np.ndarray:
         try:
             image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
         except (cv2.error, OSError, SyntaxError) as error:  # Pillow raises the last two
             raise UserError(f"image {path} cannot be decoded: {error}") from error
         if image is None:
-            raise UserError(f"image {path} cannot be decoded: {len(data)} bytes that are no known image format")
+            kind = kind_of(data)
+            what = f", a broken or truncated {kind}" if kind else " that are no known image format"
+            raise UserError(f"image {path} cannot be decoded: {len(data)} bytes{what}")
         return image
 
-
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG ends before its end-of-image marker.
-
-    Within the pixels a 0xFF is always followed by 0x00 or a restart marker, so the marker cannot occur there by
-    chance; that of an embedded thumbnail comes before the last start of scan.
-    """
-    return data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) < 0
+    def _hold_against_annotation(self, results: dict, data: bytes, image: np.ndarray) -> None:
+        """Refuse a picture of another size than its boxes were drawn for."""
+        if not results.get("width") or not results.get("height"):
+            return  # a classifier's
+        path, annotated, size = results["img_path"], (results["width"], results["height"]), image.shape[1::-1]
+        unchecked = results.pop("exif_unchecked", False) and not self._warned_of_exif
+        if fits(annotated, size) and not unchecked:
+            return
+        header = read_header(data) or ImageHeader("", size, 1)  # a kind that Pillow does not know
+        misfit = explain_misfit(path, annotated, header, turned=fits(size, header.upright))
+        if misfit:
+            raise UserError(misfit)
+        if unchecked and is_unsure(header):
+            self._warned_of_exif = True  # once in each worker
+            print_log(unsure_warning("while loading", [path]), logger="current", level=logging.WARNING)

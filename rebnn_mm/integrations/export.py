@@ -19,8 +19,9 @@ from rebnn_mm.deploy.report import ExportReport
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
-from rebnn_mm.integrations.inference import _dataset_meta
-from rebnn_mm.integrations.inspection import _loads_rgb, image_shape, input_shape
+from rebnn_mm.integrations.images import channel_order, image_channels, preprocessor_of, turns_channels
+from rebnn_mm.integrations.inference import dataset_meta
+from rebnn_mm.integrations.inspection import image_shape, input_shape
 from rebnn_mm.integrations.packed import load_packed_model
 from rebnn_mm.layers import binary_layers
 
@@ -61,8 +62,8 @@ def export_config(
     load_into(model, weights, checkpoint)
     card = ModelCard(
         config=cfg.to_dict(),
-        classes=tuple(_dataset_meta(weights, cfg).get("classes") or ()) or None,
-        preprocessing=preprocessing_of(cfg),
+        classes=tuple(dataset_meta(weights, cfg).get("classes") or ()) or None,
+        preprocessing=preprocessing_of(cfg, model),
         method=method_of(cfg, model),
         source_commit=source_commit(),
         metrics=metrics,
@@ -71,9 +72,9 @@ def export_config(
     if verify and scope_of(cfg) == "mmengine":
         check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_packed_model, exact or None)
     elif verify:
-        rgb = _loads_rgb(cfg, "test")
+        rgb = channel_order(cfg, "test") == "rgb"
         check = Check(
-            noise_images(cfg),
+            noise_images(cfg, image_channels(cfg, model)),
             lambda part, image: outputs(part, image, scope_of(cfg), rgb),
             load_model,
             exact or None,
@@ -91,18 +92,19 @@ def parts_of(cfg: Config, model: nn.Module) -> list[Part]:
         inputs = [tokens[name] for name in NET_INPUTS]
         return [Part("net", inputs, lambda net, *inputs: net(*inputs).logits, whole="network")]
     model.eval()
+    channels = image_channels(cfg, model)
     if scope_of(cfg) == "mmpretrain":
         try:
             size = image_shape(cfg)
         except ValueError:
             size = (64, 64)
-        x = _normalized(model, noise(size, batch=2), None)
+        x = _normalized(model, noise(size, 2, channels), None)
         with torch.no_grad():
             scores = model(x, mode="tensor")
         if isinstance(scores, Tensor) and scores.dim() == 2:
             return [Part("", [x], lambda whole, x: whole(x, mode="tensor"), whole="classifier")]
         return [Part("backbone", [x])]
-    x = _normalized(model, noise((128, 160), batch=2), [_sample((128, 160)) for _ in range(2)])
+    x = _normalized(model, noise((128, 160), 2, channels), [_sample((128, 160)) for _ in range(2)])
     names = [name for name in ("backbone", "neck") if isinstance(getattr(model, name, None), nn.Module)]
     return [replace(part, any_size=True) for part in find_inputs(model, names, lambda m: m.extract_feat(x))]
 
@@ -117,18 +119,27 @@ def _sample(shape: tuple[int, int]) -> Any:
     return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
 
 
-def preprocessing_of(cfg: Config) -> Preprocessing | None:
-    """What the config's data preprocessor does to an image; None if it does not normalize."""
-    part = {**(cfg.get("data_preprocessor") or {}), **(cfg.model.get("data_preprocessor") or {})}
-    if part.get("mean") is None or part.get("std") is None:
+def preprocessing_of(cfg: Config, model: nn.Module | None = None) -> Preprocessing | None:
+    """What the config's data preprocessor does to an image of a model; None for texts.
+
+    Without normalization mean and std are empty. One mean for several channels is written once for each.
+    """
+    if scope_of(cfg) == "mmengine":
         return None
-    turns = any(part.get(key) for key in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr"))
+    part, channels = preprocessor_of(cfg), image_channels(cfg, model)
+    mean, std = (tuple(part.get(key) or ()) for key in ("mean", "std"))
+    if len(mean) == len(std) == 1:
+        mean, std = mean * channels, std * channels
     try:
         size = image_shape(cfg)
     except ValueError:
         size = None
-    order = "rgb" if turns != _loads_rgb(cfg, "test") else "bgr"
-    return Preprocessing(tuple(part["mean"]), tuple(part["std"]), order, size)
+    if channels != 3:
+        order = "rgb"  # no colours to exchange: channels are taken as they come
+    else:
+        order = channel_order(cfg, "test")
+        order = {"rgb": "bgr", "bgr": "rgb"}[order] if turns_channels(cfg) else order
+    return Preprocessing(mean, std, order, size)
 
 
 def method_of(cfg: Config, model: nn.Module) -> str:
@@ -161,19 +172,19 @@ def noise_tokens(cfg: Config) -> list[Any]:
     return [token_noise(cfg.model, lengths) for lengths in ((longest, longest // 2 + 1), (5, 7, 1))]
 
 
-def noise_images(cfg: Config) -> list[Tensor]:
-    """Two images, (3, H, W) uint8, of the pipelines' size and of about half of it, with odd sides."""
+def noise_images(cfg: Config, channels: int = 3) -> list[Tensor]:
+    """Two images, (channels, H, W) uint8, of the pipelines' size and of about half of it, with odd sides."""
     try:
         height, width = image_shape(cfg)
     except ValueError:
         height, width = 32, 32
-    return [noise(size)[0] for size in ((height, width), (height // 2 | 1, width // 2 | 1))]
+    return [noise(size, 1, channels)[0] for size in ((height, width), (height // 2 | 1, width // 2 | 1))]
 
 
-def noise(size: tuple[int, int], batch: int = 1) -> Tensor:
-    """Images of noise, (batch, 3, H, W) uint8, always the same."""
+def noise(size: tuple[int, int], batch: int = 1, channels: int = 3) -> Tensor:
+    """Images of noise, (batch, channels, H, W) uint8, always the same."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (batch, channels, *size), generator=generator, dtype=torch.uint8)
 
 
 def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str, Any]:
@@ -181,12 +192,13 @@ def outputs(model: nn.Module, image: Tensor, scope: str, rgb: bool) -> dict[str,
 
     Args:
         model: The trained model, or its packed twin.
-        image: (3, H, W) uint8, as the config's pipeline reads images.
+        image: (C, H, W) uint8, as the config's pipeline reads images.
         scope: ``'mmdet'`` or ``'mmpretrain'``.
-        rgb: Whether the pipeline reads RGB.
+        rgb: Whether the pipeline reads RGB; means nothing unless there are three channels.
     """
     if isinstance(model, PackedClassifier):
-        return dict(logits=model.logits(model.normalize((image if rgb else image.flip(0))[None])))
+        seen = image if rgb or len(image) != 3 else image.flip(0)
+        return dict(logits=model.logits(model.normalize(seen[None])))
     if scope == "mmpretrain":
         data = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)
         return dict(logits=model(data["inputs"], mode="tensor"))

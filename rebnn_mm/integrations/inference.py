@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mmcv
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
-from PIL import Image
 from torch import nn
 
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model, scope_of
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
-from rebnn_mm.integrations.inspection import _pipeline, build_visualizer, check_images, draw_label
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+from rebnn_mm.integrations.images import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
+from rebnn_mm.integrations.inspection import check_images
+from rebnn_mm.integrations.pictures import as_picture, build_visualizer, draw_label, picture_name
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Inferencer:
     """A model with its weights, its test pipeline and its class names.
 
     Class names come from the checkpoint, else from the config's test data set. A classifier of mmpretrain
-    gets its label drawn, a detector of mmdet its boxes.
+    gets its label drawn, a detector of mmdet its boxes. Files are read by the loader of the config's test pipeline.
 
     Args:
         cfg: From :func:`rebnn_mm.integrations.build.read_config`.
@@ -56,7 +53,7 @@ class Inferencer:
         check_images(cfg)
         if not 0 <= score_threshold <= 1:
             raise UserError(f"score threshold {score_threshold}: give a share, 0 to 1")
-        if not _pipeline(cfg, "test"):
+        if not dataset_of(cfg, "test").get("pipeline"):
             raise UserError("the config has no test_dataloader with a pipeline: inference prepares images by it")
         self.scope = scope_of(cfg)
         self.score_threshold = score_threshold
@@ -66,31 +63,36 @@ class Inferencer:
             else _load_trained(cfg, checkpoint, device)
         )
         init_default_scope(self.scope)
-        # The image is read by us, once, and handed over as an array.
-        # pixels come from the caller, and there are no annotations to load
-        steps = [step for step in _pipeline(cfg, "test") if not str(step["type"]).split(".")[-1].startswith("Load")]
-        self.pipeline = Compose(steps)
-        self.to_rgb = any(step.get("to_rgb") for step in _pipeline(cfg, "test") if "Load" in str(step["type"]))
+        self.reader = ImageReader(cfg, "test", image_channels(cfg, self.model))
         self.visualizer = build_visualizer(self.scope, meta)
 
-    def predict(self, image: np.ndarray) -> Any:
-        """Data sample with the predictions for one BGR image, (H, W, 3) uint8."""
-        pixels = np.ascontiguousarray(image[..., ::-1]) if self.to_rgb else image
-        size = image.shape[:2]
-        data = self.pipeline(dict(img=pixels, img_shape=size, ori_shape=size, img_id=0, img_path=None))
-        with torch.no_grad():
-            return self.model.test_step(pseudo_collate([data]))[0]
+    def predict(self, path: str | Path) -> Any:
+        """Data sample with the predictions for one image file.
 
-    def draw(self, image: np.ndarray, file: Path) -> None:
-        """Predict on one BGR image and write it to ``file`` with the prediction drawn in."""
-        sample = self.predict(image)
-        rgb = np.ascontiguousarray(image[..., ::-1])
+        Raises:
+            ValueError: The file cannot be read by the config's loader.
+        """
+        return self._predict(self.reader.load(path))
+
+    def draw(self, path: str | Path, file: Path) -> None:
+        """Predict on one image file and write it to ``file`` with the prediction drawn in.
+
+        Raises:
+            ValueError: As :meth:`predict`.
+        """
+        loaded = self.reader.load(path)
+        picture = as_picture(loaded.image, self.reader.order)
+        sample = self._predict(loaded)
         if self.scope == "mmpretrain":
-            draw_label(self.visualizer, rgb, sample.cpu(), file, truth=False)
+            draw_label(self.visualizer, picture, sample.cpu(), file, truth=False)
             return
         self.visualizer.add_datasample(
-            file.stem, rgb, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
+            file.stem, picture, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
         )
+
+    def _predict(self, loaded: Loaded) -> Any:
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate([self.reader.prepare(loaded)]))[0]
 
 
 def packed_config(path: str | Path) -> Config:
@@ -112,20 +114,21 @@ def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.
     if device not in (None, "cpu"):
         raise UserError(f"device {device!r}: a packed file runs on the CPU")
     model: Any = load_packed_model(path, cfg)
-    return model, {**_dataset_meta({}, cfg), **model.dataset_meta}  # colours are the config's
+    return model, {**dataset_meta({}, cfg), **model.dataset_meta}  # colours are the config's
 
 
 def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
     weights = load_weights(path)  # first: the cheapest check of what a user may get wrong
     model = build_model(cfg, device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
     load_into(model, weights, path)
-    return model, _dataset_meta(weights, cfg)
+    return model, dataset_meta(weights, cfg)
 
 
-def find_images(source: str | Path, out_dir: str | Path) -> list[tuple[Path, Path]]:
+def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[tuple[Path, Path]]:
     """Pairs (image, file to write) for one image or a folder with its subfolders, in sorted order.
 
-    Files under ``out_dir`` are results of an earlier run and left out.
+    Files under ``out_dir`` are results of an earlier run and left out. Of a folder, files with one of ``suffixes`` are
+    taken; a single file may have any.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -140,32 +143,15 @@ def find_images(source: str | Path, out_dir: str | Path) -> list[tuple[Path, Pat
     if out_dir.resolve() == root.resolve():
         raise UserError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")
     if source.is_file():
-        return [(source, out_dir / _file_name(Path(source.name)))]
+        return [(source, out_dir / picture_name(Path(source.name)))]
     inputs = [
         path
         for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file() and out_dir.resolve() not in path.resolve().parents
+        if path.suffix.lower() in suffixes and path.is_file() and out_dir.resolve() not in path.resolve().parents
     ]
     if not inputs:
-        raise UserError(f"folder {source} holds no image: files ending in {', '.join(SUFFIXES)} are taken")
-    return [(path, out_dir / _file_name(path.relative_to(source))) for path in inputs]
-
-
-def read_image(path: Path) -> np.ndarray:
-    """BGR image, (H, W, 3) uint8, turned upright by its EXIF tag as in training.
-
-    Raises:
-        ValueError: The file is no image, or is cut off: OpenCV alone would fill the rest with grey.
-    """
-    try:
-        with Image.open(path) as probe:
-            probe.load()
-    except Exception as error:  # PIL's decoders raise what they like, SyntaxError and struct.error among it
-        raise UserError(f"cannot be decoded ({str(error).replace(str(path), path.name)})") from None
-    image = mmcv.imread(path)
-    if image is None:
-        raise UserError("cannot be decoded by OpenCV")
-    return image
+        raise UserError(f"folder {source} holds no image: files ending in {', '.join(suffixes)} are taken")
+    return [(path, out_dir / picture_name(path.relative_to(source))) for path in inputs]
 
 
 def infer(inferencer: Inferencer, pairs: Sequence[tuple[Path, Path]]) -> InferenceReport:
@@ -177,30 +163,28 @@ def infer(inferencer: Inferencer, pairs: Sequence[tuple[Path, Path]]) -> Inferen
     bar = ProgressBar(len(pairs))
     for source, file in pairs:
         try:
-            image = read_image(source)
-        except ValueError as error:
-            failed.append((source, str(error)))
-        else:
-            inferencer.draw(image, file)
+            inferencer.draw(source, file)
             written.append(file)
+        except UserError as error:
+            failed.append((source, str(error)))
         bar.update()
     print()
     return InferenceReport(tuple(written), tuple(failed))
 
 
-def _file_name(path: Path) -> Path:
-    return path if path.suffix.lower() in SUFFIXES else path.with_name(path.name + ".png")
-
-
-def _dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
+def dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
     """Class names and colours: the checkpoint's, else the config's, else none (numbers are drawn)."""
     saved = checkpoint.get("meta") or {}
     meta = {key.lower(): value for key, value in (saved.get("dataset_meta") or {}).items()}
     if not meta.get("classes") and saved.get("CLASSES"):  # mmdet 2, mmcls
         meta["classes"] = saved["CLASSES"]
-    if not meta.get("classes"):
-        from mmengine.registry import DATASETS
+    return meta if meta.get("classes") else _config_meta(cfg)
 
-        dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True))
-        meta = dict(dataset.metainfo)
-    return meta
+
+def _config_meta(cfg: Config) -> dict[str, Any]:
+    """Class names and colours of the config's test data set, whose files need not be there."""
+    dataset = dataset_of(cfg, "test")
+    kind = registered(DATASETS, dataset.get("type"))
+    if kind is not None and issubclass(kind, BaseDataset):
+        return dict(DATASETS.build(dict(dataset, lazy_init=True)).metainfo)
+    return dict(dataset.get("metainfo") or {})  # a data set of the user's own kind says what its config says

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS
+from mmengine.registry import DATASETS
 from mmengine.utils import ProgressBar
 from torch import nn
 
 from rebnn_mm.analysis.opcount import ModelCount, count_model
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model, scope_of
+from rebnn_mm.integrations.images import channel_order, dataset_of, image_channels, pipeline_of
+from rebnn_mm.integrations.pictures import as_picture, build_visualizer, draw_label
 
 SPLITS = ("train", "val", "test")
 
@@ -24,10 +24,20 @@ SPLITS = ("train", "val", "test")
 def input_shape(cfg: Config) -> tuple[int, ...]:
     """What the config's data make: (H, W) of images, or (L,), the longest sequence of tokens.
 
+    Where no step of a pipeline sets a size, that of the first test image is taken.
+
     Raises:
-        ValueError: As :func:`image_shape`.
+        ValueError: No size in the config, and no test image that could tell.
     """
-    return (cfg.test_dataloader.dataset.max_length,) if scope_of(cfg) == "mmengine" else image_shape(cfg)
+    if scope_of(cfg) == "mmengine":
+        return (cfg.test_dataloader.dataset.max_length,)
+    try:
+        return image_shape(cfg)
+    except UserError as unknown:
+        try:
+            return tuple(_sample(_dataset(cfg, "test"), 0)["inputs"].shape[-2:])
+        except (UserError, KeyError):
+            raise unknown from None
 
 
 def image_shape(cfg: Config) -> tuple[int, int]:
@@ -37,7 +47,7 @@ def image_shape(cfg: Config) -> tuple[int, int]:
         ValueError: No step of the test or train pipeline sets a size.
     """
     for split, keys in (("test", ("crop_size", "scale")), ("train", ("crop_size", "scale"))):
-        sizes = [_step_size(step, keys) for step in _pipeline(cfg, split)]
+        sizes = [_step_size(step, keys) for step in pipeline_of(cfg, split)]
         found = [size for size in sizes if size]
         if found:
             return found[-1]  # a crop behind a resize decides
@@ -74,16 +84,33 @@ def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
 
         return count_model(model, lambda copied: copied(token_noise(cfg.model, (shape[0],))))
     try:
-        return count_model(model, lambda copied: _forward(copied, scope_of(cfg), (shape[0], shape[1])))
+        return count_model(model, lambda copied: _forward(copied, scope_of(cfg), image_channels(cfg, model), shape))
     except RuntimeError as error:
+        if not _takes_images(model, cfg, shape):
+            raise  # of whatever size: no fault of the shape
         line = str(error).splitlines()[0]
         raise UserError(f"the model cannot take an image of {shape[0]} x {shape[1]}: {line}; try --shape") from error
+
+
+def _takes_images(model: nn.Module, cfg: Config, but: tuple[int, ...]) -> bool:
+    """Whether the model can be counted for an image of another size than ``but``."""
+    for shape in ((32, 32), (224, 224), (800, 800)):
+        if shape == but:
+            continue
+        try:
+            channels = image_channels(cfg, model)
+            count_model(model, lambda copied: _forward(copied, scope_of(cfg), channels, shape))  # noqa: B023  # at once
+            return True
+        except RuntimeError:
+            continue
+    return False
 
 
 def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int | None = None) -> list[Path]:
     """Write the first ``number`` samples of a split, ground truth drawn, as the pipeline hands them over.
 
-    Returns the files written, ``<index>_<image name>.png``; the colours are those of the file read.
+    Returns the files written, ``<index>_<image name>.png``; the colours are those of the file read, and what is no
+    colour image is shown as :func:`rebnn_mm.integrations.pictures.as_picture` says.
 
     Raises:
         FileNotFoundError: The data set is not where the config says.
@@ -98,14 +125,14 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
     dataset = _dataset(cfg, split)
     total = min(len(dataset), number or len(dataset))
     scope = scope_of(cfg)
-    draw = DrawTruth(scope, dataset.metainfo, bgr=not _loads_rgb(cfg, split))
+    draw = DrawTruth(scope, dataset.metainfo, channel_order(cfg, split))
     files = []
     bar = ProgressBar(total)
     for index in range(total):
         sample = _sample(dataset, index)
         if not isinstance(sample, dict) or "inputs" not in sample:
             raise UserError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
-        name = Path(sample["data_samples"].get("img_path") or f"sample{index}").stem
+        name = _stem(sample["data_samples"].get("img_path")) or f"sample{index}"
         file = Path(out_dir) / f"{index:05d}_{name}.png"
         draw(sample, file)
         files.append(file)
@@ -120,59 +147,37 @@ class DrawTruth:
     Args:
         scope: ``'mmdet'`` or ``'mmpretrain'``.
         metainfo: The data set's, for class names and colours.
-        bgr: Whether the sample's channels are in OpenCV's order.
+        order: ``'rgb'`` or ``'bgr'``, of the sample's channels.
     """
 
-    def __init__(self, scope: str, metainfo: dict[str, Any], bgr: bool = True) -> None:
+    def __init__(self, scope: str, metainfo: dict[str, Any], order: str = "bgr") -> None:
         self.scope = scope
-        self.bgr = bgr
+        self.order = order
         self.visualizer = build_visualizer(scope, metainfo)
 
     def __call__(self, sample: dict[str, Any], file: Path) -> None:
         """Write ``sample`` to ``file``."""
-        image = sample["inputs"].permute(1, 2, 0).numpy()
-        image = np.ascontiguousarray(image[..., ::-1] if self.bgr else image)
-        image = image.clip(0, 255).astype(np.uint8)  # colour jitter gives floats, beyond the ends too
+        image = as_picture(sample["inputs"].permute(1, 2, 0).numpy(), self.order)
         if self.scope == "mmpretrain":
-            draw_label(self.visualizer, image, sample["data_samples"], file, truth=True)
+            draw_label(self.visualizer, image, sample["data_samples"], file, predictions=False)
             return
         truth = sample["data_samples"].numpy()
         boxes = truth.gt_instances.get("bboxes")
         if hasattr(boxes, "tensor"):  # mmdet's box type; the visualizer wants plain numbers
-            truth.gt_instances.bboxes = boxes.tensor
+            truth.gt_instances.bboxes = boxes.tensor.numpy()
         masks = truth.gt_instances.get("masks")
         if hasattr(masks, "to_ndarray"):
             truth.gt_instances.masks = masks.to_ndarray().astype(bool)
         self.visualizer.add_datasample("truth", image, truth, draw_pred=False, out_file=str(file))
 
 
-def build_visualizer(scope: str, metainfo: dict[str, Any]) -> Any:
-    """The library's visualizer, without storage backends, with class names and colours set."""
-    kind = "DetLocalVisualizer" if scope == "mmdet" else "UniversalVisualizer"
-    visualizer = VISUALIZERS.build(dict(type=kind, name=f"rebnn_mm_{scope}"))
-    meta = dict(metainfo)
-    if scope == "mmdet" and len(meta.get("palette") or ()) < len(meta.get("classes") or ()):
-        meta["palette"] = "random"  # seeded by mmdet, so the same in every picture
-    visualizer.dataset_meta = meta
-    return visualizer
-
-
-def draw_label(visualizer: Any, image: np.ndarray, sample: Any, file: Path, truth: bool) -> None:
-    """Write a classified image with its label; small ones are enlarged until text is readable."""
-    resize = 224 if min(image.shape[:2]) < 224 else None
-    visualizer.visualize_cls(
-        image, sample, resize=resize, draw_gt=truth, draw_pred=not truth, out_file=str(file), name=file.stem
-    )
-
-
 def _dataset(cfg: Config, split: str) -> Any:
-    dataset_cfg = cfg[f"{split}_dataloader"]["dataset"]
     try:
-        dataset = DATASETS.build(dataset_cfg)
+        dataset = DATASETS.build(cfg[f"{split}_dataloader"]["dataset"])
         if hasattr(dataset, "full_init"):
             dataset.full_init()
     except (FileNotFoundError, NotADirectoryError) as error:
-        root = dataset_cfg.get("data_root") or dataset_cfg.get("dataset", {}).get("data_root")
+        root = dataset_of(cfg, split).get("data_root")
         raise MissingFileError(
             f"{split} data not found: {error}; data_root is {root!r}, set it with "
             f"--cfg-options {split}_dataloader.dataset.data_root=PATH"
@@ -194,10 +199,16 @@ def _sample(dataset: Any, index: int) -> Any:
         raise UserError(f"sample {index} ({path}) cannot be read: {error}; mend or remove it") from error
 
 
-def _forward(model: nn.Module, scope: str, shape: tuple[int, int]) -> Any:
+def _stem(path: Any) -> str:
+    """The name of an image without its ending; of one that is several files, the first one's."""
+    first = path[0] if isinstance(path, (list, tuple)) and path else path
+    return Path(first).stem if first else ""
+
+
+def _forward(model: nn.Module, scope: str, channels: int, shape: tuple[int, ...]) -> Any:
     # Noise, not zeros: a constant image gives equal scores everywhere, and heads that keep the
     # best boxes would then see degenerate ties.
-    image = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    image = torch.randint(0, 256, (channels, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     if scope == "mmdet":
         from mmdet.structures import DetDataSample as Sample
     else:
@@ -205,13 +216,6 @@ def _forward(model: nn.Module, scope: str, shape: tuple[int, int]) -> Any:
     sample = Sample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=0))
     data = model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
     return model(data["inputs"], data["data_samples"], mode="tensor")
-
-
-def _pipeline(cfg: Config, split: str) -> Sequence[Any]:
-    node: Any = (cfg.get(f"{split}_dataloader") or {}).get("dataset") or {}
-    while not node.get("pipeline") and (node.get("dataset") or node.get("datasets")):
-        node = node.get("dataset") or node["datasets"][0]
-    return node.get("pipeline") or []
 
 
 def _step_size(step: Any, keys: tuple[str, ...]) -> tuple[int, int] | None:
@@ -223,7 +227,3 @@ def _step_size(step: Any, keys: tuple[str, ...]) -> tuple[int, int] | None:
         if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(value, int) for value in size):
             return (size[1], size[0]) if key == "scale" else (size[0], size[1])
     return None
-
-
-def _loads_rgb(cfg: Config, split: str) -> bool:
-    return any(step.get("type") == "LoadImageFromFile" and step.get("to_rgb") for step in _pipeline(cfg, split))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +18,23 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
-from rebnn_mm.errors import UserError
-from rebnn_mm.integrations.build import name_unknown_type, read_config
+from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.hooks import ResumeHook
+from rebnn_mm.hooks.work_dir import newest_checkpoint
+from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.heads import check_heads
+from rebnn_mm.integrations.precheck import check_loaders, check_loop, explain_batch_of_one
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which job schedulers end a program: to be treated as Ctrl-C."""
 
 
 @contextmanager
@@ -32,14 +43,17 @@ def one_sentence(tool: str) -> Iterator[None]:
 
     A ``UserError`` is written for the user, who can mend it. Any other error is a fault of this package or of a
     library below it: its traceback says where, and a note asks for a report. ``REBNN_MM_TRACEBACK=1`` in the
-    environment shows every traceback. A program that comes through leaves its process group.
+    environment shows every traceback. A program that comes through leaves its process group. Ctrl-C and SIGTERM end it
+    with a sentence too.
     """
     try:
-        yield
-        end_distributed()
+        with _sigterm_as_ctrl_c():
+            yield
+            end_distributed()
     except KeyboardInterrupt as stop:
-        print(f"\n{tool}: {stop or 'stopped'}", file=sys.stderr)
-        raise SystemExit(130) from None  # what shells expect after Ctrl-C
+        print(f"\n{tool}: {str(stop) or 'stopped'}", file=sys.stderr)
+        # what shells expect: 128 and the signal's number
+        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
     except UserError as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -48,6 +62,27 @@ def one_sentence(tool: str) -> Iterator[None]:
         if hasattr(error, "add_note"):  # Python 3.11
             error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
         raise
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated` in this process; one that it forks (a loader's worker) ends at once."""
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            raise Terminated
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,42 +136,49 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, path: str) -> None:
-    """Go on from the checkpoint ``path``, or with ``'auto'`` from the newest one of the work dir."""
+    """Go on from the checkpoint ``path``, or from a folder's newest; ``'auto'`` is the work dir's.
+
+    Raises:
+        FileNotFoundError: A folder without a checkpoint.
+    """
     cfg.resume = True
     if path != "auto":
-        cfg.load_from = path
-    elif find_latest_checkpoint(cfg.work_dir) is None:
+        cfg.load_from = newest_checkpoint(path) if Path(path).is_dir() else path
+        if cfg.load_from is None:
+            raise MissingFileError(f"--resume {path}: the folder holds no checkpoint that a training has saved")
+        return
+    newest = newest_checkpoint(cfg.work_dir)
+    if newest is None:
         print_log(f"--resume: {cfg.work_dir} has no checkpoint yet, training starts at its beginning", "current")
         cfg.resume = False
     else:
-        cfg.load_from = None  # mmengine would resume from the weights that a config starts from (stage one's)
+        # by its path: mmengine takes the one that the work dir had where it began, or the weights of stage one
+        cfg.load_from = newest
 
 
 def use_show_dir(cfg: Config, folder: str) -> None:
-    """Write a picture with truth and detections for every test image into ``folder``.
+    """Write a picture with truth and predictions for every test image into ``folder``, images' subfolders kept.
 
     Raises:
-        ValueError: A classifier; mmpretrain's hook swaps red and blue, and lets equal names overwrite each other.
+        ValueError: The config's data are texts.
     """
-    if cfg.default_scope != "mmdet":
-        raise UserError(
-            "--show-dir draws detections; for a classifier: tools/infer.py FOLDER CONFIG CHECKPOINT --out DIR"
-        )
-    # mmdet puts work_dir/timestamp before a relative folder
-    hook = dict(type="DetVisualizationHook", draw=True, interval=1, test_out_dir=os.path.abspath(folder))
-    cfg.merge_from_dict(dict(default_hooks=dict(visualization=hook)))
+    if cfg.default_scope == "mmengine":
+        raise UserError("--show-dir draws images, and the config's data are texts; --out writes predictions")
+    from rebnn_mm.integrations import pictures  # noqa: F401  # registers the hook
+
+    # the libraries' own hooks read colour images only, and pictures of equal names overwrite each other
+    hooks = [*(cfg.get("custom_hooks") or ()), dict(type="PictureHook", out_dir=os.path.abspath(folder))]
+    cfg.custom_hooks = hooks
 
 
 def build_runner(cfg: Config) -> Runner:
     """Runner of mmengine for ``cfg``.
 
     Raises:
-        ValueError: The config names a type that is not registered.
+        ValueError: The config names a type that is not registered, or has loader settings that exclude each other.
     """
-    try:
-        return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    except KeyError as error:
-        raise name_unknown_type(error) from error
+    check_loaders(cfg)
+    return building(lambda: RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg))
 
 
 def train(cfg: Config) -> Runner:
@@ -147,10 +189,13 @@ def train(cfg: Config) -> Runner:
         FloatingPointError: The loss became NaN or Inf.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    if cfg.get("resume") and not cfg.get("load_from"):  # asked for by the config itself
+        use_resume(cfg, "auto")
     runner = build_runner(cfg)
     _build_loops(runner, "train_loop", "val_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "train", "val"), str(cfg.default_scope))
     if cfg.get("resume"):
-        path = cfg.get("load_from") or find_latest_checkpoint(runner.work_dir)
+        path = cfg.load_from
         checkpoint = load_weights(path)
         load_into(_unwrapped(runner), checkpoint, path)
         absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
@@ -159,12 +204,17 @@ def train(cfg: Config) -> Runner:
                 f"checkpoint {path} cannot be resumed from, it lacks {', '.join(absent)}: start from its weights with "
                 "--cfg-options load_from=PATH, without --resume"
             )
+        if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
+            runner.register_hook(ResumeHook())
     elif cfg.get("load_from"):
         _check_initial_weights(_unwrapped(runner), cfg.load_from)
     try:
         runner.train()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except ValueError as error:
+        explain_batch_of_one(error)
+        raise
+    except KeyboardInterrupt as stop:
+        raise type(stop)(
             f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
             f"{runner.work_dir}, --resume goes on from the newest"
         ) from None
@@ -194,6 +244,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
         runner = build_runner(cfg)
         load_into(_unwrapped(runner), weights, checkpoint)
     _build_loops(runner, "test_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "test"), str(cfg.default_scope))
     if out:
         runner.test_evaluator.metrics.append(_dump_results(cfg, out))
     return runner.test()
@@ -212,11 +263,15 @@ def _packed_runner(cfg: Config, path: str) -> Runner:
 
 
 def _build_loops(runner: Runner, *names: str) -> None:
-    try:
-        for name in names:  # a property, whose first reading builds the loop with its data set
-            getattr(runner, name)
-    except KeyError as error:
-        raise name_unknown_type(error) from error
+    for name in names:  # a property, whose first reading builds the loop with its data set
+        check_loop(building(lambda: getattr(runner, name)))  # noqa: B023  # called at once
+
+
+def _datasets(runner: Runner, *splits: str) -> dict[str, Any]:
+    """Data sets of the loops that were built."""
+    loops = {split: getattr(runner, f"{split}_loop") for split in splits}  # a run may go without validation
+    loaders = {split: getattr(loop, "dataloader", None) for split, loop in loops.items()}
+    return {split: loader.dataset for split, loader in loaders.items() if isinstance(loader, DataLoader)}
 
 
 def _dump_results(cfg: Config, out: str) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations import launch
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_weights
@@ -58,11 +58,11 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
     for number, cfg in enumerate(stages, start=1):
         where = f"stage {number} of {len(stages)} ({Path(cfg.work_dir).name})"
         if previous is not None:
-            cfg.load_from = find_latest_checkpoint(previous.work_dir)
+            cfg.load_from = newest_checkpoint(previous.work_dir)
         goes_on = resume and not _is_older(cfg, previous)
         previous = cfg
         if goes_on and is_finished(cfg):
-            print_log(f"{where} is finished: {find_latest_checkpoint(cfg.work_dir)}", "current")
+            print_log(f"{where} is finished: {newest_checkpoint(cfg.work_dir)}", "current")
             continue
         if goes_on:
             launch.use_resume(cfg, "auto")
@@ -70,7 +70,7 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
         try:
             launch.train(cfg)
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"{where}: {stop} when the same command is given again") from None
+            raise type(stop)(f"{where}: {stop} when the same command is given again") from None
         barrier()  # the main process writes the checkpoint that all of them read next
 
 
@@ -90,5 +90,5 @@ def _is_older(cfg: Config, previous: Config | None) -> bool:
 
 def _newest_meta(cfg: Config) -> dict[str, Any] | None:
     """What mmengine notes in a checkpoint (epoch, iter, time as sortable text), or None without one."""
-    path = find_latest_checkpoint(cfg.work_dir)
+    path = newest_checkpoint(cfg.work_dir)
     return None if path is None else load_weights(path).get("meta", {})

@@ -60,6 +60,7 @@ def test_summary_is_the_last_tenth(tmp_path):
     assert len(head) == len(row) and head.startswith("run") and row.startswith("a ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_format", ["png", "svg"])
 def test_page_is_whole_and_asks_for_nothing_else(tmp_path, image_format):
     import matplotlib
@@ -85,6 +86,7 @@ def test_unknown_format_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_tool_prints_the_table_and_refuses_with_a_sentence(tool, tmp_path, capsys):
     work_dir = run(tmp_path / "a")
     tool("analyze")(work_dir)

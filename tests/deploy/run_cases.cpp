@@ -78,6 +78,43 @@ int wrong_pools() {
     return wrong;
 }
 
+// The same for depthwise convolutions; the numbers are small integers, so that every order of a sum gives the same.
+int wrong_depthwise() {
+    int wrong = 0;
+    // n, h, w, c, kernel_h, kernel_w, stride, padding, dilation
+    const int64_t cases[][9] = {{1, 9, 9, 16, 3, 3, 1, 1, 1}, {2, 8, 11, 35, 3, 5, 2, 2, 1}, {1, 3, 2, 1, 7, 7, 1, 3, 1},
+                                {1, 12, 20, 33, 3, 3, 1, 2, 2}};
+    for (const auto& s : cases) {
+        const int64_t n = s[0], h = s[1], w = s[2], c = s[3], kh = s[4], kw = s[5], stride = s[6], padding = s[7];
+        const int64_t dilation = s[8], out_h = (h + 2 * padding - dilation * (kh - 1) - 1) / stride + 1;
+        const int64_t out_w = (w + 2 * padding - dilation * (kw - 1) - 1) / stride + 1;
+        std::vector<float> x(size_t(n * h * w * c)), weight(size_t(kh * kw * c)), scale(size_t(c), 2.f);
+        std::vector<float> offset(size_t(c), -1.f), out(size_t(n * out_h * out_w * c)), expected;
+        for (size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7919 % 17) - 8.f;
+        for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i * 7907 % 13) - 6.f;
+        for (int64_t o = 0; o < n * out_h * out_w * c; ++o) {
+            const int64_t channel = o % c, left = o / c % out_w * stride - padding;
+            const int64_t top = o / c / out_w % out_h * stride - padding, image = o / c / out_w / out_h;
+            float sum = 0;
+            for (int64_t ky = 0; ky < kh; ++ky)
+                for (int64_t kx = 0; kx < kw; ++kx) {
+                    const int64_t y = top + ky * dilation, z = left + kx * dilation;
+                    if (y < 0 || y >= h || z < 0 || z >= w) continue;
+                    sum += x[size_t(((image * h + y) * w + z) * c + channel)] * weight[size_t((ky * kw + kx) * c + channel)];
+                }
+            expected.push_back(std::max(sum * 2.f - 1.f, 0.f));
+        }
+        for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
+            if (rebnn_depthwise_run(name, x.data(), int64_t(x.size()), n, h, w, c, weight.data(), kh, kw, stride, padding,
+                                    dilation, scale.data(), offset.data(), 0.f, INFINITY, out.data(),
+                                    int64_t(out.size()), 2))
+                return -1;
+            wrong += out != expected;
+        }
+    }
+    return wrong;
+}
+
 // A layer with its plan, tables and workspace.
 struct Layer {
     Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t packed_bytes)
@@ -375,7 +412,7 @@ int main(int, char** arguments) {
             wrong += differ != 0;
         }
     }
-    wrong += wrong_pools() + unrefused() + wrong_without_memory();
+    wrong += wrong_pools() + wrong_depthwise() + unrefused() + wrong_without_memory();
     for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) std::printf("%s ", name);
     std::printf("- %d cases, %d runs, %d wrong\n", cases, runs, wrong);
     return wrong != 0;

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rebnn_mm.deploy.kernels
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, tensors_of
+from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.reference import reference_conv2d
 from rebnn_mm.functional import sign
@@ -71,7 +71,7 @@ def case_bytes(number: int) -> bytes:
             struct.pack("<13q2d", *sizes, after.clamp is not None, after.residual_last, low, high),
             struct.pack("<5q", n, h, w, channels_last, packed.numel()),
             packed.numpy().tobytes(),
-            *map(floats, tensors_of(before, after)),
+            *(floats(tensors_of(before, after).get(name)) for name in TENSORS),
             *(floats(value, channels_last) for value in (x, residual, expected)),
             struct.pack("<q", 0) if signs is None else struct.pack("<q", signs.numel()) + signs.numpy().tobytes(),
         ]

@@ -55,7 +55,7 @@ def test_a_model_that_differs_is_refused_and_nothing_is_written(classifier, tmp_
     other = nn.Sequential(ReBNNConv2d(3, 4, 3), nn.Identity())
     check = Check(IMAGES, load=lambda path: load_model(path, model=other))
     with pytest.raises(ValueError, match="differs from the trained one: input 0, output 0, by up to 1"):
-        export_model(changed, tmp_path / "m.rebnn", check=check)
+        export_model(changed, tmp_path / "m.rebnn", check=check, parts=[])
     assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +123,7 @@ def test_any_model_of_ones_own(tmp_path):
     for _ in range(3):
         model(torch.randn(4, 3, 30, 40))
     report = export_model(
-        model, tmp_path / "m.rebnn", check=Check((torch.randn(2, 3, 31, 45), torch.randn(1, 3, 30, 30)))
+        model, tmp_path / "m.rebnn", check=Check((torch.randn(2, 3, 31, 45), torch.randn(1, 3, 30, 30))), parts=[]
     )
     assert report.checked == 2
     names = set(read_file(tmp_path / "m.rebnn").tensors)
@@ -142,11 +142,41 @@ def test_any_model_of_ones_own(tmp_path):
         load_model(tmp_path / "m.rebnn")
 
 
+def test_any_model_of_ones_own_runs_with_torch_alone(tmp_path):
+    model = own_model().train()
+    for _ in range(3):
+        model(torch.randn(4, 3, 30, 40))
+    images = (torch.randn(2, 3, 31, 45), torch.randn(1, 3, 30, 30))
+    report = export_model(model, tmp_path / "m.rebnn", check=Check(images, exact=True))
+    assert "the whole model: a graph of" in str(report)
+    packed, x = load_model(tmp_path / "m.rebnn"), torch.randn(3, 3, 33, 50)
+    assert torch.equal(packed(x), model.eval()(x))
+    names = read_file(tmp_path / "m.rebnn").tensors
+    assert len([name for name in names if isinstance(names[name], BinaryTensor)]) == 3
+
+
+def test_what_cannot_be_a_graph_is_packed_layer_by_layer_and_the_report_says_why(tmp_path):
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = ReBNNConv2d(3, 4, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y if y.sum() > 0 else -y
+
+    model = Branch().eval()
+    report = export_model(model, tmp_path / "m.rebnn", check=Check(IMAGES))
+    assert "the model is packed layer by layer: Branch cannot be captured as a graph" in str(report)
+    assert torch.equal(load_model(tmp_path / "m.rebnn", model=Branch())(IMAGES[0]), model(IMAGES[0]))
+
+
 def run(command):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_tool_writes_a_classifier(classifier, tmp_path):
     path = ROOT / "configs/resnet18_rebnn_cifar10.py"
     model = classifier(stem="cifar", base_channels=64)
@@ -199,18 +229,18 @@ def test_rounding_in_real_valued_parts_is_allowed_and_stated(tmp_path):
 
     with torch.no_grad():
         size = float(model(IMAGES[0]).abs().max())
-    report = export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size))
+    report = export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size), parts=[])
     assert [one.input for one in report.differences] == [0, 1]
     text = str(report)
     assert "same bits on" not in text and "1-bit layers give the trained model's bits" in text
     assert "input 0, output 0, by up to" in text and "--exact" in text
     (tmp_path / "m.rebnn").unlink()
     with pytest.raises(ValueError, match="input 0, output 0, by up to .* small enough to be rounding"):
-        export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size, exact=True))
+        export_model(model, tmp_path / "m.rebnn", check=check(1e-6 * size, exact=True), parts=[])
     with pytest.raises(ValueError, match="real-valued parts in front of 2 by"):
-        export_model(model, tmp_path / "m.rebnn", check=check(0.01 * size))
+        export_model(model, tmp_path / "m.rebnn", check=check(0.01 * size), parts=[])
     assert not list(tmp_path.iterdir())
-    assert not export_model(model, tmp_path / "m.rebnn", check=check(0.0, exact=True)).differences
+    assert not export_model(model, tmp_path / "m.rebnn", check=check(0.0, exact=True), parts=[]).differences
 
 
 def test_a_sign_that_rounding_turns_is_no_refusal(tmp_path):
@@ -229,7 +259,7 @@ def test_a_sign_that_rounding_turns_is_no_refusal(tmp_path):
         return nn.Sequential(ReBNNConv2d(3, 16, 3), Zeros(by), ReBNNConv2d(16, 4, 3)).eval()
 
     check = Check(IMAGES[:1], load=lambda path: load_model(path, model=make(1e-7)))
-    report = export_model(make(), tmp_path / "m.rebnn", check=check)
+    report = export_model(make(), tmp_path / "m.rebnn", check=check, parts=[])
     assert report.differences[0].relative > 0.01 and "rounding turned a sign" in str(report)
 
 
@@ -240,7 +270,7 @@ def test_a_wrong_layer_is_found_behind_rounding(tmp_path):
         return packed
 
     with pytest.raises(ValueError, match="the 1-bit part 2, given the same input"):
-        export_model(wavering_model(), tmp_path / "m.rebnn", check=Check(IMAGES, load=load))
+        export_model(wavering_model(), tmp_path / "m.rebnn", check=Check(IMAGES, load=load), parts=[])
 
 
 def test_outputs_that_are_chosen_by_value_are_only_stated(tmp_path):
@@ -260,7 +290,7 @@ def test_outputs_that_are_chosen_by_value_are_only_stated(tmp_path):
 def test_a_described_network_is_compared_bit_for_bit(classifier, tmp_path):
     def load(path):
         packed = load_model(path)
-        packed.fc.bias += 1e-6
+        packed.network._tensors["head.fc.bias"] += 1e-6
         return packed
 
     with pytest.raises(ValueError, match="small enough to be rounding: without exact=True"):

@@ -162,6 +162,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.lists(ROWS, max_size=3).map(lambda rows: {"tensors": rows}) | JSON, st.binary(max_size=140))
 def test_hostile_headers_with_a_valid_checksum(tmp_path_factory, header, body):

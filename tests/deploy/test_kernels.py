@@ -14,9 +14,11 @@ from torch import nn
 
 from rebnn_mm.backbones.blocks import BinaryUnit
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.kernels.buffers import LastUsed, Workspaces
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide, checked
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, fold_batch_norm
 from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.plan import SHAPES
 from rebnn_mm.deploy.reference import fma, pack_channels, reference_conv2d, unpack_channels
 from rebnn_mm.functional import sign
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
@@ -395,6 +397,7 @@ def test_environment_chooses_the_instruction_set(monkeypatch):
         assert plan_of(make_conv(GRID[0], seed=9)[0]).isa == name
 
 
+@pytest.mark.slow
 def test_without_the_library_one_warning_and_the_same_results(tmp_path):
     script = """
 import warnings, torch
@@ -432,3 +435,33 @@ def test_native_library_says_why_it_fails():
     if plan.isa != library.PURE_TORCH:
         with pytest.raises(MemoryError, match="out of memory"):
             plan(torch.ones(99, 1, 1, 1))
+
+
+@pytest.mark.skipif(not library.available(), reason="the native library is not built")
+@torch.no_grad()
+def test_what_is_kept_between_calls_is_bounded():
+    layer, _ = make_conv(GRID[0], seed=16)
+    plan = plan_of(layer)
+    if plan.isa == library.PURE_TORCH:
+        pytest.skip("nothing is kept")
+    for size in (*range(3, 3 + 2 * SHAPES), 4, 4):
+        x = torch.randn(1, 64, size, size)
+        assert_same(plan(x), layer(x))
+    assert len(plan._run._tables) == SHAPES
+
+
+def test_buffers():
+    kept = LastUsed(2)
+    for key in "abac":  # b was not used since
+        if kept.get(key) is None:
+            kept.put(key, key)
+    assert [kept.get(key) for key in "abc"] == ["a", None, "c"] and len(kept) == 2
+    own = Workspaces()
+    small = own.of(100)
+    assert small.address % 64 == 0 and own.of(50) is small
+    large = own.of(200)
+    assert large is not small and own.of(100) is large
+    huge = own.of(Workspaces.KEPT + 1)
+    assert huge.size > Workspaces.KEPT and own.of(100) is large
+    with ThreadPoolExecutor(1) as pool:  # a call in another thread may run at the same time
+        assert pool.submit(own.of, 100).result() is not large

@@ -43,6 +43,7 @@ print(model.card.classes[3], [name for name in sys.modules if name.startswith("m
     assert torch.equal(torch.load(tmp_path / "scores.pt"), load_model(tmp_path / "m.rebnn")(images))
 
 
+@pytest.mark.slow
 def test_what_needs_more_says_so(tmp_path, detector):
     cfg, checkpoint, model = detector
     export_model(model, tmp_path / "d.rebnn", ModelCard(config=cfg.to_dict()))

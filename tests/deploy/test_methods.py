@@ -7,7 +7,7 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.format import BinaryTensor, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.packing import unpack_signs
@@ -48,22 +48,31 @@ def own_model(method):
     )
 
 
+@pytest.mark.parametrize("parts", [None, []], ids=["graph", "layer by layer"])
 @pytest.mark.parametrize("method", METHODS)
-def test_layers_equal_the_trained_ones(method, tmp_path):
+def test_layers_equal_the_trained_ones(method, parts, tmp_path):
     torch.manual_seed(0)
     model = train(own_model(method), torch.randn(4, 3, 20, 24))
     inputs = (torch.randn(2, 3, 21, 17), torch.randn(1, 3, 16, 16))
-    export_model(model, tmp_path / "m.rebnn", check=Check(inputs))
+    export_model(model, tmp_path / "m.rebnn", check=Check(inputs, exact=True), parts=parts)
     packed = load_model(tmp_path / "m.rebnn", model=own_model(method))
-    assert isinstance(packed[0], PackedConv2d) and isinstance(packed[10], PackedLinear)
+    if parts is None:
+        assert isinstance(packed, GraphNetwork)
+        assert torch.equal(load_model(tmp_path / "m.rebnn")(inputs[0]), model(inputs[0]))
+    else:
+        assert isinstance(packed[0], PackedConv2d) and isinstance(packed[10], PackedLinear)
     for x in inputs:
         assert torch.equal(packed(x), model(x))
     tensors = read_file(tmp_path / "m.rebnn").tensors
     for name, layer in binary_layers(model).items():
-        bits = tensors[f"{name}.weight"]
+        bits = tensors[
+            f"{name}.weight"
+        ]  # of a layer with real-valued inputs, a graph has the shape among its constants
+        if isinstance(bits, torch.Tensor):
+            bits = BinaryTensor(bits, tuple(layer.weight.shape))
         assert torch.equal(unpack_signs(bits.packed, bits.shape), layer.binary_weight())
-        scale = torch.ones(()) if method == "Sign" else layer.scale()
-        assert torch.equal(tensors[f"{name}.alpha"], scale.expand(tensors[f"{name}.alpha"].shape))
+        if method != "Sign":
+            assert torch.equal(tensors[f"{name}.alpha"].flatten(), layer.scale().flatten())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,17 +90,19 @@ def test_backbone_runs_fused_and_without_the_training_code(method, tmp_path):
 
 
 @pytest.mark.parametrize(("act", "shift"), [("none", False), ("hardtanh", False), ("prelu", True), ("rprelu", False)])
-def test_other_activations_pack_layer_by_layer(act, shift, tmp_path):
+def test_other_activations_pack_too(act, shift, tmp_path):
     def build():
         conv = dict(type="IRNetConv2d")
         return ReBNNResNet(18, conv_cfg=conv, base_channels=8, stem="cifar", act=act, shift=shift)
 
     torch.manual_seed(0)
     net = train(build(), torch.randn(2, 3, 32, 32))
+    x = torch.randn(2, 3, 32, 32)
     export_model(net, tmp_path / "m.rebnn", check=Check([torch.randn(1, 3, 24, 24)]))
+    assert torch.equal(load_model(tmp_path / "m.rebnn")(x)[0], net(x)[0])
+    export_model(net, tmp_path / "m.rebnn", check=Check([torch.randn(1, 3, 24, 24)]), parts=[])
     packed = load_model(tmp_path / "m.rebnn", model=build())
     assert isinstance(packed, ReBNNResNet) and isinstance(packed.layer1[0].unit.conv, PackedConv2d)
-    x = torch.randn(2, 3, 32, 32)
     assert torch.equal(packed(x)[0], net(x)[0])
 
 

@@ -1,12 +1,14 @@
 import copy
+import io
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from rebnn_mm.deploy import ops
-from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
+from rebnn_mm.deploy import layer, ops
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.modules import PackedConv2d
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.prepared import PlanCache
@@ -51,6 +53,11 @@ class Layers(nn.Module):
         return y, binary_linear(z.mean(dim=(2, 3)), *self.linear)
 
 
+def tensors_of(before, after):
+    tensors = layer.tensors_of(before, after)
+    return list(tensors.values()), " ".join(tensors)
+
+
 def inputs(n=2, h=9, w=7):
     return torch.randn(n, 6, h, w), torch.randn(n, 8, (h + 1) // 2, w)
 
@@ -62,9 +69,9 @@ def test_opcheck(channels_last, minimal):
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     packed, spec, before, after = conv_arguments()
-    arguments = (x, packed, spec.ints(), tensors_of(before, after), residual, [-1.0, 2.0], True)
+    arguments = (x, packed, spec.ints(), *tensors_of(before, after), residual, [-1.0, 2.0], True)
     if minimal:
-        arguments = (x, packed, spec.ints(), tensors_of(InputSide(), Epilogue(after.alpha)))
+        arguments = (x, packed, spec.ints(), *tensors_of(InputSide(), Epilogue(after.alpha)))
     operators = torch.ops.rebnn_mm
     torch.library.opcheck(operators.binary_conv2d.default, arguments)
     torch.library.opcheck(operators.binary_conv2d.default, arguments, dict(signs=True))
@@ -74,14 +81,14 @@ def test_opcheck(channels_last, minimal):
 def test_opcheck_packed_signs():
     packed, spec, _, after = conv_arguments()
     x = pack_channels(inputs()[0])
-    arguments = (x, packed, spec.ints(), tensors_of(InputSide(), after))
+    arguments = (x, packed, spec.ints(), *tensors_of(InputSide(), after))
     torch.library.opcheck(torch.ops.rebnn_mm.binary_conv2d.default, arguments)
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 6)])
 def test_opcheck_linear(shape):
     packed, spec, before, after = linear_arguments()
-    arguments = (torch.randn(shape), packed, spec.ints(), tensors_of(before, after))
+    arguments = (torch.randn(shape), packed, spec.ints(), *tensors_of(before, after))
     torch.library.opcheck(torch.ops.rebnn_mm.binary_linear.default, arguments)
     torch.library.opcheck(torch.ops.rebnn_mm.binary_linear_both.default, arguments)
 
@@ -179,18 +186,26 @@ def test_one_slope_serves_all_channels():
     assert torch.equal(one(x), all_same(x))
 
 
-@pytest.mark.parametrize("tensors", [[], [None] * len(TENSORS)])
-def test_operators_say_what_is_missing(tensors):
+@pytest.mark.parametrize(
+    ("geometry", "names", "match"),
+    [
+        (None, "", "tensors are alpha and some of shift.*got none"),
+        (None, "alpha before gamma", "alpha and some of shift.*got alpha, before, gamma"),
+        (None, "bias", "got bias"),
+        (None, "alpha offset", "scale and offset make one norm"),
+        (None, "alpha sign_scale", "sign_scale and sign_offset make one norm"),
+        ([1, 2], "alpha", "11 integers"),
+    ],
+)
+def test_operators_say_what_is_missing(geometry, names, match):
     packed, spec, *_ = conv_arguments()
-    with pytest.raises(ValueError, match=r"takes 15 tensors \(shift|alpha is missing"):
-        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], packed, spec.ints(), tensors)
-    whole = tensors_of(InputSide(), Epilogue(torch.rand(8)))
-    half = list(whole)
-    half[TENSORS.index("offset")] = torch.rand(8)
-    with pytest.raises(ValueError, match="scale and offset make one norm"):
-        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], packed, spec.ints(), half)
-    with pytest.raises(ValueError, match="11 integers"):
-        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], packed, [1, 2], whole)
+    tensors = [torch.rand(8) for _ in names.split()]
+    with pytest.raises(ValueError, match=match):
+        torch.ops.rebnn_mm.binary_conv2d(
+            inputs()[0], packed, geometry or spec.ints(), tensors, names, signs="sign" in names
+        )
+    with pytest.raises(ValueError, match="tensors, but the names"):
+        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], packed, spec.ints(), tensors, names + " after")
 
 
 @pytest.fixture
@@ -271,3 +286,11 @@ def test_inference_tensors_are_right_but_not_kept(prepared):
     for _ in range(2):
         assert torch.equal(binary_conv2d(x, packed, spec, before, after), Conv2dPlan(packed, spec, before, after)(x))
         packed.bitwise_not_()
+
+
+def test_the_classic_onnx_export_refuses_the_operator():
+    # it used to write the numbers of one input as constants
+    pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
+    layer = PackedConv2d(pack_signs(torch.randn(SHAPE)), torch.rand(8), ConvSpec(SHAPE)).eval()
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="rebnn_mm::binary_conv2d"):
+        torch.onnx.export(layer, (torch.randn(1, 6, 5, 5),), io.BytesIO(), dynamo=False)

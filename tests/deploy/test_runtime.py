@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from rebnn_mm.deploy.real import FoldedNorm, PooledStem, RealConv2d
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import read_file, write_file
+from rebnn_mm.deploy.graph.functions import TriedConv2d
 from rebnn_mm.deploy.graph.network import GraphNetwork
 
 # small maps: starting threads would cost more than they save
@@ -41,13 +41,11 @@ def test_network_equals_the_trained_one_bit_for_bit(classifier, tmp_path, option
     model = classifier(**options)
     export_model(model, tmp_path / "m.rebnn")
     packed = load_model(tmp_path / "m.rebnn")
-    assert isinstance(packed.backbone, GraphNetwork)
+    assert isinstance(packed.network, GraphNetwork)
     channels = options.get("in_channels", 3)
     for shape in [(1, channels, 64, 64), (2, channels, 65, 97), (3, channels, 33, 32), (1, channels, 1, 1)]:
         for _ in range(3):  # the second call chooses memory layouts, the third uses them
             x = torch.randn(shape)
-            for a, b in zip(model.backbone(x), packed.backbone(x), strict=True):
-                assert torch.equal(a, b)
             assert torch.equal(model(x), packed.logits(x))
 
 
@@ -106,6 +104,7 @@ def test_one_model_serves_many_python_threads(small):
         assert all(pool.map(work, range(4)))
 
 
+@pytest.mark.slow
 def test_a_thousand_loads_leave_nothing_behind(small):
     file, _ = small
     x = torch.randn(1, 3, 32, 32)
@@ -138,22 +137,34 @@ def test_a_mapped_model_outlives_its_file(small):
     assert torch.equal(packed.logits(x), model(x))
 
 
+def changed(info, **changes):
+    """A header with the graph's first node, its whole or its card changed."""
+    info = copy.deepcopy(info)
+    nodes = info["graphs"][""]["nodes"]
+    for key, value in changes.items():
+        if key == "operator":
+            nodes[0][0] = value
+        elif key == "tensor":
+            nodes[0][1][1] = {"tensor": value}
+        elif key == "geometry":
+            unit = next(node for node in nodes if node[0].startswith("rebnn.binary_conv2d"))
+            unit[1][2] = value
+        else:
+            info[key] = value
+    return info
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(network=dict(classes=3)), "record is malformed: 'backbone'"),
-        (dict(network=[]), "record is malformed"),
-        (dict(network=dict(backbone=dict(block="x"))), "record is malformed"),
-        (dict(blocks=(4, 4, 4)), "no six positive integers"),
-        (dict(blocks=(4, 4, 4, 1 << 19)), "'backbone.layer4.4.unit.shift.shift' is missing"),
-        (dict(blocks=(4, 4, 4, 3)), "no place for"),
-        (dict(base_channels=1 << 19), "needs a real-valued one of shape"),
-        (dict(base_channels=True), "no six positive integers"),
-        (dict(block="bottleneck"), "is missing"),
-        (dict(stem="cifar"), r"needs a real-valued one of shape \(8, 3, 3, 3\)"),
-        (dict(out_indices=(4,)), "not among 0, 1, 2, 3"),
-        (dict(classes=11), "'head.fc.weight' is a real-valued tensor"),
-        (dict(classes=-1), "no positive integer"),
+        (dict(graphs=[]), "graphs are a list"),
+        (dict(graphs={}), "names .* as its whole network, which is none of its graphs"),
+        (dict(whole=7), "names 7 as its whole network"),
+        (dict(graphs={"": 7}), "graph is malformed"),
+        (dict(operator="aten.relu_.default"), "'aten.relu_.default' is no operator"),
+        (dict(tensor="nothing"), "names the tensor 'nothing'"),
+        (dict(geometry=[1, 2]), "11 integers"),
+        (dict(geometry=[64, 64, 9, 9, 1, 1, 1, 1, 1, 1, 1]), "packed weight of"),
         (dict(preprocessing=dict(mean=(1.0,), std=(1.0,))), "preprocessing is for 1 channels"),
         (dict(preprocessing=dict(mean=(1.0,), std=(0.0,))), "divides by zero"),
         (dict(preprocessing=dict(mean=("a",), std=(0.0,))), "not as many numbers"),
@@ -163,45 +174,40 @@ def test_a_mapped_model_outlives_its_file(small):
 )
 def test_headers_that_do_not_fit_the_tensors(small, tmp_path, change, message):
     file = read_file(small[0])
-    network = {**file.info["network"], "backbone": dict(file.info["network"]["backbone"])}
-    for key, value in change.items():
-        if key in network["backbone"]:
-            network["backbone"][key] = value
-        elif key == "classes":
-            network[key] = value
-    write_file(
-        tmp_path / "bad.rebnn",
-        {**file.info, "network": network, **{k: v for k, v in change.items() if k in file.info and k != "classes"}},
-        file.tensors,
-    )
+    write_file(tmp_path / "bad.rebnn", changed(file.info, **change), file.tensors)
     with pytest.raises(RebnnFileError, match=message):
         load_model(tmp_path / "bad.rebnn")
 
 
-def test_the_stem_pools_before_its_norm_without_changing_a_bit():
-    torch.manual_seed(0)
-    weight, scale, offset = torch.randn(16, 3, 7, 7), torch.randn(16), torch.randn(16)
-    scale[:3] = torch.tensor([0.0, -0.0, 1e-30])
-    x = torch.randn(2, 3, 45, 60)
-    y = torch.nn.functional.conv2d(x, weight, None, 2, 3)
-    expected = torch.nn.functional.max_pool2d(FoldedNorm(scale, offset)(y), 3, 2, 1)
-    assert torch.equal(PooledStem(weight, scale, offset)(x), expected)
+def test_a_tensor_too_many_is_refused(small, tmp_path):
+    file = read_file(small[0])
+    write_file(tmp_path / "bad.rebnn", file.info, {**file.tensors, "more": torch.zeros(3)})
+    with pytest.raises(RebnnFileError, match="holds 1 tensors that its network has no place for: 'more'"):
+        load_model(tmp_path / "bad.rebnn")
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 7), (256, 3, 1), (64, 128, 1), (3, 64, 3)])
 def test_real_convolutions_keep_the_bits_of_the_contiguous_layout(shape, threads):
     c_in, c_out, kernel = shape
-    weight = torch.randn(c_out, c_in, kernel, kernel)
-    conv = RealConv2d(weight, padding=kernel // 2)
+    weight, conv = torch.randn(c_out, c_in, kernel, kernel), TriedConv2d()
     for count in (1, 2):
         threads(count)
         for size in ((1, c_in, 14, 14), (2, c_in, 19, 25)):
-            conv(torch.zeros(size))  # must not decide anything
+            conv(torch.zeros(size), weight, None, [1, 1], [kernel // 2] * 2)  # must not decide anything
             for _ in range(3):
                 x = torch.randn(size)
                 expected = torch.nn.functional.conv2d(x, weight, None, 1, kernel // 2)
                 for layout in (torch.contiguous_format, torch.channels_last):
-                    assert torch.equal(conv(x.contiguous(memory_format=layout)), expected)
+                    given = x.contiguous(memory_format=layout)
+                    assert torch.equal(conv(given, weight, None, [1, 1], [kernel // 2] * 2), expected)
+
+
+def test_a_convolution_remembers_a_bounded_number_of_shapes():
+    conv, weight = TriedConv2d(), torch.randn(4, 3, 3, 3)
+    for size in range(5, 5 + 3 * TriedConv2d.REMEMBERED):
+        for _ in range(2):
+            conv(torch.randn(1, 3, size, size), weight)
+    assert len(conv._agrees) <= TriedConv2d.REMEMBERED
 
 
 def test_torch_export_sees_the_operators_and_keeps_the_bits(small):

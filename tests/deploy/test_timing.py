@@ -90,6 +90,7 @@ def test_twin_of_every_method_keeps_the_norm_and_drops_the_shortcut(method):
     assert torch.equal(twin[1].weight, linear.binary_weight() * scale) and torch.equal(twin[1].bias, linear.bias)
 
 
+@pytest.mark.slow
 def test_tool(classifier, tmp_path):
     model = classifier(stem="cifar", base_channels=64)
     export_model(model, tmp_path / "m.rebnn")

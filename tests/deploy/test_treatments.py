@@ -22,6 +22,7 @@ from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 from rebnn_mm.deploy.format import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.packing import pack_signs
@@ -457,8 +458,9 @@ def test_every_member_of_a_state_dict_counts():
 def test_plans_are_copied_and_pickled():
     torch.manual_seed(0)
     packed, x = pack_signs(torch.randn(8, 6, 3, 3)), torch.randn(MAPS)
-    plan = Conv2dPlan(packed, torch.rand(8), weight_shape=(8, 6, 3, 3), padding=1, rprelu=vectors(3, 8))
-    rows = LinearPlan(pack_signs(torch.randn(4, 6)), torch.rand(4), weight_shape=(4, 6))
+    after = Epilogue(torch.rand(8), None, None, *vectors(3, 8))
+    plan = Conv2dPlan(packed, ConvSpec.of((8, 6, 3, 3), padding=1), InputSide(), after)
+    rows = LinearPlan(pack_signs(torch.randn(4, 6)), ConvSpec.linear(4, 6), InputSide(), Epilogue(torch.rand(4)))
     expected = plan(x)
     packed.zero_()  # the plan has its own
     for treat in (copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))):
@@ -490,7 +492,7 @@ def test_operators_keep_a_plan_as_long_as_its_tensors_and_no_longer():
     for seed in range(20):  # memory that is used again belongs to another weight
         torch.manual_seed(seed)
         module = full_conv()
-        assert torch.equal(ops.binary_conv2d(x, weight_shape=(8, 6, 3, 3), padding=1, **module.arguments()), module(x))
+        assert torch.equal(ops.binary_conv2d(x, *module.arguments()), module(x))
 
 
 @pytest.mark.skipif(not NATIVE, reason="the native library is not built")

@@ -26,6 +26,7 @@ class Units(nn.Module):
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
         self.prelu, self.shift = nn.PReLU(8), nn.Parameter(torch.randn(8, 1, 1))
         self.grouped = ReBNNConv2d(8, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2)
+        self.pointwise, self.small = ReBNNConv2d(6, 6, 1), nn.Parameter(torch.randn(6, 1, 1))
         self.padded = ReBNNConv2d(6, 5, 3, padding=1, padding_mode="reflect", shortcut=False)
 
     def forward(self, x):
@@ -34,7 +35,8 @@ class Units(nn.Module):
         y = F.hardtanh(self.convs[2](y + self.shift)) + y
         z = self.norms[2](self.prelu(self.norms[3](self.convs[3](y)) + self.shift) + self.shift)
         z = F.max_pool2d(z, 3, 1, 1)  # else the next layer takes the norm
-        return self.padded(self.grouped(self.convs[4](z) + z))
+        y = F.relu(self.grouped(self.convs[4](z) + z)) + self.small
+        return self.padded(self.pointwise(y))
 
 
 class Linears(nn.Module):

@@ -327,6 +327,7 @@ def test_fused_optimizer_under_a_scaler_is_refused(tmp_path):
         train(tmp_path, BalanceHook(), model=model, optim_wrapper=wrapper)
 
 
+@pytest.mark.slow
 def test_gamma_is_identical_on_all_ranks_and_that_of_one_process(ranks):
     (_, (alone,)), (_, (first, second)) = ranks[1], ranks[2]
     assert all(torch.equal(a, b) for a, b in zip(first[0] + first[1], second[0] + second[1], strict=True))

@@ -1,12 +1,15 @@
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import find_latest_checkpoint
 from small_disk import run_on_small_disk
 
 from rebnn_mm.hooks.checkpoint import AtomicLocalBackend
+from rebnn_mm.hooks.work_dir import newest_checkpoint
 
 
 def resilient(**kwargs):
@@ -149,3 +152,97 @@ def test_own_backend_args_are_kept(make_runner):
     runner = make_runner(checkpoint=resilient(backend_args=dict(backend="local")))
     runner.train()
     assert checkpoints(runner) == ["epoch_1.pth", "latest.pth"]
+
+
+def go_on(make_runner, path, epochs=3, **kwargs):
+    """Resume from ``path`` and train up to ``epochs``."""
+    checkpoint = kwargs.pop("checkpoint", None) or resilient(max_keep_ckpts=1, save_best="acc")
+    runner = make_runner(epochs, checkpoint=checkpoint, resume=True, load_from=str(path), **kwargs)
+    runner.train()
+    return runner
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.pth")}
+
+
+@pytest.fixture
+def first(make_runner, tmp_path):
+    """Work dir of a run of two epochs whose first was the best."""
+    make_runner(2, checkpoint=resilient(max_keep_ckpts=1, save_best="acc"), scores=[0.9, 0.5]).train()
+    return tmp_path / "work"
+
+
+def test_another_runs_checkpoints_are_never_removed(make_runner, tmp_path, first):
+    before = contents(first)
+    assert set(before) == {"best_acc_epoch_1.pth", "epoch_2.pth", "latest.pth"}
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "epoch_2.pth").write_bytes(b"of a run before")
+    runner = go_on(make_runner, first / "epoch_2.pth", 4, work_dir=new, scores=[0.1, 0.95])
+    assert contents(first) == before
+    # a best one of its own, though the first run had a better score than 0.1
+    assert checkpoints(runner) == ["best_acc_epoch_4.pth", "epoch_2.pth", "epoch_4.pth", "latest.pth"]
+    assert (new / "epoch_2.pth").read_bytes() == b"of a run before"
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "copied, links followed", "linked"])
+def test_work_dir_that_is_somewhere_else_now(make_runner, tmp_path, first, how):
+    there = tmp_path / "there"
+    if how == "moved":
+        first.rename(there)
+    elif how == "linked":
+        there.symlink_to(first)
+    else:
+        shutil.copytree(first, there, symlinks=how == "copied")
+    before = contents(first) if first.exists() else {}
+    newest = newest_checkpoint(there)
+    assert newest == str(there / "epoch_2.pth")
+    runner = go_on(make_runner, newest, 4, work_dir=there, scores=[0.8, 0.95])
+    # the old best is known under its new place, and gives way to a better one
+    assert checkpoints(runner) == ["best_acc_epoch_4.pth", "epoch_4.pth", "latest.pth"]
+    if how.startswith("copied"):
+        assert contents(first) == before
+
+
+def test_out_dir_elsewhere(make_runner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = resilient(max_keep_ckpts=1, out_dir="elsewhere")
+    make_runner(2, checkpoint=dict(checkpoint)).train()
+    shutil.copytree(tmp_path / "work", tmp_path / "copy" / "work", symlinks=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")  # relative paths mean another folder now
+    newest = newest_checkpoint(tmp_path / "work")
+    assert Path(newest) == tmp_path / "elsewhere" / "work" / "epoch_2.pth" == Path(newest_checkpoint("../copy/work"))
+    go_on(make_runner, newest, checkpoint=resilient(max_keep_ckpts=1, out_dir="../elsewhere"))
+    assert [path.name for path in (tmp_path / "elsewhere" / "work").iterdir()] == ["epoch_3.pth"]
+    go_on(make_runner, tmp_path / "elsewhere" / "work" / "epoch_3.pth", 4, checkpoint=dict(checkpoint))
+    assert (tmp_path / "elsewhere" / "work" / "epoch_3.pth").exists()  # this one wrote to other/elsewhere
+
+
+def test_newest_when_files_were_removed_by_hand(first, caplog):
+    work = Path(first)
+    (work / "epoch_1.pth").write_bytes(b"kept by hand")
+    (work / "epoch_2.pth").unlink()
+    with caplog.at_level("WARNING"):
+        assert newest_checkpoint(work) == str(work / "epoch_1.pth")
+    (work / "epoch_1.pth").unlink()
+    assert newest_checkpoint(work) is None  # the best one holds no optimizer
+    assert newest_checkpoint(work / "nowhere") is None
+
+
+def test_stock_resume_keeps_working(make_runner, first):
+    assert find_latest_checkpoint(str(first)) == str(first / "epoch_2.pth")
+    runner = make_runner(3, checkpoint=resilient(max_keep_ckpts=1, save_best="acc"), resume=True, scores=[0.95])
+    runner.train()
+    assert checkpoints(runner) == ["best_acc_epoch_3.pth", "epoch_3.pth", "latest.pth"]
+
+
+def test_best_removed_by_hand_or_of_another_metric_is_sought_anew(make_runner, tmp_path, first):
+    shutil.copytree(first, tmp_path / "b", symlinks=True)
+    (first / "best_acc_epoch_1.pth").unlink()
+    runner = go_on(make_runner, first / "epoch_2.pth", scores=[0.1])
+    assert checkpoints(runner) == ["best_acc_epoch_3.pth", "epoch_3.pth", "latest.pth"]
+    other = resilient(max_keep_ckpts=1, save_best="f1", rule="less")
+    runner = go_on(make_runner, tmp_path / "b" / "epoch_2.pth", work_dir=tmp_path / "b", scores=[0.1], checkpoint=other)
+    assert checkpoints(runner) == ["best_acc_epoch_1.pth", "best_f1_epoch_3.pth", "epoch_3.pth", "latest.pth"]

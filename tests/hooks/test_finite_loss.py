@@ -151,6 +151,7 @@ except FloatingPointError as error:
 """
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_when_one_is_not_finite(tmp_path):
     """Without agreement rank 0 would wait for ever for rank 1, in the second forward or in backward."""
     command = [sys.executable, "-c", RANK]

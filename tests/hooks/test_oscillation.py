@@ -267,6 +267,7 @@ def test_refusals_at_the_start(tmp_path):
         train(tmp_path, [dict(type="BalanceHook", priority="HIGH"), OscillationHook()])
 
 
+@pytest.mark.slow
 def test_two_ranks_write_the_record_of_one(ranks):
     one, two = (read_oscillation(work_dir) for work_dir, _ in (ranks[1], ranks[2]))
     assert one.iteration.tolist() == two.iteration.tolist() == [2, 4, 6, 8]

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
+from rebnn_mm.integrations import classification
 from rebnn_mm.integrations.classification import CheckedImageFolder
 from rebnn_mm.layers import binary_layers
 
@@ -69,6 +70,48 @@ def test_empty_split(tmp_path):
         folder(tmp_path)
 
 
+def test_a_class_folder_without_image_is_refused(tmp_path):
+    make_folder(tmp_path, images=2)
+    for split in ("train", "val"):
+        for file in (tmp_path / split / "dog").iterdir():
+            file.rename(file.with_suffix(".webp"))
+        match = rf"class folder .*{split}/dog has no image, only 2 file\(s\) .webp: .*extensions="
+        with pytest.raises(ValueError, match=match):
+            folder(tmp_path, split, same_classes_as="train" if split == "val" else "")
+    data = folder(tmp_path, "train", extensions=(".png", ".webp"))  # what the sentence says to do
+    assert data.get_gt_labels().tolist() == [0, 0, 1, 1]
+
+
+def test_an_empty_class_folder_cannot_be_learnt(tmp_path):
+    make_folder(tmp_path, images=1)
+    (tmp_path / "train" / "cow").mkdir()
+    with pytest.raises(ValueError, match=r"class folder .*train/cow is empty, and its class cannot be learnt"):
+        folder(tmp_path, "train")
+    # the same folder in val keeps the labels equal, and is asked for by same_classes_as
+    (tmp_path / "val" / "cow").mkdir()
+    assert folder(tmp_path, same_classes_as="train").get_gt_labels().tolist() == [0, 2]
+
+
+def test_files_left_out_are_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(classification, "print_log", lambda message, **kwargs: said.append(message))
+    make_folder(tmp_path, images=2)
+    (tmp_path / "val" / "cat" / ".hidden").touch()
+    folder(tmp_path)
+    assert said == []
+    (tmp_path / "val" / "cat" / "more").mkdir()
+    (tmp_path / "val" / "cat" / "more" / "a.HEIC").touch()
+    (tmp_path / "val" / "dog" / "list").touch()
+    assert len(folder(tmp_path)) == 4
+    assert "1 file(s) without suffix, 1 file(s) .heic in class folders are left out" in said[0]
+
+
+def test_images_without_labels_have_no_class_folders_to_check(tmp_path):
+    make_folder(tmp_path, images=1)
+    (tmp_path / "val" / "cow").mkdir()
+    assert len(folder(tmp_path, with_label=False)) == 2
+
+
 def test_splits_with_other_classes(tmp_path):
     make_folder(tmp_path, train=("cat", "dog"), val=("cat", "cow"), images=1)
     with pytest.raises(ValueError, match=r"missing \['dog'\], unknown \['cow'\]"):
@@ -95,6 +138,7 @@ def load(name: str, root: Path, work_dir: Path) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rebnn", "real", "irnet", "recu"])  # the last two have hooks of their own
 def test_cifar10_config_trains_an_iteration(method, tmp_path):
     cfg = load(f"resnet18_{method}_cifar10.py", make_folder(tmp_path / "data", images=2), tmp_path / "work")
@@ -119,6 +163,7 @@ def test_cifar10_config_trains_an_iteration(method, tmp_path):
     assert runner.param_schedulers[0].end == runner.max_iters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34])
 @pytest.mark.parametrize("method", ["rebnn", "real"])
 def test_imagenet_configs_build_as_twins(depth, method, tmp_path):

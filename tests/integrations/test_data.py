@@ -76,6 +76,19 @@ def test_broken_png(tmp_path):
         load(tmp_path / "bad.png")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif"])
+@pytest.mark.parametrize("share", [0.4, 0.99])
+def test_other_kinds_cut_short_are_named(tmp_path, picture, suffix, share):
+    path = tmp_path / f"cut{suffix}"
+    cv2.imwrite(str(path), picture)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(
+        ValueError, match=rf"cut{suffix} cannot be decoded: \d+ bytes, a broken or truncated (PNG|WebP|B|T)"
+    ):
+        load(path)
+
+
 def test_require_data(tmp_path, monkeypatch):
     require_data(tmp_path, "the data set")
     require_data("s3://bucket/data", "the data set")

@@ -46,7 +46,7 @@ def irnet_hat(w, t=0.1):
     m = w[0].numel()
     centred = w - w.sum(DIMS, keepdim=True) / m
     standard = centred / (centred.square().sum(DIMS, keepdim=True) / (m - 1)).sqrt()
-    shift = torch.tensor([2.0 ** round(math.log2(float(s))) for s in mean_abs(standard).flatten()])
+    shift = torch.tensor([2.0 ** round(math.log2(float(s))) for s in mean_abs(standard).detach().flatten()])
     return shift.double().view(-1, 1, 1, 1) * straight(w, sign(standard), max(1 / t, 1) * torch.tanh(t * standard))
 
 
@@ -54,7 +54,7 @@ def recu_hat(w, tau=0.85):
     centred = w - w.mean(DIMS, keepdim=True)
     variance = centred.square().sum(DIMS, keepdim=True) / (w[0].numel() - 1)
     standard = centred / (variance + 1e-5).sqrt() * math.sqrt(8)
-    bound = float(-standard.abs().mean() * math.log(2 - 2 * tau))
+    bound = float(-standard.detach().abs().mean() * math.log(2 - 2 * tau))
     return mean_abs(w).detach() * straight(w, sign(standard), standard.clamp(-bound, bound))
 
 

@@ -12,6 +12,8 @@ vocab_file = 'data/glue/vocab.txt'
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
+    persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker'),
     collate_fn=dict(type='pad_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(

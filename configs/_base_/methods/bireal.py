@@ -1,7 +1,4 @@
 # Bi-Real Net: polynomial estimator, magnitude-aware weight gradient.
 binary_conv = dict(type='BiRealConv2d')
 binary_linear = dict(type='BiRealLinear')
-custom_hooks = [
-    dict(type='OscillationHook'),
-    dict(type='EpochSeedHook'),
-    dict(type='FiniteLossHook')]
+custom_hooks = [dict(type='OscillationHook')]

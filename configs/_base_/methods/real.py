@@ -1,6 +1,4 @@
 # The real-valued twin: plain convolutions, no balance parameter.
 binary_conv = dict(type='Conv2d')
 binary_linear = dict(type='Linear')
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='FiniteLossHook')]
+custom_hooks = []

@@ -2,8 +2,4 @@
 # scratch 'weight' damps flips to a quarter and costs accuracy, see "rules of gamma" in docs/results.md.
 binary_conv = dict(type='ReBNNConv2d')
 binary_linear = dict(type='ReBNNLinear')
-custom_hooks = [
-    dict(type='BalanceHook', magnitude='weight'),
-    dict(type='OscillationHook'),
-    dict(type='EpochSeedHook'),
-    dict(type='FiniteLossHook')]
+custom_hooks = [dict(type='BalanceHook', magnitude='weight'), dict(type='OscillationHook')]

@@ -1,7 +1,4 @@
 # XNOR-Net: the scale is the mean of |w|.
 binary_conv = dict(type='XNORConv2d')
 binary_linear = dict(type='XNORLinear')
-custom_hooks = [
-    dict(type='OscillationHook'),
-    dict(type='EpochSeedHook'),
-    dict(type='FiniteLossHook')]
+custom_hooks = [dict(type='OscillationHook')]

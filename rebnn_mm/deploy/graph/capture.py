@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rebnn_mm.errors import UserError
 
@@ -104,16 +105,35 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None =
             computes with the size of its input.
     """
     images = any(x.dim() == 4 for x in inputs)
-    fixed = _export(module, inputs, spatial=False)
-    if not images or any_size is False:
-        return _traced(fixed)
-    attends = any(word in str(node.target) for node in fixed.graph.nodes for word in _ATTENTION)
+    attends = images and any_size is not False and _attends(module, inputs)
     if attends and any_size:
         raise UserError(
             f"{type(module).__name__} has attention, which computes with the size of its input: its graph would be for "
             "images of one size"
         )
-    return _traced(fixed if attends else _export(module, inputs, spatial=True))
+    return _traced(_export(module, inputs, spatial=images and any_size is not False and not attends))
+
+
+class _Names(TorchDispatchMode):
+    """Notes the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _attends(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether one of the operators of attention runs; a forward that fails is left to the export to explain."""
+    with _Names() as names, torch.no_grad():
+        try:
+            module.eval()(*inputs)
+        except Exception:  # whatever a foreign forward raises
+            return False
+    return any(word in name for name in names.seen for word in _ATTENTION)
 
 
 def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch.export.ExportedProgram:

@@ -15,7 +15,7 @@ from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.record import decode
 from rebnn_mm.deploy.graph.unit import Unit
-from rebnn_mm.deploy.layer import TENSORS, sides_of
+from rebnn_mm.deploy.layer import sides_of
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
 
 
@@ -187,7 +187,7 @@ class _UnitStep(_Step):
 
     def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> None:
         unit = Unit.of(node)
-        tensors = [traced.constant(tensor) for tensor in (unit.tensors.get(name) for name in TENSORS)]
+        tensors = {name: traced.constant(tensor) for name, tensor in unit.tensors.items()}
         before, after = sides_of(tensors, unit.clamp, unit.residual_last, unit.signs, unit.floats)
         plan = (LinearPlan if unit.is_linear else Conv2dPlan)(traced.constant(unit.packed), unit.spec, before, after)
         self.operator = node.target

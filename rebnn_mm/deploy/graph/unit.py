@@ -17,6 +17,10 @@ CONV_BOTH, LINEAR_BOTH = torch.ops.rebnn_mm.binary_conv2d_both.default, torch.op
 _BOTH = {CONV: CONV_BOTH, LINEAR: LINEAR_BOTH}
 _SINGLE = {both: single for single, both in _BOTH.items()}
 
+# of the operators; those that return both have no ``signs``
+_ARGUMENTS = ("x", "packed", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
+IMAGES = tuple(_ARGUMENTS.index(name) for name in ("x", "residual"))  # places of what has the layout of an image
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -45,9 +49,8 @@ class Unit:
         if not isinstance(node, fx.Node) or node.target not in (*_BOTH, *_SINGLE):
             return None
         both = node.target in _SINGLE
-        names = ("x", "packed", "geometry", "tensors", "residual", "clamp", "residual_last", "signs")
-        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-        tensors = {name: value for name, value in zip(TENSORS, given["tensors"], strict=True) if value is not None}
+        given = {**dict(zip(_ARGUMENTS, node.args, strict=False)), **node.kwargs}
+        tensors = dict(zip(given["names"].split(), given["tensors"], strict=True))
         clamp = given.get("clamp")
         return cls(
             _SINGLE.get(node.target, node.target),
@@ -78,8 +81,8 @@ class Unit:
     def call(self, graph: fx.Graph) -> fx.Node:
         """A new node at the graph's insertion point; with both signs and floats it returns (floats, signs)."""
         both = self.signs and self.floats
-        tensors = [self.tensors.get(name) for name in TENSORS]
-        args = [self.x, self.packed, self.spec.ints(), tensors, self.residual]
+        tensors = {name: self.tensors[name] for name in TENSORS if name in self.tensors}
+        args = [self.x, self.packed, self.spec.ints(), list(tensors.values()), " ".join(tensors), self.residual]
         args += [None if self.clamp is None else list(self.clamp), self.residual_last]
         return graph.call_function(
             _BOTH[self.target] if both else self.target, (*args, *([] if both else [self.signs]))

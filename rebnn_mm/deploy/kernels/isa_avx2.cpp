@@ -1,6 +1,7 @@
 // AVX2 has no popcount. A byte shuffle looks up 32 table entries at once instead: for a nibble `a` of the activation
 // the table's row is popcount(a ^ w) for all 16 w, and 32 output channels index it with a nibble of their weights.
 // Nibbles lie in bytes of their own, so that nothing is left to do but load, shuffle and add.
+#include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
 #include "tiles.h"
@@ -216,7 +217,8 @@ const Kernel kAvx2 = {"avx2",
                       Avx2::kVectors,
                       pack_pixels<Avx2>,
                       compute_block<Avx2>,
-                      pool_pixels<Avx2>};
+                      pool_pixels<Avx2>,
+                      depthwise_rows<Avx2>};
 
 }  // namespace rebnn
 

@@ -1,4 +1,5 @@
 // AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
+#include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
 #include "tiles.h"
@@ -197,7 +198,8 @@ const Kernel kAvx512 = {"avx512",
                         Avx512::kVectors,
                         pack_pixels<Avx512>,
                         compute_block<Avx512>,
-                        pool_pixels<Avx512>};
+                        pool_pixels<Avx512>,
+                        depthwise_rows<Avx512>};
 
 }  // namespace rebnn
 

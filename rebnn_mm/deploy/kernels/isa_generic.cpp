@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
 #include "tiles.h"
@@ -128,6 +129,7 @@ const Kernel kGeneric = {"generic",
                          Generic::kVectors,
                          pack_pixels<Generic>,
                          compute_block<Generic>,
-                         pool_pixels<Generic>};
+                         pool_pixels<Generic>,
+                         depthwise_rows<Generic>};
 
 }  // namespace rebnn

@@ -1,4 +1,5 @@
 // ARM NEON, 64 bit: a byte popcount and pairwise widening additions.
+#include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
 #include "tiles.h"
@@ -136,7 +137,8 @@ const Kernel kNeon = {"neon",
                       Neon::kVectors,
                       pack_pixels<Neon>,
                       compute_block<Neon>,
-                      pool_pixels<Neon>};
+                      pool_pixels<Neon>,
+                      depthwise_rows<Neon>};
 
 }  // namespace rebnn
 

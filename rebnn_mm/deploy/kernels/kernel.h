@@ -53,6 +53,18 @@ struct Pool {
     float* out;
 };
 
+// A real-valued depthwise convolution, fma(sum, scale, offset), limited to [clamp_low, clamp_high]; all NHWC.
+struct Depthwise {
+    int64_t n, h, w, c, out_h, out_w;
+    int64_t kernel_h, kernel_w, stride, padding, dilation;
+    const float* x;
+    const float* weight;  // [tap][c]
+    const float* scale;   // [c]
+    const float* offset;  // [c]
+    float clamp_low, clamp_high;
+    float* out;
+};
+
 // Input positions [first, first + count) under window `o` along an axis of `in` positions; never empty.
 struct PoolWindow {
     REBNN_INLINE PoolWindow(int64_t o, int64_t in) : first(o ? 2 * o - 1 : 0) {
@@ -72,6 +84,8 @@ struct Kernel {
     void (*compute)(const Conv& conv, const Block& block);
     // Output pixels [first, last) of a pooling, counted through the whole batch.
     void (*pool)(const Pool& pool, int64_t first, int64_t last);
+    // Output rows [first, last), counted through the whole batch.
+    void (*depthwise)(const Depthwise& depthwise, int64_t first, int64_t last);
 };
 
 // Compiled for this processor family, best first; some are perhaps not supported() by this processor.

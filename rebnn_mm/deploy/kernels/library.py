@@ -18,7 +18,7 @@ from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -70,8 +70,7 @@ def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilog
     """The struct of a layer; it points into the tensors, which the caller keeps."""
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
     clamp = (0.0, 0.0) if after.clamp is None else after.clamp
-    tensors = dict(zip(TENSORS, tensors_of(before, after), strict=True))
-    pointers = {name: value.data_ptr() for name, value in tensors.items() if value is not None}
+    pointers = {name: value.data_ptr() for name, value in tensors_of(before, after).items()}
     flags = (after.clamp is not None, after.residual_last)
     return Conv2dSpec(spec.c_in, spec.c_out, *sizes, *flags, *clamp, packed=packed.data_ptr(), **pointers)
 
@@ -99,6 +98,11 @@ class Library:
         functions.rebnn_max_pool_run.argtypes = [
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, pointer, pointer, size, ctypes.c_int32),
+        ]
+        functions.rebnn_depthwise_run.argtypes = [
+            *(ctypes.c_char_p, pointer, size, size, size, size, size),
+            *(pointer, size, size, size, size, size),
+            *(pointer, pointer, ctypes.c_float, ctypes.c_float, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace rebnn {
@@ -73,9 +74,12 @@ void write_channel(const Layout& layout, const BitReader& bits, int64_t channel,
     }
 }
 
-void write_row(const float* values, Row row, Plan* plan) {
-    if (!values) return;
+// `neutral` stands where there are no values: what changes no bit of any float. Adding -0.0 keeps zeros of both signs,
+// adding 0.0 would not.
+void write_row(const float* values, float neutral, Row row, Plan* plan) {
     float* out = write_at<float>(plan, plan->rows) + row * plan->channels();
+    std::fill_n(out, plan->channels(), neutral);
+    if (!values) return;
     for (int64_t group = 0; group < plan->groups; ++group)
         std::copy_n(values + group * plan->out_group, plan->out_group, out + group * plan->out_padded);
 }
@@ -115,12 +119,11 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
     if (spec.c_in % spec.groups || spec.c_out % spec.groups) return false;
     *plan = Plan{};
     plan->magic = kPlanMagic;
-    plan->steps = (spec.bias ? kBias : 0) | (spec.scale ? kNorm : 0) | (spec.before ? kBefore : 0) |
-                  (spec.slope ? kSlope : 0) | (spec.after ? kAfter : 0) | (spec.clamp ? kClamp : 0) |
-                  (spec.last_scale ? kLastNorm : 0) | (spec.sign_shift ? kSignShift : 0) |
-                  (spec.sign_scale ? kSignNorm : 0) | (spec.residual_last ? kResidualLast : 0);
-    plan->clamp_low = float(spec.clamp_low);
-    plan->clamp_high = float(spec.clamp_high);
+    const bool activation = spec.before || spec.slope || spec.after, tail = spec.clamp || spec.last_scale;
+    plan->parts = (activation ? kActivation : 0) | (tail ? kTail : 0);
+    plan->residual_last = spec.residual_last != 0;
+    plan->clamp_low = spec.clamp ? float(spec.clamp_low) : -INFINITY;
+    plan->clamp_high = spec.clamp ? float(spec.clamp_high) : INFINITY;
     plan->c_in = spec.c_in;
     plan->c_out = spec.c_out;
     plan->kernel_h = spec.kernel_h;
@@ -159,18 +162,18 @@ void plan_contents(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* pl
     const BitReader bits(spec.packed, plan->c_out * plan->products());
     for (int64_t channel = 0; channel < plan->c_out; ++channel)
         plan->depthwise ? write_depthwise(bits, channel, plan) : write_channel(layout, bits, channel, plan);
-    write_row(spec.alpha, kAlphaRow, plan);
-    write_row(spec.bias, kBiasRow, plan);
-    write_row(spec.scale, kScaleRow, plan);
-    write_row(spec.offset, kOffsetRow, plan);
-    write_row(spec.before, kBeforeRow, plan);
-    write_row(spec.slope, kSlopeRow, plan);
-    write_row(spec.after, kAfterRow, plan);
-    write_row(spec.last_scale, kLastScaleRow, plan);
-    write_row(spec.last_offset, kLastOffsetRow, plan);
-    write_row(spec.sign_shift, kSignShiftRow, plan);
-    write_row(spec.sign_scale, kSignScaleRow, plan);
-    write_row(spec.sign_offset, kSignOffsetRow, plan);
+    write_row(spec.alpha, 1.f, kAlphaRow, plan);
+    write_row(spec.bias, -0.f, kBiasRow, plan);
+    write_row(spec.scale, 1.f, kScaleRow, plan);
+    write_row(spec.offset, -0.f, kOffsetRow, plan);
+    write_row(spec.before, -0.f, kBeforeRow, plan);
+    write_row(spec.slope, 1.f, kSlopeRow, plan);
+    write_row(spec.after, -0.f, kAfterRow, plan);
+    write_row(spec.last_scale, 1.f, kLastScaleRow, plan);
+    write_row(spec.last_offset, -0.f, kLastOffsetRow, plan);
+    write_row(spec.sign_shift, -0.f, kSignShiftRow, plan);
+    write_row(spec.sign_scale, 1.f, kSignScaleRow, plan);
+    write_row(spec.sign_offset, -0.f, kSignOffsetRow, plan);
     write_input(spec.shift, plan->shift, plan);
     write_input(spec.input_scale, plan->input_scale, plan);
     write_input(spec.input_offset, plan->input_offset, plan);

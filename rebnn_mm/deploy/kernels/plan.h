@@ -14,6 +14,12 @@
 #define REBNN_INLINE inline __attribute__((always_inline))
 #endif
 
+#if defined(__GNUC__)
+#define REBNN_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define REBNN_INLINE_LAMBDA
+#endif
+
 // Accumulators must stay in registers, so loops over them are unrolled by the compiler, not left to its judgement.
 #if defined(__clang__)
 #define REBNN_UNROLL _Pragma("unroll")
@@ -24,6 +30,12 @@
 #endif
 
 namespace rebnn {
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+constexpr bool kLittleEndian = true;
+#else
+constexpr bool kLittleEndian = false;  // or not known
+#endif
 
 constexpr int64_t kWordBits = 32;
 constexpr int64_t kAlignment = 64;
@@ -37,19 +49,8 @@ struct Layout {
     bool word_pairs;   // if words come in pairs, the second is replaced by the xor of both (carry-save kernels)
 };
 
-// Steps of the float epilogue that a plan has, as bits.
-enum Step : int32_t {
-    kBias = 1 << 0,
-    kNorm = 1 << 1,
-    kBefore = 1 << 2,
-    kSlope = 1 << 3,
-    kAfter = 1 << 4,
-    kClamp = 1 << 5,
-    kLastNorm = 1 << 6,
-    kSignShift = 1 << 7,
-    kSignNorm = 1 << 8,
-    kResidualLast = 1 << 9,
-};
+// What a plan may have beside alpha, bias and the first norm, as bits: PReLU with its shifts; clamp and the last norm.
+enum Part : int32_t { kActivation = 1, kTail = 2 };
 
 // Rows of the per-channel parameters, each `channels()` floats long.
 enum Row {
@@ -72,7 +73,8 @@ enum Row {
 struct Plan {
     uint32_t magic;
     int32_t kernel;    // index into all_kernels()
-    int32_t steps;     // of enum Step
+    int32_t parts;     // of enum Part
+    bool residual_last;
     float clamp_low, clamp_high;
     int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
     // One input and one output channel to a group: the plan treats them as one group of all channels then, whose bits

@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 4
+#define REBNN_ABI_VERSION 5
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -114,6 +114,15 @@ REBNN_API int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call);
 REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
                                      int64_t c, const float* scale, const float* offset, float* out, int64_t out_size,
                                      int32_t threads);
+
+// clamp(fma(conv(x, weight), scale, offset)), a real-valued depthwise convolution: x is (n, h, w, c), weight
+// (kernel_h, kernel_w, c), scale and offset (c), out (n, h', w', c), with h' as above. Products are added by fma, tap by
+// tap, rows first. All sizes but n and padding are at least 1 and at most 2^20; NaN stays through the clamp.
+REBNN_API int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
+                                      int64_t c, const float* weight, int64_t kernel_h, int64_t kernel_w,
+                                      int64_t stride, int64_t padding, int64_t dilation, const float* scale,
+                                      const float* offset, float clamp_low, float clamp_high, float* out,
+                                      int64_t out_size, int32_t threads);
 
 // Threads come from libgomp's GOMP_parallel if it is set, so that torch and this library share one pool and
 // do not wait for each other's spinning threads; from std::thread otherwise.

@@ -1,6 +1,8 @@
 // From bit counts to finished floats, for any instruction set `Isa` (see isa_generic.cpp for what one offers).
 #pragma once
 
+#include <cstring>
+
 #include "kernel.h"
 
 // Pins a vector to a register here. Without it gcc sums what it unrolled in another order, with more values alive than
@@ -62,95 +64,87 @@ void count_tiles(const Conv& conv, const void* weights, Pixels<Isa>& pixels, int
     }
 }
 
-// A depthwise layer's counts, N vectors of channels from `channel` on: bits of 32 channels are added up side by side, the
-// i-th binary digit of all 32 sums in word i of `digits`.
+// A depthwise layer's counts, N vectors of channels from `channel` on. The bits of 32 channels are added up side by side:
+// bit c of digits[i][p] is the i-th binary digit of the sum of channel c at pixel p.
 template <class Isa, int N>
 void count_depthwise(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
-    constexpr int kMostDigits = 24;  // as many as a plan's products() may have
+    constexpr int kMostDigits = 25;  // of a plan's products(), which are at most 2^24
+    constexpr int64_t kPixels = Pixels<Isa>::kMost;
     const Plan& plan = *conv.plan;
-    const int64_t taps = plan.taps(), words = plan.words, lanes = N * Isa::kLanes;
-    for (int64_t at = 0; at < lanes && channel + at < plan.c_out;) {
+    const int64_t taps = plan.taps(), words = plan.words, count = pixels.count, lanes = N * Isa::kLanes;
+    alignas(64) uint32_t digits[kMostDigits][kPixels], carry[kPixels] = {};
+    for (int64_t at = 0, step; at < lanes && channel + at < plan.c_out; at += step) {
         const int64_t word = (channel + at) / kWordBits, bit = (channel + at) % kWordBits;
-        const int64_t count = lanes - at < kWordBits - bit ? lanes - at : kWordBits - bit;
+        step = lanes - at < kWordBits - bit ? lanes - at : kWordBits - bit;
         const uint32_t* weights = plan.at<uint32_t>(plan.weights) + word;
-        for (int64_t p = 0; p < pixels.count; ++p) {
-            uint32_t digits[kMostDigits + 1] = {};
-            int64_t known = 0;  // digits so far
-            for (int64_t tap = 0; tap < taps; ++tap) {
-                uint32_t carry = pixels.fields[p][conv.offsets[tap * words + word]] ^ weights[tap * words];
-                if (tap >> known) ++known;
-                for (int64_t i = 0; i <= known; ++i) {
-                    const uint32_t next = digits[i] & carry;
-                    digits[i] ^= carry;
-                    carry = next;
+        int64_t known = 0;  // digits that the sum so far may have
+        for (int64_t tap = 0; tap < taps; ++tap) {
+            const int64_t offset = conv.offsets[tap * words + word];
+            const uint32_t weight = weights[tap * words];
+            for (int64_t p = 0; p < count; ++p) carry[p] = pixels.fields[p][offset] ^ weight;
+            if ((tap + 1) >> known) std::memset(digits[known++], 0, sizeof(digits[0]));
+            for (int64_t i = 0; i < known; ++i)
+                for (int64_t p = 0; p < kPixels; ++p) {
+                    const uint32_t next = digits[i][p] & carry[p];
+                    digits[i][p] ^= carry[p];
+                    carry[p] = next;
                 }
-            }
-            uint32_t* counts = pixels.counts + p * lanes + at;
-            for (int64_t i = 0; i < count; ++i) counts[i] = digits[0] >> (bit + i) & 1;
-            for (int64_t digit = 1; digit <= known; ++digit)
-                for (int64_t i = 0; i < count; ++i) counts[i] += (digits[digit] >> (bit + i) & 1) << digit;
         }
-        at += count;
+        for (int64_t p = 0; p < count; ++p) {
+            uint32_t* counts = pixels.counts + p * lanes + at;
+            for (int64_t lane = 0; lane < step; ++lane) counts[lane] = digits[0][p] >> (bit + lane) & 1;
+            for (int64_t i = 1; i < known; ++i)
+                for (int64_t lane = 0; lane < step; ++lane) counts[lane] += (digits[i][p] >> (bit + lane) & 1) << i;
+        }
     }
 }
 
+enum class Residual { kNone, kFirst, kLast };  // last: behind all other steps
+
 // The float steps; their order is the training layers', bit for bit. `Isa::kWidth` neighbouring channels share
-// one pixel, or neighbouring pixels one channel, whose parameters are broadcast then.
-template <class Isa>
+// one pixel, or neighbouring pixels one channel, whose parameters are broadcast then. A branch for each step would cost
+// more than the step (measured: 2 times slower), so steps come in the parts of enum Part, and a step that a part has and
+// the plan has not changes no bit: its parameters are neutral, see plan.cpp.
+template <class Isa, int kParts, Residual kResidual>
 struct Finish {
     using Vec = typename Isa::Vec;
 
     template <class At>
-    REBNN_INLINE Finish(const Conv& conv, const At& at)
-        : steps(conv.plan->steps),
-          alpha(at(kAlphaRow)),
+    REBNN_INLINE Finish(const Plan& plan, const At& at)
+        : alpha(at(kAlphaRow)),
           bias(at(kBiasRow)),
           scale(at(kScaleRow)),
           offset(at(kOffsetRow)),
           before(at(kBeforeRow)),
           slope(at(kSlopeRow)),
           after(at(kAfterRow)),
-          low(Isa::broadcast(conv.plan->clamp_low)),
-          high(Isa::broadcast(conv.plan->clamp_high)),
+          low(Isa::broadcast(plan.clamp_low)),
+          high(Isa::broadcast(plan.clamp_high)),
           last_scale(at(kLastScaleRow)),
-          last_offset(at(kLastOffsetRow)) {}
+          last_offset(at(kLastOffsetRow)),
+          sign_shift(at(kSignShiftRow)),
+          sign_scale(at(kSignScaleRow)),
+          sign_offset(at(kSignOffsetRow)) {}
 
     template <class Load>
     REBNN_INLINE Vec operator()(Vec y, const float* residual, const Load& load) const {
-        y = Isa::mul(y, alpha);
-        if (steps & kBias) y = Isa::add(y, bias);
-        if (steps & kNorm) y = Isa::fma(y, scale, offset);
-        if (residual && !(steps & kResidualLast)) y = Isa::add(y, load(residual));
-        if (steps & kBefore) y = Isa::add(y, before);
-        if (steps & kSlope) y = Isa::prelu(y, slope);
-        if (steps & kAfter) y = Isa::add(y, after);
-        if (steps & kClamp) y = Isa::at_most(Isa::at_least(y, low), high);
-        if (steps & kLastNorm) y = Isa::fma(y, last_scale, last_offset);
-        if (residual && steps & kResidualLast) y = Isa::add(y, load(residual));
+        y = Isa::fma(Isa::add(Isa::mul(y, alpha), bias), scale, offset);
+        if constexpr (kResidual == Residual::kFirst) y = Isa::add(y, load(residual));
+        if constexpr (kParts & kActivation) y = Isa::add(Isa::prelu(Isa::add(y, before), slope), after);
+        if constexpr (kParts & kTail) {
+            y = Isa::at_most(Isa::at_least(y, low), high);
+            y = Isa::fma(y, last_scale, last_offset);
+        }
+        if constexpr (kResidual == Residual::kLast) y = Isa::add(y, load(residual));
         return y;
     }
 
-    const int32_t steps;
-    const Vec alpha, bias, scale, offset, before, slope, after, low, high, last_scale, last_offset;
-};
-
-// The steps of the next layer in front of its sign.
-template <class Isa>
-struct Sign {
-    using Vec = typename Isa::Vec;
-
-    template <class At>
-    REBNN_INLINE Sign(const Conv& conv, const At& at)
-        : steps(conv.plan->steps), shift(at(kSignShiftRow)), scale(at(kSignScaleRow)), offset(at(kSignOffsetRow)) {}
-
-    REBNN_INLINE uint32_t operator()(Vec y) const {
-        if (steps & kSignShift) y = Isa::add(y, shift);
-        if (steps & kSignNorm) y = Isa::fma(y, scale, offset);
-        return Isa::sign_bits(y);
+    REBNN_INLINE uint32_t signs(Vec y) const {
+        return Isa::sign_bits(Isa::fma(Isa::add(y, sign_shift), sign_scale, sign_offset));
     }
 
-    const int32_t steps;
-    const Vec shift, scale, offset;
+    const Vec alpha, bias, scale, offset, before, slope, after, low, high, last_scale, last_offset;
+    const Vec sign_shift, sign_scale, sign_offset;
 };
 
 // Set `bits` from bit `at` of a pixel's signs on.
@@ -173,49 +167,72 @@ struct Target {
     int64_t out;             // where it lies in the output
 };
 
+// Put the signs of the channels [at, at + channels) where they belong among a pixel's 64. `channels` is less than kWidth
+// only for the last ones.
+template <class Isa>
+REBNN_INLINE void keep_signs(uint64_t* signs, int64_t at, int64_t channels, uint32_t bits) {
+    if (channels < Isa::kWidth) bits &= (1u << channels) - 1;
+    if constexpr (Isa::kWidth % 8 == 0 && kLittleEndian) {
+        std::memcpy(reinterpret_cast<char*>(signs) + at / 8, &bits, Isa::kWidth / 8);  // one store
+    } else {
+        *signs |= uint64_t(bits) << at;
+    }
+}
+
 // One vector of `channels` channels, `at` channels behind the target's first, of every pixel. Everything that the loop
 // needs is in local variables: stores of floats might change what the references refer to, for all the compiler knows.
-template <class Isa, bool kFloats, bool kSigns, class Load, class Store>
+template <class Isa, int kParts, Residual kResidual, bool kFloats, bool kSigns, class Load, class Store>
 REBNN_INLINE void finish_channels(const Conv& conv, const Pixels<Isa>& pixels, const Target& target, int64_t at,
-                                  int64_t channels, const Load& load, const Store& store) {
+                                  int64_t channels, uint64_t* signs, const Load& load, const Store& store) {
     const Plan& plan = *conv.plan;
-    const auto row = [&](Row which) { return Isa::load(plan.row(which) + target.padded_channel + at); };
-    const Finish<Isa> finish(conv, row);
-    const Sign<Isa> sign(conv, row);
+    const float* rows = plan.row(kAlphaRow) + target.padded_channel + at;
+    const int64_t row = plan.channels();
+    const Finish<Isa, kParts, kResidual> finish(
+        plan, [=](Row which) REBNN_INLINE_LAMBDA { return Isa::load(rows + which * row); });
     const int64_t count = pixels.count, stride = target.stride, c_out = plan.c_out;
-    const int64_t channel = target.channel + at, sign_words = plan.sign_words();
+    const int64_t within = target.within + at;
     const uint32_t* counts = pixels.counts + at;
-    const uint32_t valid = channels < kWordBits ? (1u << channels) - 1 : ~0u;
-    uint32_t* signs = kSigns ? conv.signs + target.first_pixel * sign_words : nullptr;
     float* out = kFloats ? conv.out + target.out + at : nullptr;
-    const float* residual = conv.residual ? conv.residual + target.out + at : nullptr;
-    const int64_t residual_step = residual ? c_out : 0;
-    for (int64_t p = 0; p < count; ++p, counts += stride, residual += residual_step) {
-        const auto y = finish(Isa::result(pixels.corrections[p] + target.within + at, counts), residual, load);
+    const float* residual = kResidual == Residual::kNone ? nullptr : conv.residual + target.out + at;
+    for (int64_t p = 0; p < count; ++p, counts += stride) {
+        const auto y = finish(Isa::result(pixels.corrections[p] + within, counts), residual, load);
+        if constexpr (kResidual != Residual::kNone) residual += c_out;
         if constexpr (kFloats) {
             store(out, y);
             out += c_out;
         }
-        if constexpr (kSigns) {
-            set_bits(signs, channel, sign(y) & valid);
-            signs += sign_words;
-        }
+        if constexpr (kSigns) keep_signs<Isa>(signs + p, at, channels, finish.signs(y));
     }
 }
 
-template <class Isa, bool kFloats, bool kSigns>
+template <class Isa, int kParts, Residual kResidual, bool kFloats, bool kSigns>
 void finish_nhwc(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
     using Vec = typename Isa::Vec;
+    static_assert(Isa::kVectors * Isa::kLanes <= 64, "signs of a pixel's channels are collected in 64 bits");
+    uint64_t signs[kSigns ? Pixels<Isa>::kMost : 1] = {};
     for (int64_t at = 0; at < target.stride && at < target.channels; at += Isa::kWidth) {
         const int64_t left = target.channels - at;
         if (left >= Isa::kWidth) {
-            finish_channels<Isa, kFloats, kSigns>(
-                conv, pixels, target, at, Isa::kWidth, [](const float* from) { return Isa::load(from); },
-                [](float* to, Vec y) { Isa::store(to, y); });
+            finish_channels<Isa, kParts, kResidual, kFloats, kSigns>(
+                conv, pixels, target, at, Isa::kWidth, signs, [](const float* from) REBNN_INLINE_LAMBDA { return Isa::load(from); },
+                [](float* to, Vec y) REBNN_INLINE_LAMBDA { Isa::store(to, y); });
         } else {
-            finish_channels<Isa, kFloats, kSigns>(
-                conv, pixels, target, at, left, [&](const float* from) { return Isa::load_partial(from, left); },
+            finish_channels<Isa, kParts, kResidual, kFloats, kSigns>(
+                conv, pixels, target, at, left, signs, [&](const float* from) { return Isa::load_partial(from, left); },
                 [&](float* to, Vec y) { Isa::store_partial(to, left, y); });
+        }
+    }
+    if constexpr (kSigns) {
+        const int64_t words = conv.plan->sign_words();
+        uint32_t* out = conv.signs + target.first_pixel * words;
+        if (target.channel % kWordBits == 0 && target.stride == kWordBits) {  // whole words of its own
+            out += target.channel / kWordBits;
+            for (int64_t p = 0; p < pixels.count; ++p, out += words) *out = uint32_t(signs[p]);
+            return;
+        }
+        for (int64_t p = 0; p < pixels.count; ++p, out += words) {
+            set_bits(out, target.channel, uint32_t(signs[p]));
+            if (signs[p] >> kWordBits) set_bits(out, target.channel + kWordBits, uint32_t(signs[p] >> kWordBits));
         }
     }
 }
@@ -232,11 +249,11 @@ inline void prefetch_nhwc(const Conv& conv, int64_t out, int64_t pixels, int64_t
 }
 
 // All pixels belong to one image.
-template <class Isa>
+template <class Isa, int kParts, Residual kResidual>
 void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
     constexpr int kWidth = Isa::kWidth;
     const Plan& plan = *conv.plan;
-    const int64_t plane = conv.out_h * conv.out_w;
+    const int64_t plane = conv.out_h * conv.out_w, row = plan.channels();
     for (int64_t at = 0; at < target.stride && at < target.channels; at += kWidth) {
         for (int64_t p = 0; p < pixels.count; p += kWidth) {
             const int64_t left = pixels.count - p < kWidth ? pixels.count - p : kWidth;
@@ -247,13 +264,48 @@ void finish_nchw(const Conv& conv, const Pixels<Isa>& pixels, const Target& targ
             Isa::transpose(square);
             for (int64_t c = 0; c < kWidth && at + c < target.channels; ++c) {
                 const int64_t channel = target.padded_channel + at + c;
-                const Finish<Isa> finish(conv, [&](Row which) { return Isa::broadcast(plan.row(which)[channel]); });
+                const float* rows = plan.row(kAlphaRow) + channel;
+                const Finish<Isa, kParts, kResidual> finish(
+                    plan, [=](Row which) REBNN_INLINE_LAMBDA { return Isa::broadcast(rows[which * row]); });
                 const int64_t out = target.out + (at + c) * plane + p;
                 const auto load = [&](const float* from) { return Isa::load_partial(from, left); };
-                const float* residual = conv.residual ? conv.residual + out : nullptr;
+                const float* residual = kResidual == Residual::kNone ? nullptr : conv.residual + out;
                 Isa::store_partial(conv.out + out, left, finish(Isa::load(square + c * kWidth), residual, load));
             }
         }
+    }
+}
+
+template <class Isa, int kParts, Residual kResidual>
+void finish_with(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
+    if (!conv.out_channels_last) {
+        finish_nchw<Isa, kParts, kResidual>(conv, pixels, target);
+    } else if (!conv.signs) {
+        finish_nhwc<Isa, kParts, kResidual, true, false>(conv, pixels, target);
+    } else if (conv.out) {
+        finish_nhwc<Isa, kParts, kResidual, true, true>(conv, pixels, target);
+    } else {
+        finish_nhwc<Isa, kParts, kResidual, false, true>(conv, pixels, target);
+    }
+}
+
+// The finished floats and signs of some pixels, by the loop that has the plan's parts.
+template <class Isa>
+void finish(const Conv& conv, const Pixels<Isa>& pixels, const Target& target) {
+    using Function = void (*)(const Conv&, const Pixels<Isa>&, const Target&);
+    constexpr Residual kNone = Residual::kNone, kFirst = Residual::kFirst;
+    constexpr Function kWithout[] = {finish_with<Isa, 0, kNone>, finish_with<Isa, 1, kNone>,
+                                     finish_with<Isa, 2, kNone>, finish_with<Isa, 3, kNone>};
+    constexpr Function kWith[] = {finish_with<Isa, 0, kFirst>, finish_with<Isa, 1, kFirst>,
+                                  finish_with<Isa, 2, kFirst>, finish_with<Isa, 3, kFirst>};
+    static_assert((kActivation | kTail) == 3, "two parts");
+    const Plan& plan = *conv.plan;
+    if (!conv.residual) {
+        kWithout[plan.parts](conv, pixels, target);
+    } else if (plan.residual_last) {
+        finish_with<Isa, 3, Residual::kLast>(conv, pixels, target);
+    } else {
+        kWith[plan.parts](conv, pixels, target);
     }
 }
 
@@ -278,14 +330,7 @@ void compute_vectors(const Conv& conv, Pixels<Isa>& pixels, int64_t group, int64
         const char* weights = plan.at<char>(plan.weights) + (group * plan.vectors() + vector) * plan.vector_bytes();
         count_tiles<Isa, Isa::kPixels, N>(conv, weights, pixels, 0);
     }
-    if (!conv.signs) {
-        conv.out_channels_last ? finish_nhwc<Isa, true, false>(conv, pixels, target)
-                               : finish_nchw(conv, pixels, target);
-    } else if (conv.out) {
-        finish_nhwc<Isa, true, true>(conv, pixels, target);
-    } else {
-        finish_nhwc<Isa, false, true>(conv, pixels, target);
-    }
+    finish(conv, pixels, target);
 }
 
 // The signs that a block will set. It has words of its own: either all groups, or vectors that fill whole words.

@@ -44,7 +44,9 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
     """
     try:
         import onnx
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
         raise MissingPackageError("ONNX export needs the package onnx: pip install onnx") from None
     if form not in FORMS:
         raise UserError(f"form={form!r}: one of {FORMS}")

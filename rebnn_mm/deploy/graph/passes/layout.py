@@ -10,7 +10,7 @@ from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine, conv2d_exact, conv2d_last, max_pool_affine, to_first, to_last
-from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH
+from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, IMAGES
 
 # the same bits in any layout: they compute each element by itself, or by a maximum, or one window in its own order
 _ANY = """add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max hardswish hardsigmoid sigmoid silu gelu tanh
@@ -45,7 +45,7 @@ class _Layout:
     def _place(self, node: fx.Node) -> None:
         if node.target in (CONV, CONV_BOTH):
             arguments = list(node.args)
-            for index in (0, 4):  # the input and the shortcut
+            for index in IMAGES:
                 if index < len(arguments) and isinstance(arguments[index], fx.Node):
                     arguments[index] = self._last(arguments[index])
             node.args = tuple(arguments)

@@ -1,0 +1,68 @@
+"""What only a run knows as a whole, checked before it starts: loaders, and the evaluator against its data set."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mmengine.config import Config
+
+from rebnn_mm.errors import UserError
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+_BATCH_OF_ONE = "Expected more than 1 value per channel"
+
+
+def check_loaders(cfg: Config) -> None:
+    """Refuse loader settings that torch cannot take together.
+
+    Raises:
+        ValueError: ``persistent_workers=True`` without workers.
+    """
+    for name in _LOADERS:
+        loader = cfg.get(name) or {}
+        if loader.get("persistent_workers") and not loader.get("num_workers"):
+            raise UserError(
+                f"{name} has persistent_workers=True and num_workers=0: there is no worker to keep; set "
+                f"{name}.persistent_workers=False"
+            )
+
+
+def check_loop(loop: Any) -> None:
+    """Hold a COCO metric's annotation file against the data set of its loop, before the loop runs.
+
+    Args:
+        loop: Of mmengine's runner; one without evaluator, or None, has nothing to check.
+
+    Raises:
+        ValueError: The metric reads another file, or one that was mended for the data set only.
+    """
+    if not hasattr(loop, "evaluator"):
+        return
+    dataset = loop.dataloader.dataset
+    ann_file: str = getattr(dataset, "ann_file", None) or ""
+    for metric in loop.evaluator.metrics if ann_file else ():
+        other = getattr(metric, "ann_file", None)
+        if other and os.path.realpath(other) != os.path.realpath(ann_file):
+            raise UserError(
+                f"{type(metric).__name__} evaluates against {other}, and the data set is {ann_file}: set ann_file of "
+                "val_evaluator (test_evaluator) to the data set's"
+            )
+        if type(metric).__name__ == "CocoMetric" and getattr(dataset, "mended", None):
+            raise UserError(
+                f"{dataset.mended[0]}; CocoMetric reads the file as it is: evaluate with type='CheckedCocoMetric', or "
+                "correct the file"
+            )
+
+
+def explain_batch_of_one(error: ValueError) -> None:
+    """Raise a sentence if a batch of one image met a norm over the batch; return for any other error.
+
+    Raises:
+        ValueError: It did.
+    """
+    if _BATCH_OF_ONE in str(error):
+        raise UserError(
+            "a batch of one image met a BatchNorm whose map is one pixel, and it needs two values: the last batch of "
+            "an epoch is what batch_size leaves; set train_dataloader.drop_last=True, or another batch_size"
+        ) from error

@@ -1,0 +1,136 @@
+"""``--cfg-options``: what an option reaches; configs and types that are wrong, and faults that are not the user's."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.integrations import build
+from rebnn_mm.integrations.build import apply_options, build_model, building, read_config
+
+
+def config(root="data/my/"):
+    bare = root.rstrip("/")
+    return Config(
+        dict(
+            data_root=root,
+            task="rte",
+            model=dict(task="rte", teacher=dict(task="mnli")),
+            train_dataloader=dict(
+                dataset=dict(
+                    data_root=root,
+                    task="rte",
+                    ann_file=f"{bare}/train.json",
+                    other=f"{bare}_other/train.json",
+                    source=dict(datasets=[dict(data_root=bare, names=[f"{bare}/a", "a"]), dict(data_root=f"{bare}2/")]),
+                )
+            ),
+            val_evaluator=dict(ann_file=(f"{bare}/val.json", f"x/{bare}/val.json")),
+        )
+    )
+
+
+@pytest.mark.parametrize("root", ["data/my", "data/my/"])
+@pytest.mark.parametrize("new", ["data/my_new", "data/my_new/", "/"])
+def test_data_root_reaches_whole_paths_only(root, new):
+    cfg, bare = config(root), new.rstrip("/")
+    apply_options(cfg, {"data_root": new})
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.data_root.rstrip("/") == bare and dataset.ann_file == f"{bare}/train.json"
+    assert dataset.other == "data/my_other/train.json"
+    first, second = dataset.source.datasets
+    assert first.data_root == (bare or "/") and first.names == [f"{bare}/a", "a"] and second.data_root == "data/my2/"
+    assert cfg.val_evaluator.ann_file == (f"{bare}/val.json", "x/data/my/val.json")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_value_that_the_user_gives_holds(first):
+    given = {"train_dataloader.dataset.data_root": "data/my/own/", "val_evaluator.ann_file": "data/my/v.json"}
+    whole = {"data_root": "/d"}
+    cfg = config()
+    apply_options(cfg, {**whole, **given} if first else {**given, **whole})
+    assert cfg.train_dataloader.dataset.data_root == "data/my/own/" and cfg.val_evaluator.ann_file == "data/my/v.json"
+    assert cfg.data_root == "/d" and cfg.train_dataloader.dataset.ann_file == "/d/train.json"
+
+
+def test_a_shared_value_reaches_its_copies_and_no_other():
+    cfg = config()
+    apply_options(cfg, {"model.task": "cola", "task": "mrpc"})
+    assert (cfg.task, cfg.model.task, cfg.train_dataloader.dataset.task) == ("mrpc", "cola", "mrpc")
+    assert cfg.model.teacher.task == "mnli"
+
+
+@pytest.mark.parametrize("root", [None, "", "./", "/"])
+def test_config_without_a_data_root(root):
+    cfg = Config(dict(a=1) if root is None else dict(data_root=root, ann_file="a.json"))
+    with pytest.raises(UserError, match="no data_root of its own"):
+        apply_options(cfg, {"data_root": "x"})
+
+
+@pytest.mark.parametrize("key", ["model.task.x", "train_dataloader.dataset.source.datasets.7.x", "data_root.x"])
+def test_option_without_a_place(key):
+    with pytest.raises(UserError, match=f"--cfg-options {key}=1: the config has no place"):
+        apply_options(config(), {key: 1})
+
+
+@MODELS.register_module(force=True)
+class RaisesKeyError(nn.Module):
+    def __init__(self):
+        super().__init__()
+        raise KeyError("not in the table of my registry")
+
+
+def test_unknown_type_is_a_sentence_and_a_constructors_key_error_is_not():
+    with pytest.raises(UserError, match="Nowhere is not in the .*registry; check the name"):
+        building(lambda: MODELS.build(dict(type="Nowhere")))
+    with pytest.raises(KeyError, match="table") as caught:
+        building(lambda: MODELS.build(dict(type="RaisesKeyError")))
+    assert not isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = (", "cannot be read"),
+        ("_base_ = ['nowhere.py']", "cannot be read.*nowhere"),
+        ("a = b", "cannot be read.*'b' is not defined"),
+        (
+            "custom_imports = dict(imports=['nowhere_at_all'])",
+            "imports what is not installed: No module named 'nowhere",
+        ),
+        ("default_scope = 'mmseg'\nmodel = dict()", "allowed are mmdet"),
+        ("default_scope = 'mmengine'", "has no model"),
+    ],
+)
+def test_bad_config(tmp_path, text, message):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        read_config(tmp_path / "c.py")
+
+
+def test_no_config(tmp_path):
+    with pytest.raises(MissingFileError, match="is not a file"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), ImportError("cannot import name 'x'", name="rebnn_mm.bits")])
+def test_fault_in_an_imported_module_of_ours_keeps_its_traceback(tmp_path, monkeypatch, error):
+    def fail(**kwargs):
+        raise error
+
+    (tmp_path / "c.py").write_text(
+        "default_scope = 'mmengine'\nmodel = dict()\ncustom_imports = dict(imports=['rebnn_mm'])"
+    )
+    monkeypatch.setattr(build, "import_modules_from_strings", fail)
+    with pytest.raises(type(error)) as caught:
+        read_config(tmp_path / "c.py")
+    assert not isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:77"])
+def test_unusable_device(device):
+    cfg = Config(dict(default_scope="mmengine", model=dict(type="ToyLinear")))
+    MODELS.register_module(name="ToyLinear", module=lambda: nn.Linear(1, 1), force=True)
+    with pytest.raises(UserError, match="device .* cannot be used.*cpu always works"):
+        build_model(cfg, device)
