@@ -218,6 +218,17 @@ def test_tokens_of_any_length():
     agree(Tokens(), *batch(2, 6), others=[batch(3, 9), batch(1, 4)])
 
 
+class Together(nn.Module):
+    """Any number of inputs behind the first."""
+
+    def forward(self, x, *others):
+        return [x + other for other in others]
+
+
+def test_several_inputs():
+    agree(Together(), image(), image(n=2), image(), others=[(image(n=1),) * 3])
+
+
 PRODUCTS = {
     "linear": lambda: nn.Linear(6, 5),
     "no bias": lambda: nn.Linear(6, 5, bias=False),

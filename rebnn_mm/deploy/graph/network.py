@@ -202,7 +202,8 @@ def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
     if isinstance(value, dict):
         return {key: _output_places(item, places) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_output_places(item, places) for item in value) if type(value) in (list, tuple) else value
+        # fx has a list class of its own
+        return (tuple if isinstance(value, tuple) else list)(_output_places(item, places) for item in value)
     return value
 
 
