@@ -124,6 +124,29 @@ def test_stock_networks(name, tmp_path):
     assert real.shape == (2, 5)
 
 
+@pytest.mark.slow
+def test_bert_of_any_length(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = transformers.BertConfig(vocab_size=50, max_position_embeddings=40, attn_implementation="eager", **sizes)
+    model = transformers.BertForSequenceClassification(config)
+    binarize(model, input_norm=False)
+
+    def batch(n, length):
+        mask = (torch.arange(length) < length - 3).long().expand(n, length).contiguous()
+        return torch.randint(0, 50, (n, length)), mask, torch.zeros_like(mask)
+
+    part = Part("", batch(2, 9), lambda net, *inputs: net(*inputs).logits, whole="network")
+    export_model(settle(model), tmp_path / "m.rebnn", parts=[part])
+    export_onnx(tmp_path / "m.rebnn", tmp_path / "m.onnx")
+    ready, packed = session(tmp_path / "m.onnx"), load_model(tmp_path / "m.rebnn")
+    assert [v.shape for v in ready.get_inputs()] == [["N", "L"]] * 3
+    for inputs in (batch(2, 9), batch(1, 20)):
+        named = {f"input_{index}": x.numpy() for index, x in enumerate(inputs)}
+        agree(ready.run(["output"], named)[0], packed(*inputs))
+
+
 def test_a_backbone_gives_its_maps(tmp_path):
     from rebnn_mm.backbones import ReBNNResNet
 

@@ -1,5 +1,8 @@
 """Each operator of the ONNX export against torch, through onnxruntime."""
 
+import operator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -266,6 +269,25 @@ def test_the_toys_have_every_step_of_a_unit():
     assert {name for unit in units for name in unit.tensors} == set(TENSORS)
     assert {unit.signs for unit in units} == {unit.residual_last for unit in units} == {True, False}
     assert {unit.clamp for unit in units} >= {None, (0.0, float("inf")), (-1.0, 1.0)}
+
+
+def test_signs_beside_floats():
+    """A file may hold a unit that returns both, though none is written so."""
+    first, second, x = ReBNNConv2d(4, 4, 1), ReBNNConv2d(4, 3, 1), image()
+    traced = capture(lower(nn.Sequential(first, second)), [x])
+    a, b = (node for node in traced.graph.nodes if Unit.of(node))
+    shift = traced.add_constant("shift", torch.randn(4))
+    with traced.graph.inserting_before(a):
+        unit = replace(Unit.of(a).with_tensors(sign_shift=shift), signs=True)
+        both = unit.call(traced.graph)
+        floats, signs = (traced.graph.call_function(operator.getitem, (both, place)) for place in (0, 1))
+    with traced.graph.inserting_before(b):
+        reader = replace(Unit.of(b), x=signs).call(traced.graph)
+    traced.graph.output_node().args = ((floats, reader),)
+    traced.tidy()
+    graph = GraphNetwork(encode(traced), traced.tensors)
+    for found, wanted in zip(session(graph).run(None, {"input": x.numpy()}), graph(x), strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_size_that_is_no_multiple_of_eight():
