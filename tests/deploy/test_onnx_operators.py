@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]"
 runtime = pytest.importorskip("onnxruntime")
 
 from graph_toys import settle  # noqa: E402
-from onnx_toys import Linears, Units, packed_operators, tensors  # noqa: E402
+from onnx_toys import Linears, ShortcutLast, Units, packed_operators, tensors  # noqa: E402
 
 from rebnn_mm.deploy.graph.capture import capture  # noqa: E402
 from rebnn_mm.deploy.graph.lower import lower  # noqa: E402
@@ -248,12 +248,13 @@ def test_products(name):
 
 
 def test_units():
+    agree(ShortcutLast(), image(8))
     agree(Units(), image(8), others=[(image(8, 15, 9, n=1),)])
     agree(nn.Sequential(ReBNNConv2d(4, 5, 3, weight_only=True, bias=True)), image(), others=[(image(n=1),)])
     agree(Linears(), torch.randn(4, 9), others=[(torch.randn(1, 9),)])
 
 
-@pytest.mark.parametrize(("make", "x"), [(Units, image(8)), (Linears, torch.randn(4, 9))])
+@pytest.mark.parametrize(("make", "x"), [(Units, image(8)), (ShortcutLast, image(8)), (Linears, torch.randn(4, 9))])
 def test_units_as_the_documented_operators(make, x):
     from onnx.reference import ReferenceEvaluator
 
