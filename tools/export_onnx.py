@@ -1,4 +1,4 @@
-"""Write a packed classifier or backbone as ONNX: python tools/export_onnx.py MODEL.rebnn OUT.onnx [--form packed]."""
+"""Write a packed network as ONNX: python tools/export_onnx.py MODEL.rebnn OUT.onnx [--form packed] [--part NAME]."""
 
 import argparse
 
@@ -9,6 +9,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="a .rebnn file that tools/export.py wrote")
     parser.add_argument("out", help="the .onnx file to write")
     parser.add_argument("--form", choices=("float", "packed"), default="float", help="packed: 1-bit custom operators")
+    parser.add_argument("--part", help="of a detector: backbone, neck")
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
@@ -17,13 +18,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # not launch.one_sentence, which needs mmengine: this tool runs with torch and onnx alone
     try:
-        export_onnx(args.model, args.out, args.form)
+        export_onnx(args.model, args.out, args.form, args.part)
     except UserError as error:
         raise SystemExit(f"export_onnx: {error}") from None
-    except ModuleNotFoundError as error:
-        if error.name != "onnx":
-            raise
-        raise SystemExit(f"export_onnx: {error}; install it with pip install onnx") from None
     print(f"written to {args.out}")
 
 

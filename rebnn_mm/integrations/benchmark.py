@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from rebnn_mm.deploy import load_model
 from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.peer import Peer
+from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.deploy.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.export import noise
-from rebnn_mm.integrations.images import first_channels, image_channels
+from rebnn_mm.integrations.images import image_channels
 from rebnn_mm.layers import BinaryLayer
 
 Calls = dict[str, Callable[[], Any]]
@@ -44,7 +47,7 @@ def benchmark_model(
         size: (H, W) of the images, noise of as many channels as the model takes; their preprocessing is timed, too.
         batch: How many images at once.
         trained: Config and checkpoint that it was exported from: adds the trained model and its real-valued twin.
-        onnxruntime: Add onnxruntime, float32 and int8, for a classifier.
+        onnxruntime: Add onnxruntime, float32 and int8, for a network that is one graph.
         lce: An interpreter that has larq-compute-engine: adds its BiRealNet-18, one thread, CPU time.
         threads: All run with the first number; the packed model also with each of the others.
         rounds: As for :func:`rebnn_mm.deploy.timing.compare`.
@@ -53,6 +56,7 @@ def benchmark_model(
     Raises:
         ValueError: A number of threads below 1, fewer than three rounds.
         RebnnFileError, FileNotFoundError: The file or the checkpoint.
+        MissingPackageError: ``onnxruntime`` without onnx and onnxruntime.
     """
     torch.set_num_threads(threads[0])
     keep_freed_memory()
@@ -81,20 +85,31 @@ def benchmark_model(
 
 def packed_channels(model: nn.Module) -> int:
     """Channels of the images that a packed model takes."""
-    cfg = getattr(model, "cfg", None)  # mmdet's or mmpretrain's model; the light run-time has none
-    return first_channels(model) if cfg is None else image_channels(cfg, model)
+    graph = model.network if isinstance(model, PackedClassifier) else model
+    if isinstance(graph, GraphNetwork):
+        channels = graph.inputs[0].shape[1:2]
+        if not channels or channels[0] is None:
+            raise UserError("the benchmark gives the network images, and it takes something else")
+        return channels[0]
+    return image_channels(model.cfg, model)  # mmdet's or mmpretrain's model
 
 
 def load_time(path: str | Path, rounds: int = 9) -> str:
-    """A line with the time that a classifier's file takes to load; empty for a detector, which mmdet builds."""
-    if read_file(path).info.get("network") is None:
+    """A line with the time that a file takes to load which is one graph; empty for a detector, which mmdet builds."""
+    if "whole" not in read_file(path).info:
         return ""
     timing = compare({"load_model": candidate(lambda: load_model(path))}, rounds)[0]
     return f"\nload_model takes {timing.mid:.1f} ms ({timing.low:.1f}..{timing.high:.1f})"
 
 
 def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
-    """A call of ``model`` on (N, C, H, W) uint8 images, preprocessing and postprocessing included."""
+    """A call of ``model`` on (N, C, H, W) uint8 images, preprocessing and postprocessing included.
+
+    A network that is no classifier takes them as numbers, without any preprocessing: its file says of none.
+    """
+    if isinstance(model, GraphNetwork):
+        floats = images.float()
+        return lambda: model(floats)
     preprocessor = getattr(model, "data_preprocessor", None)
     if preprocessor is None:  # the light run-time
         return lambda: model(images)
@@ -164,15 +179,17 @@ def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
     """The file's network, real-valued (see :mod:`rebnn_mm.deploy.onnx`), in onnxruntime: float32 and int8.
 
     Raises:
-        ModuleNotFoundError: onnx or onnxruntime is not installed.
-        RebnnFileError: The file has no network record (a detector).
+        MissingPackageError: onnx or onnxruntime is not installed.
+        UserError: The file is no graph as a whole (a detector).
     """
-    import onnxruntime
-    from onnxruntime import quantization
-
+    try:
+        import onnxruntime
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise MissingPackageError(f"onnxruntime is compared with, and {error.name} is not installed") from None
     from rebnn_mm.deploy.onnx import export_onnx
 
-    data = {"images": images.float().numpy()}
+    data: dict[str, Any] = {}
 
     class OneBatch(quantization.CalibrationDataReader):
         def __init__(self) -> None:
@@ -190,6 +207,8 @@ def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
     with tempfile.TemporaryDirectory() as folder:
         real, prepared, int8 = (str(Path(folder) / name) for name in ("real.onnx", "prepared.onnx", "int8.onnx"))
         export_onnx(path, real, form="real")
+        (only,) = onnxruntime.InferenceSession(real, providers=["CPUExecutionProvider"]).get_inputs()
+        data[only.name] = images.float().numpy()
         quantization.quant_pre_process(real, prepared, skip_symbolic_shape=True)
         # unsigned activations: the faster kind on x86
         kinds = dict(activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)

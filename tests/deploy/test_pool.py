@@ -1,9 +1,14 @@
 import pytest
 import torch
+from graph_toys import names
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rebnn_mm.deploy.real import FoldedNorm, PooledStem
 
+from rebnn_mm.deploy.graph.capture import capture
+from rebnn_mm.deploy.graph.functions import affine, max_pool_affine
+from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.passes import fuse
+from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.pool import max_pool_norm
 
@@ -15,7 +20,7 @@ pytestmark = [
 
 
 def expected(x, scale, offset):
-    return FoldedNorm(scale, offset)(torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1))
+    return affine(torch.nn.functional.max_pool2d(x, 3, stride=2, padding=1), scale, offset)
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -46,16 +51,24 @@ def test_it_is_the_pool_and_the_norm(name, n, c, h, w, threads, channels_last, s
 
 
 @pytest.mark.parametrize("name", library.isas())
-def test_a_stem_gives_the_same_bits_with_and_without_it(name):
+def test_a_graph_gives_the_same_bits_with_and_without_it(name):
     torch.manual_seed(0)
-    weight, scale, offset, x = torch.randn(20, 3, 7, 7), torch.randn(20), torch.randn(20), torch.randn(2, 3, 45, 60)
-    wanted = expected(torch.nn.functional.conv2d(x, weight, None, 2, 3), scale, offset)
-    normed_first = torch.nn.functional.max_pool2d(
-        FoldedNorm(scale, offset)(torch.nn.functional.conv2d(x, weight, None, 2, 3)), 3, 2, 1
-    )
+    x, scale, offset = torch.randn(2, 20, 45, 60), torch.randn(20), torch.randn(20)
     with library.use_isa(name):
-        assert torch.equal(PooledStem(weight, scale, offset)(x), normed_first)
-    assert not torch.equal(wanted, normed_first)  # a negative scale does not change places with a maximum
+        assert torch.equal(max_pool_affine(x, scale, offset), expected(x, scale, offset))
+
+
+@pytest.mark.parametrize("name", library.isas())
+def test_a_stem_pools_before_its_norm_without_changing_a_bit(name):
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(3, 20, 7, 2, 3, bias=False), torch.nn.BatchNorm2d(20)
+    torch.nn.init.normal_(norm.weight)  # of both signs: a negative scale does not change places with a maximum
+    stem = torch.nn.Sequential(conv, norm, torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)).eval()
+    traced = fuse(capture(stem, [torch.randn(2, 3, 64, 64)]))
+    assert "rebnn.max_pool_affine" in names(traced)
+    x = torch.randn(2, 3, 45, 60)
+    with library.use_isa(name), torch.no_grad():
+        assert torch.equal(GraphNetwork(encode(traced), traced.tensors)(x), stem(x))
 
 
 def test_an_instruction_set_that_is_not_there(monkeypatch):

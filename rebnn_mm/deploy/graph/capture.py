@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -148,7 +149,8 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
         with warnings.catch_warnings(), _quiet_shapes():
             warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
             with torch.no_grad():
-                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=tuple(shapes), strict=False)
+                given = _as_declared(module, shapes)
+                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=given, strict=False)
                 # without any decomposition this only makes it functional, slowly: needed where a view is written to
                 return program.run_decompositions({}) if _writes_into_views(program.graph) else program
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
@@ -156,6 +158,14 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
         raise UserError(
             f"{type(module).__name__} cannot be captured as a graph: {type(error).__name__}: {line}"
         ) from error
+
+
+def _as_declared(module: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
+    """One entry for each parameter of ``forward``; what ``*inputs`` takes stands together in one."""
+    for place, parameter in enumerate(inspect.signature(module.forward).parameters.values()):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return (*shapes[:place], tuple(shapes[place:]))
+    return tuple(shapes)
 
 
 @contextmanager

@@ -67,6 +67,10 @@ class GraphNetwork(nn.Module):
         with full_precision():
             return self._program(tuple(x.detach() for x in inputs))
 
+    def traced(self) -> Traced:
+        """The graph as the file holds it, before it is arranged for this machine."""
+        return decode(self._record, self._tensors)
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is prepared for this machine's instructions: it is made anew where the module arrives."""
         return {key: value for key, value in self.__dict__.items() if key != "_program"}
@@ -231,7 +235,8 @@ def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
     if isinstance(value, dict):
         return {key: _output_places(item, places) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_output_places(item, places) for item in value) if type(value) in (list, tuple) else value
+        # fx has a list class of its own
+        return (tuple if isinstance(value, tuple) else list)(_output_places(item, places) for item in value)
     return value
 
 
