@@ -224,4 +224,4 @@ def _compare(trained: nn.Module, path: Path, check: Check, whole: bool) -> tuple
         packed = check.load(path)
     else:
         packed = load_model(path) if whole else load_model(path, model=copy_model(trained))
-    return compare(trained, packed, check, whole if check.exact is None else check.exact)
+    return compare(trained, packed, check, check.exact)

@@ -45,8 +45,7 @@ class Check:
         inputs: What ``forward`` takes, one at a time; use several shapes.
         forward: Runs the trained or the packed model; returns tensors, also in lists or dicts; default ``model(x)``.
         load: Reads a file; default: :func:`load_model`, into a copy of the trained model if need be.
-        exact: Demand the same bits of every output. False allows what :mod:`rebnn_mm.deploy.verify` says; None demands
-            them of a network that has a record, whose real-valued parts run the same code, and not of others.
+        exact: Demand the same bits of every output, and not only what :mod:`rebnn_mm.deploy.verify` says.
         chosen: First parts of the names of outputs that are chosen by value (boxes, labels): a last digit decides
             their order and number, so they must agree with ``exact`` only.
     """
@@ -54,7 +53,7 @@ class Check:
     inputs: Sequence[Any]
     forward: Forward | None = None
     load: Callable[[Path], nn.Module] | None = None
-    exact: bool | None = None
+    exact: bool = False
     chosen: tuple[str, ...] = ()
 
 
@@ -97,7 +96,7 @@ def compare(trained: nn.Module, packed: nn.Module, check: Check, exact: bool) ->
         if here and exact:
             raise _refusal(here[0], "" if here[0].relative > TOLERANCE else _HINT)
         if here:
-            _check_parts(trained, packed, index, x, check, here[0])
+            _check_parts(trained, packed, index, x, check, max(here, key=lambda one: one.relative))
         differences += here
     return tuple(differences)
 
@@ -135,8 +134,10 @@ class _DetachedCopies(TorchFunctionMode):
 def _check_parts(trained: nn.Module, packed: nn.Module, index: int, x: Any, check: Check, first: Difference) -> None:
     """Raise UserError unless the 1-bit parts agree, and the rest up to rounding; ``first`` is what differs."""
     pairs = list(_pairs(trained, packed))
-    if not pairs:
-        raise _refusal(first, "")
+    if not pairs:  # a whole graph: there is nothing in it to hold
+        if first.relative > TOLERANCE:
+            raise _refusal(first, "")
+        return
     inputs: dict[str, list[Tensor]] = {name: [] for name, *_ in pairs}
     with _hooks() as hooks:
         for name, part, twin in pairs:

@@ -70,14 +70,14 @@ def export_config(
     )
     check = None
     if verify and scope_of(cfg) == "mmengine":
-        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_packed_model, exact or None)
+        check = Check(noise_tokens(cfg), lambda part, inputs: part(inputs), load_packed_model, exact)
     elif verify:
         rgb = channel_order(cfg, "test") == "rgb"
         check = Check(
             noise_images(cfg, image_channels(cfg, model)),
             lambda part, image: outputs(part, image, scope_of(cfg), rgb),
             load_model,
-            exact or None,
+            exact,
             chosen=("chosen",),
         )
     return export_model(model, path, card, check, float16, parts_of(cfg, model))

@@ -186,7 +186,6 @@ def test_classifier_in_mmpretrain_equals_the_light_one(classifier, tmp_path):
         ({"model.neck.type": 3}, "only registered"),
         ({"model.neck.out_channels": 1 << 20}, "far more weights than the file holds"),
         ({"model.neck.num_outs": 7}, None),
-        ({"model.backbone.depth": 34}, "is missing"),
         ({"model.rpn_head.binarize": None}, "needs a real-valued one"),
     ],
     ids=str,

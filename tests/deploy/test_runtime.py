@@ -205,7 +205,7 @@ def test_real_convolutions_keep_the_bits_of_the_contiguous_layout(shape, threads
 def test_a_convolution_remembers_a_bounded_number_of_shapes():
     conv, weight = TriedConv2d(), torch.randn(4, 3, 3, 3)
     for size in range(5, 5 + 3 * TriedConv2d.REMEMBERED):
-        for _ in range(2):
+        for _ in range(3):
             conv(torch.randn(1, 3, size, size), weight)
     assert len(conv._agrees) <= TriedConv2d.REMEMBERED
 

@@ -244,7 +244,7 @@ def _traced(program: torch.export.ExportedProgram) -> Traced:
 
 def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSpec:
     shape, least = [], []
-    for size in value.shape:
+    for place, size in enumerate(value.shape):
         if isinstance(size, int):
             shape.append(size)
             least.append(size)
@@ -252,5 +252,6 @@ def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSp
             bounds = program.range_constraints.get(size.node.expr)
             shape.append(None)
             low = 1 if bounds is None else int(bounds.lower)
-            least.append(1 if low == 2 else low)  # torch.export treats 0 and 1 as special and starts at 2
+            # torch.export treats 0 and 1 as special and starts at 2; a batch may be empty
+            least.append(low if low > 2 else min(place, 1))
     return InputSpec(str(value.dtype).removeprefix("torch."), tuple(shape), tuple(least))

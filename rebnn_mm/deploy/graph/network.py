@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +17,15 @@ from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layer import sides_of
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.prepared import is_recorded
+from rebnn_mm.deploy.prepared import Sources, is_recorded
 from rebnn_mm.errors import UserError
 
 
 class GraphNetwork(nn.Module):
     """The network of a file's graph record: the captured inputs -> the captured outputs, on the CPU.
+
+    Its tensors are buffers, and what is prepared of them is made again when one is another or has changed since, and
+    in a process that got the module as a copy or pickled.
 
     Args:
         record: From :func:`rebnn_mm.deploy.graph.record.encode`.
@@ -44,11 +46,13 @@ class GraphNetwork(nn.Module):
         self.exact = exact
         self._record = record
         traced = decode(record, tensors)
-        self._tensors = dict(traced.tensors)
-        self.tensor_names = tuple(self._tensors)
         self.inputs: list[InputSpec] = traced.inputs
+        self.tensor_names = tuple(traced.tensors)
+        for index, name in enumerate(self.tensor_names):
+            self.register_buffer(f"tensor_{index}", traced.tensors[name])
+        self._prepared: tuple[Sources, _Program] | None = None
         try:
-            self._program = _Program(_arranged(traced, exact))
+            self._program()
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
             raise RebnnFileError(f"the file's graph does not fit its tensors: {error}") from None
 
@@ -63,24 +67,31 @@ class GraphNetwork(nn.Module):
             raise TypeError(f"the network takes {len(self.inputs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
             spec.check(x, f"input {index}")
+        recorded = any(map(is_recorded, inputs))
+        program = _Program(self.traced(), prepared=False) if recorded else self._program()
         # detached, not under no_grad: torch.export would put everything within that into a graph of its own
         with full_precision():
-            return self._program(tuple(x.detach() for x in inputs))
+            return program(tuple(x.detach() for x in inputs))
 
     def traced(self) -> Traced:
-        """The graph as the file holds it, before it is arranged for this machine."""
-        return decode(self._record, self._tensors)
+        """The graph with the tensors as they are now, arranged for running."""
+        tensors = dict(zip(self.tensor_names, self._buffers.values(), strict=True))
+        traced = decode(self._record, tensors)
+        prepare(traced, self.exact)
+        choose_layout(traced, self.exact)
+        return traced
+
+    def _program(self) -> _Program:
+        prepared = self._prepared
+        if prepared is not None and prepared[0].are(self._buffers.values()):
+            return prepared[1]
+        sources = Sources(self._buffers.values())
+        program = _Program(self.traced(), prepared=True)
+        self._prepared = sources, program
+        return program
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is prepared for this machine's instructions: it is made anew where the module arrives."""
-        return {key: value for key, value in self.__dict__.items() if key != "_program"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._program = _Program(_arranged(decode(self._record, self._tensors), self.exact))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
-        return self.__class__(self._record, copy.deepcopy(self._tensors, memo), self.exact)
+        return {**self.__dict__, "_prepared": None}
 
     def extra_repr(self) -> str:
         """Numbers of operators."""
@@ -94,12 +105,6 @@ def flatten(values: Any) -> list[Tensor]:
     if isinstance(values, Tensor):
         return [values]
     return [tensor for value in values for tensor in flatten(value)]
-
-
-def _arranged(traced: Traced, exact: bool) -> Traced:
-    prepare(traced, exact)
-    choose_layout(traced, exact)
-    return traced
 
 
 class _Step:
@@ -158,9 +163,9 @@ def _has_nodes(value: Any) -> bool:
 
 
 class _Program:
-    """The steps of a graph, its constants, and the operators prepared with theirs."""
+    """The steps of a graph, its constants, and its 1-bit operators, ``prepared`` or as registered operators."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: Traced, prepared: bool) -> None:
         calls = [node for node in traced.graph.nodes if node.op == "call_function"]
         constants = [node for node in traced.graph.nodes if node.op == "get_attr"]
         inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -168,7 +173,7 @@ class _Program:
         self._inputs = len(inputs)
         self._constants = [traced.tensors[node.target] for node in constants]
         self._calls = len(calls)
-        self._steps = [_step(node, places, traced) for node in calls]
+        self._steps = [_step(node, places, traced, prepared) for node in calls]
         (output,) = [node for node in traced.graph.nodes if node.op == "output"]
         self._output = _output_places(output.args[0], places)
         kept = set(range(len(inputs) + len(constants))) | {places[node] for node in output.all_input_nodes}
@@ -187,46 +192,38 @@ class _Program:
             if isinstance(error, UserError) or any(map(is_recorded, inputs)):
                 raise
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            line = str(error).strip().split("\n")[0] or type(error).__name__
             raise RebnnFileError(
-                f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or is "
-                "the file from elsewhere?"
+                f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or the "
+                "file from elsewhere?"
             ) from error
         return _result(self._output, values)
 
 
-def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> _Step:
+def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: bool) -> _Step:
     if Unit.of(node) is not None:
-        return _UnitStep(node, places, traced)
+        return _UnitStep(node, places, traced, prepared)
     return _Step(node, places, TriedConv2d() if node.target is conv2d_exact else node.target)  # type: ignore[arg-type]
 
 
 class _UnitStep(_Step):
-    """A 1-bit operator: a plan, made once; the registered operator where the call is recorded, as by torch.export."""
+    """A 1-bit operator: a plan, made once; or the registered operator, for calls that are recorded."""
 
-    __slots__ = ("operator", "rest")
+    __slots__ = ()
 
-    def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced) -> None:
+    def __init__(self, node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: bool) -> None:
         unit = Unit.of(node)
         tensors = {name: traced.constant(tensor) for name, tensor in unit.tensors.items()}
         before, after = sides_of(tensors, unit.clamp, unit.residual_last, unit.signs, unit.floats)
-        packed = traced.constant(unit.packed)
-        plan = (LinearPlan if unit.is_linear else Conv2dPlan)(packed, unit.spec, before, after)
-        self.operator = binary_linear if unit.is_linear else binary_conv2d
-        self.rest = (packed, unit.spec, before, after)
-        self.function, self.place, self.done = plan, places[node], []
+        arguments = (traced.constant(unit.packed), unit.spec, before, after)
+        if prepared:
+            self.function = (LinearPlan if unit.is_linear else Conv2dPlan)(*arguments)
+        else:
+            operator = binary_linear if unit.is_linear else binary_conv2d
+            self.function = lambda x, residual=None: operator(x, *arguments, residual)
+        self.place, self.done = places[node], []
         self.sources = [(0, places[unit.x])] + ([] if unit.residual is None else [(1, places[unit.residual])])
         self.arguments, self.keywords, self.nested = [None] * len(self.sources), {}, False
-
-    def run(self, values: list[Any]) -> None:
-        x = values[self.sources[0][1]]
-        if not is_recorded(x):
-            super().run(values)
-            return
-        residual = values[self.sources[1][1]] if len(self.sources) > 1 else None
-        values[self.place] = self.operator(x, *self.rest, residual)
-        for place in self.done:
-            values[place] = None
 
 
 def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:

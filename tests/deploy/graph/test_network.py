@@ -66,7 +66,7 @@ def test_the_record_is_plain_and_small(packed, backbone):
 def test_wrong_inputs_are_named(packed, backbone):
     network = packed(backbone, torch.randn(2, 3, 64, 64))[1]
     with pytest.raises(
-        UserError, match=r"input 0 has the shape \(1, 4, 64, 64\); the network takes \(>=1, 3, >=1, >=1\)"
+        UserError, match=r"input 0 has the shape \(1, 4, 64, 64\); the network takes \(>=0, 3, >=1, >=1\)"
     ):
         network(torch.randn(1, 4, 64, 64))
     with pytest.raises(UserError, match="input 0 is torch.float64; the network takes float32"):
