@@ -74,8 +74,8 @@ class TriedConv2d:
 
     Channels-last is faster (a 7x7 stem 2.5 times), but oneDNN may then add in another order: some shapes give the same
     bits, some do not, and it depends on the machine and the thread count. So a shape and thread count that comes again
-    is computed both ways once. A shape that comes once is computed in contiguous memory only: a detector that sees a new
-    size with every image never pays for both. The latest :data:`REMEMBERED` shapes are remembered.
+    is computed both ways once. A shape that comes once is computed in contiguous memory only: a detector that sees a
+    new size with every image never pays for both. The latest :data:`REMEMBERED` shapes are remembered.
     """
 
     REMEMBERED = 32

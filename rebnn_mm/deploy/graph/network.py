@@ -194,8 +194,8 @@ class _Program:
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             line = str(error).strip().split("\n")[0] or type(error).__name__
             raise RebnnFileError(
-                f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or the "
-                "file from elsewhere?"
+                f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or "
+                "the file from elsewhere?"
             ) from error
         return _result(self._output, values)
 
