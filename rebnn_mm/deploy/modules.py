@@ -119,7 +119,7 @@ class PackedLinear(nn.Module):
         alpha: Tensor,
         shape: tuple[int, int],
         around: Around | None = None,
-        layer_norm: nn.LayerNorm | None = None,
+        layer_norm: nn.Module | None = None,
         shortcut: bool = False,
     ) -> None:
         super().__init__()

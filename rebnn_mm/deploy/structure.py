@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.backbones.blocks import BasicBlock, BinaryUnit
@@ -59,7 +59,7 @@ def folded_norms(model: nn.Module) -> set[nn.Module]:
     for module in model.modules():
         if isinstance(module, ReBNNResNet) and describe_resnet(module) is not None:
             folded.update(_norms(module))
-        elif is_packed(module) and isinstance(norm := getattr(module, "input_norm", None), _BatchNorm):
+        elif is_packed(module) and isinstance(norm := getattr(module, "input_norm", None), _NormBase):
             folded.add(norm)
     return folded
 
