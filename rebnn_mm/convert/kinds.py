@@ -10,6 +10,7 @@ from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer
+from rebnn_mm.layers.window_attention import is_window_attention
 
 Names = dict[nn.Module, tuple[str, ...]]
 
@@ -30,6 +31,8 @@ _COMPUTES = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_cal
 
 def kind_of(module: nn.Module) -> str | None:
     """Key of :data:`KINDS` whose torch class computes what ``module`` computes; None if none does."""
+    if is_window_attention(module):
+        return "MultiheadAttention"
     for kind, base in KINDS.items():
         if isinstance(module, base):
             return kind if _is_plain(module, base) else None
@@ -53,8 +56,13 @@ def _is_plain(module: nn.Module, base: type[nn.Module]) -> bool:
     return set(module._parameters) <= {"weight", "bias"} and not module._buffers and not module._modules
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is an attention of torch's or torchvision's, whose projections are no layers that it calls."""
+    return isinstance(module, nn.MultiheadAttention) or is_window_attention(module)
+
+
 def names_by_module(model: nn.Module) -> tuple[Names, Names]:
-    """All convolutions and linear layers, and all of torch's attentions, in module order, with all their names.
+    """All convolutions and linear layers, and all attentions, in module order, with all their names.
 
     The layers inside an attention belong to it and are not among the first.
     """
@@ -62,9 +70,9 @@ def names_by_module(model: nn.Module) -> tuple[Names, Names]:
     attentions: Names = {}
     inside: set[nn.Module] = set()
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.MultiheadAttention):
+        if is_attention(module):
             attentions[module] = (*attentions.get(module, ()), name)
-            inside.update(module.children())
+            inside.update(module.modules())
         elif isinstance(module, (nn.Conv2d, nn.Linear)) and module not in inside:
             layers[module] = (*layers.get(module, ()), name)
     return layers, attentions

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from rebnn_mm.convert.frozen import reason_of_frozen
-from rebnn_mm.convert.kinds import Names, kind_of, matches_any
+from rebnn_mm.convert.kinds import Names, is_attention, kind_of, matches_any
 from rebnn_mm.layers.interface import BinaryLayer
 
 Reasons = dict[nn.Module, str | None]
@@ -80,7 +80,7 @@ def reason_to_keep(module: nn.Module, names: tuple[str, ...], choice: Choice, mo
 
 
 def _reason_of_attention(module: Any) -> str | None:
-    if module.bias_k is not None or module.add_zero_attn:
+    if isinstance(module, nn.MultiheadAttention) and (module.bias_k is not None or module.add_zero_attn):
         return "an attention with keys of its own (add_bias_kv, add_zero_attn), for which there is no 1-bit form"
     if any(parametrize.is_parametrized(part) for part in module.modules()):
         return "is parametrized: a weight of it is computed from other tensors"
@@ -131,10 +131,10 @@ def keep_what_shares_real_weights(model: nn.Module, names: Names, reasons: Reaso
     for module, reason in list(reasons.items()):
         if reason is not None:
             continue
-        for parameter in module.parameters() if isinstance(module, nn.MultiheadAttention) else [module.weight]:
+        for parameter in module.parameters() if is_attention(module) else [module.weight]:
             inside = set(module.modules())
             others = [(other, name) for other, name in holders.get(id(parameter), []) if other not in inside]
-            if isinstance(module, nn.MultiheadAttention):  # its parameters are copied, so they cannot stay shared
+            if is_attention(module):  # torch's is copied, so nothing of it can stay shared
                 real = next((name for _, name in others), None)
             else:
                 kept = (name for o, name in others if not isinstance(o, BinaryLayer) and reasons.get(o, "no layer"))

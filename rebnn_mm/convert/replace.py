@@ -10,7 +10,9 @@ from torch import nn
 
 from rebnn_mm.convert.kinds import kind_of
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers.attention import BinaryMultiheadAttention, binary_twin
+from rebnn_mm.layers.attention import binary_twin
+from rebnn_mm.layers.interface import BinaryLayer
+from rebnn_mm.layers.window_attention import BinaryWindowAttention, is_window_attention
 
 _BINARY = {"Conv2d": "ReBNNConv2d", "Linear": "ReBNNLinear"}
 _SHAPE = {
@@ -49,6 +51,9 @@ def twin_of(module: Any, options: Options, scores: str) -> nn.Module:
     """A 1-bit layer with the shape, the parameters and the modes of ``module``."""
     kind = kind_of(module)
     assert kind is not None
+    if is_window_attention(module):
+        qkv, proj = (twin_of(layer, options, scores) for layer in (module.qkv, module.proj))
+        return BinaryWindowAttention(module, qkv, proj, scores).train(module.training)
     if kind == "MultiheadAttention":
         linear = {**dict(type=_BINARY["Linear"], input_norm=False), **options.of["Linear"]}
         return binary_twin(module, scores, linear)
@@ -72,10 +77,10 @@ def put(model: nn.Module, names: Sequence[str], module: nn.Module) -> None:
 
 
 def lines(name: str, layer: nn.Module) -> dict[str, str]:
-    """Name and description of a new layer, or of the four in a new attention."""
-    if isinstance(layer, BinaryMultiheadAttention):
-        return {f"{name}.{part}": _line(inner) for part, inner in layer.named_children() if part != "attend"}
-    return {name: _line(layer)}
+    """Name and description of a new layer, or of the projections in a new attention."""
+    if isinstance(layer, BinaryLayer):
+        return {name: _line(layer)}
+    return {f"{name}.{part}": _line(inner) for part, inner in layer.named_children() if isinstance(inner, BinaryLayer)}
 
 
 def _line(layer: nn.Module) -> str:

@@ -15,7 +15,7 @@ from rebnn_mm import __version__
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.ops import fold_batch_norm
-from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer, scale_shape
+from rebnn_mm.deploy.pack import check_layer, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import PackedClassifier, load_model
@@ -23,6 +23,7 @@ from rebnn_mm.deploy.structure import describe, folded_norms
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
+from rebnn_mm.layers.interface import is_training_only
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -110,7 +111,7 @@ def collect_tensors(model: nn.Module, float16: bool = False) -> dict[str, Tensor
             tensors[f"{prefix}.scale"], tensors[f"{prefix}.offset"] = fold_batch_norm(module)
             continue
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            skip = name in TRAINING_ONLY or name in module._non_persistent_buffers_set
+            skip = is_training_only(module, name) or name in module._non_persistent_buffers_set
             skip |= name == "alpha" and prefix in binary  # below, with the scales that are not parameters
             if tensor is None or skip or id(tensor) in seen:
                 continue

@@ -16,9 +16,7 @@ from rebnn_mm.deploy.structure import describe_resnet, is_packed, keeps_forward
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, InputLayerNorm, ReBNNConv2d, ReBNNLinear
-
-# No forward in eval mode reads these, so a file does not hold them.
-TRAINING_ONLY = ("gamma", "num_batches_tracked")
+from rebnn_mm.layers.interface import is_training_only
 
 
 def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Module:
@@ -157,7 +155,7 @@ def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> No
 
 
 def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor:
-    if name in TRAINING_ONLY:
+    if is_training_only(module, name):
         return torch.zeros(old.shape, dtype=old.dtype)
     if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
         return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
