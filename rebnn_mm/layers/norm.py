@@ -38,7 +38,8 @@ class InputNorm(_NormBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``; the shape stays."""
-        return _normalise(x, self)
+        statistics = self.running_mean, self.running_var, self.num_batches_tracked
+        return _normalise(x, *statistics, self.last_axis, self.training, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         """Size and axis."""
@@ -68,23 +69,25 @@ class InputLayerNorm(nn.Module):
 
 
 @one_operation
-def _normalise(x: Tensor, norm: InputNorm) -> Tensor:
-    if norm.last_axis:
+def _normalise(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    batches: Tensor | None,
+    last_axis: bool,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """Batch norm of (..., C), or of (N, C, H, W) and (C, H, W), which updates the running statistics in training."""
+    if last_axis:
         flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     else:
         flat = x[None] if x.dim() == 3 else x
-    y = _batch_norm(flat, norm)
-    return y if y.dim() == x.dim() else y.view(x.shape)
-
-
-def _batch_norm(x: Tensor, norm: InputNorm) -> Tensor:
-    """(N, C, ...) by the batch's statistics in training, by the running ones in evaluation."""
-    train = norm.training and x.numel() >= 2 * norm.num_features
-    momentum = norm.momentum
-    if train and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
+    training = training and x.numel() >= 2 * mean.numel()
+    if training and batches is not None:
+        batches.add_(1)
         if momentum is None:  # the average of all batches
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    return nn.functional.batch_norm(
-        x, norm.running_mean, norm.running_var, training=train, momentum=momentum or 0.0, eps=norm.eps
-    )
+            momentum = 1.0 / float(batches)
+    y = nn.functional.batch_norm(flat, mean, variance, training=training, momentum=momentum or 0.0, eps=eps)
+    return y if y.dim() == x.dim() else y.view(x.shape)
