@@ -5,7 +5,7 @@ custom_imports = dict(imports=['rebnn_mm'], allow_failed_imports=False)
 model = dict(
     type='Binarized',
     base='ImageClassifier',
-    binarize=dict(exclude=['*.downsample'], types='Conv2d', layer={{_base_.binary_conv}}))
+    binarize=dict(preset='classifier', types='Conv2d', layer={{_base_.binary_conv}}))
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=1e-3))
 train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='seed_worker'))
 randomness = dict(seed=0)

@@ -16,11 +16,13 @@ class Preset:
         exclude: Patterns of what stays real-valued, in addition to the caller's; those that match nothing are idle.
         layer: Options of the new layers by type, ``dict(Conv2d=dict(shortcut=True))``.
         frozen: What is done with frozen layers.
+        keep_last: Whether the last layer in module order stays real-valued, where the caller says nothing.
     """
 
     exclude: tuple[str, ...] = ()
     layer: dict[str, dict[str, Any]] = field(default_factory=dict)
     frozen: str = "keep"
+    keep_last: bool | None = None
 
 
 # The 1x1 convolution beside a block carries the real-valued signal past it: 0.5 % of ResNet-18's operations, and it
@@ -35,7 +37,7 @@ _PREDICTIONS = (
 )
 _POSITIONS = (
     *("*.sampling_offsets", "*.attention_weights", "*.reference_points", "*.ref_point_head", "*.query_scale"),
-    *("*.cpb_mlp", "*.patch_embed", "*.conv_offset", "*.conv_offset_mask"),
+    *("*.cpb_mlp", "*.patch_embed", "*.conv_offset", "*.conv_offset_mask", "reference_points*"),
 )
 
 PRESETS: dict[str, Preset] = {
@@ -43,14 +45,18 @@ PRESETS: dict[str, Preset] = {
     "classifier": Preset(exclude=_SIDE, layer=dict(Conv2d=dict(shortcut=True)), frozen="unfreeze"),
     # The convolutions of an FPN, an RPN and of towers have no shortcut of their own. Stock configs freeze stem and
     # first stage and keep the norms of a pretrained backbone: those of the real-valued network do not fit signs.
+    # Their prediction layers are excluded by name, so the last layer in module order is not a special one.
     "detector": Preset(
-        exclude=(*_SIDE, *_PREDICTIONS, *_POSITIONS), layer=dict(Conv2d=dict(shortcut=True)), frozen="unfreeze"
+        exclude=(*_SIDE, *_PREDICTIONS, *_POSITIONS),
+        layer=dict(Conv2d=dict(shortcut=True)),
+        frozen="unfreeze",
+        keep_last=False,
     ),
-    # Zhang et al., "Binarized Neural Machine Translation", NeurIPS 2023: a shortcut around each linear layer that
-    # keeps its width, as the projections of attention do.
+    # Zhang et al., "Binarized Neural Machine Translation", NeurIPS 2023: a layer norm before the sign, and a shortcut
+    # around each linear layer that keeps its width, as the projections of attention do.
     "transformer": Preset(
         exclude=(*_SIDE, *_PREDICTIONS, *_POSITIONS),
-        layer=dict(Conv2d=dict(shortcut=True), Linear=dict(shortcut=True)),
+        layer=dict(Conv2d=dict(shortcut=True), Linear=dict(shortcut=True, input_norm="layer")),
         frozen="unfreeze",
     ),
 }

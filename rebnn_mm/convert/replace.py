@@ -27,23 +27,25 @@ class Options:
     Args:
         given: The argument ``layer``; a key ``'Conv2d'`` or ``'Linear'`` holds what is for that kind only.
         preset: Options by kind that ``given`` overrides.
-        input_norm: Their default.
+        input_norm: The caller's, for all kinds; None is the preset's, or True.
 
     Raises:
         ValueError: The options of one kind are no dict.
     """
 
-    def __init__(self, given: dict[str, Any], preset: dict[str, dict[str, Any]], input_norm: bool | str) -> None:
+    def __init__(self, given: dict[str, Any], preset: dict[str, dict[str, Any]], input_norm: bool | str | None) -> None:
         self.of: dict[str, dict[str, Any]] = {}
         common = {key: value for key, value in given.items() if key not in _BINARY}
         for kind in _BINARY:
             own = given.get(kind, {})
             if not isinstance(own, dict):
                 raise UserError(f"binarize: layer={{{kind!r}: {own!r}}}: give the options of this kind as a dict")
-            options = {**preset.get(kind, {}), **common, **own}
-            if input_norm and not options.get("weight_only"):
-                # a convolution has one kind of norm
-                options.setdefault("input_norm", input_norm if kind == "Linear" else True)
+            options = {**dict(input_norm=True), **preset.get(kind, {})}
+            if input_norm is not None:  # a convolution has one kind of norm
+                options["input_norm"] = input_norm if kind == "Linear" else bool(input_norm)
+            options.update({**common, **own})
+            if options.get("weight_only") and not {"input_norm"} & {*common, *own}:
+                options["input_norm"] = False
             self.of[kind] = options
 
 
@@ -55,7 +57,7 @@ def twin_of(module: Any, options: Options, scores: str) -> nn.Module:
         qkv, proj = (twin_of(layer, options, scores) for layer in (module.qkv, module.proj))
         return BinaryWindowAttention(module, qkv, proj, scores).train(module.training)
     if kind == "MultiheadAttention":
-        linear = {**dict(type=_BINARY["Linear"], input_norm=False), **options.of["Linear"]}
+        linear = {**dict(type=_BINARY["Linear"]), **options.of["Linear"]}
         return binary_twin(module, scores, linear)
     shape = {key: getattr(module, key) for key in _SHAPE[kind]}
     weight, bias = module.weight, module.bias

@@ -37,7 +37,7 @@ def binarize(
     keep_first: bool | None = None,
     keep_last: bool | None = None,
     layer: dict[str, Any] | None = None,
-    input_norm: bool | str = True,
+    input_norm: bool | str | None = None,
     sample: Any = None,
     preset: str | None = None,
     depthwise: bool = False,
@@ -75,8 +75,8 @@ def binarize(
             projections of attentions are linear layers.
         input_norm: Give each new layer a norm before the sign: a convolution normalises its channels, a linear layer
             its last axis. Stock networks put a ReLU there, all inputs are >= 0 and every sign would be +1. ``'layer'``
-            normalises each vector of a linear layer by itself. False is for inputs around zero. No effect with
-            ``layer=dict(weight_only=True)``.
+            normalises each vector of a linear layer by itself. False is for inputs around zero. None is the preset's,
+            or True. No effect with ``layer=dict(weight_only=True)``.
         sample: An input of the model (a tuple of arguments, a dict of keyword arguments, or a function that
             is given the model and runs it). The model runs on it, in evaluation; layers that this does not call are
             put back, and the report says how many operations are 1-bit. None trusts the source code of the modules,
@@ -113,7 +113,7 @@ def binarize(
     kept_ends = ends(
         list(layers),
         include is None if keep_first is None else keep_first,
-        include is None if keep_last is None else keep_last,
+        _keeps_last(include, keep_last, defaults.keep_last),
     )
 
     settle(model)
@@ -142,6 +142,12 @@ def _as_tuple(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _keeps_last(include: Any, given: bool | None, preset: bool | None) -> bool:
+    if given is not None:
+        return given
+    return include is None if preset is None else preset
 
 
 def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
