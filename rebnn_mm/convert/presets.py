@@ -24,6 +24,10 @@ class Preset:
     frozen: str = "keep"
     keep_last: bool | None = None
 
+    def patterns(self) -> tuple[str, ...]:
+        """``exclude``, where ``*.name`` is also a part of the model itself."""
+        return (*self.exclude, *(pattern[2:] for pattern in self.exclude if pattern.startswith("*.")))
+
 
 # The 1x1 convolution beside a block carries the real-valued signal past it: 0.5 % of ResNet-18's operations, and it
 # costs 3 points of top-1 to make it 1-bit (Bi-Real Net, ECCV 2018, section 4.1; ReActNet does without it).

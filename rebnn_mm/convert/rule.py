@@ -109,7 +109,7 @@ def binarize(
     included, excluded = _as_tuple(include), _as_tuple(exclude) or ()
     for argument, patterns in (("include", included or ()), ("exclude", excluded)):
         check_patterns(argument, patterns, names)
-    choice = Choice(included, (*excluded, *defaults.exclude), chosen_types, depthwise, frozen)
+    choice = Choice(included, (*excluded, *defaults.patterns()), chosen_types, depthwise, frozen)
     kept_ends = ends(
         list(layers),
         include is None if keep_first is None else keep_first,
