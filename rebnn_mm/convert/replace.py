@@ -10,7 +10,7 @@ from torch import nn
 
 from rebnn_mm.convert.kinds import kind_of
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers.attention import binary_twin
+from rebnn_mm.layers.attention import binary_scaled_dot_product_attention, binary_twin
 from rebnn_mm.layers.interface import BinaryLayer
 from rebnn_mm.layers.window_attention import BinaryWindowAttention, is_window_attention
 
@@ -76,6 +76,15 @@ def put(model: nn.Module, names: Sequence[str], module: nn.Module) -> None:
     for name in names:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
+
+
+def set_binary_scores(model: nn.Module) -> None:
+    """Let attentions compute on bits that hold their product as an attribute, as MMPretrain's do."""
+    for module in model.modules():
+        if "scaled_dot_product_attention" in vars(module) and any(
+            isinstance(c, BinaryLayer) for c in module.children()
+        ):
+            module.scaled_dot_product_attention = binary_scaled_dot_product_attention  # type: ignore[assignment]
 
 
 def lines(name: str, layer: nn.Module) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rebnn_mm.convert.reasons import (
     reason_of_reader,
     reason_to_keep,
 )
-from rebnn_mm.convert.replace import Options, lines, put, twin_of
+from rebnn_mm.convert.replace import Options, lines, put, set_binary_scores, twin_of
 from rebnn_mm.convert.report import BinarizeReport, make_report
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.attention import SCORES
@@ -121,6 +121,8 @@ def binarize(
     new = _replace(model, names, reasons, options, scores, frozen == "unfreeze")
     if sample is not None:
         _put_back_uncalled(model, names, reasons, new, sample)
+    if scores == "binary":
+        set_binary_scores(model)
     if frozen == "unfreeze" and new:
         unfreeze(model)
     replaced = {key: line for m, twin in new.items() for name in names[m] for key, line in lines(name, twin).items()}

@@ -174,6 +174,23 @@ class BinaryMultiheadAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def binary_scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **others: Any
+) -> Tensor:
+    """Bi-Attention behind the signature of torch's ``scaled_dot_product_attention``, (..., L, d), (..., S, d).
+
+    Raises:
+        ValueError: Options that Bi-Attention does not have.
+    """
+    if any(others.values()):
+        raise UserError(f"attention with binary scores takes no {', '.join(others)}")
+    scores = clipped_sign(query) @ clipped_sign(key).transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if attn_mask is not None:
+        scores = scores + _additive(~attn_mask if attn_mask.dtype == torch.bool else attn_mask, scores.dtype)
+    weights = nn.functional.dropout(clipped_step(scores), dropout_p)
+    return weights @ clipped_sign(value)
+
+
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(dtype)
