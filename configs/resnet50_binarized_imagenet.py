@@ -10,4 +10,4 @@ _base_ = [
 model = dict(
     type='Binarized',
     base='ImageClassifier',
-    binarize=dict(exclude=['*.downsample'], types='Conv2d', layer={{_base_.binary_conv}}))
+    binarize=dict(preset='classifier', types='Conv2d', layer={{_base_.binary_conv}}))

@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,16 +24,22 @@ _COMPUTES = re.compile(r"_?(forward|loss|predict|extract_feat|generate|encode|de
 _HARMLESS = {"device", "dim", "dtype", "is_cuda", "layout", "ndim", "numel", "requires_grad", "shape", "size"}
 
 
-def weight_readers(model: nn.Module) -> dict[str, str]:
+def weight_readers(model: nn.Module, harmless: Collection[nn.Module] = ()) -> dict[str, str]:
     """Dotted name of each layer whose ``weight`` a module above it reads while computing -> that module's class.
 
-    Found in the source of the modules' classes: every ``self.NAME.weight`` (also ``self.A.B.weight``) in ``forward``
-    and in what it uses. A class without source, a weight that is reached by another variable, or ``getattr`` is not
-    seen; :func:`uncalled` sees what follows from it.
+    Found in the source of the modules' classes: every ``self.NAME.weight`` (also ``self.A.B.weight``, and the
+    ``in_proj_weight`` of an attention) in ``forward`` and in what it uses. A class without source, a weight that is
+    reached by another variable, or ``getattr`` is not seen; :func:`uncalled` sees what follows from it.
+
+    Args:
+        model: Is not run.
+        harmless: Modules in it that are known not to read.
     """
     readers: dict[str, str] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         kind: Any = type(module)
+        if module in harmless:
+            continue
         for path in _weights_read_by(kind):
             readers[f"{prefix}.{path}" if prefix else path] = kind.__name__
     return readers
@@ -55,7 +61,7 @@ def uncalled(model: nn.Module, layers: Mapping[str, nn.Module], sample: Any) -> 
     try:
         model.eval()
         with torch.no_grad():
-            _run(model, sample)
+            run_sample(model, sample)
     finally:
         handle.remove()
         for module, mode in training.items():
@@ -63,7 +69,8 @@ def uncalled(model: nn.Module, layers: Mapping[str, nn.Module], sample: Any) -> 
     return {name for name, layer in layers.items() if layer not in called}
 
 
-def _run(model: nn.Module, sample: Any) -> None:
+def run_sample(model: nn.Module, sample: Any) -> None:
+    """Run the model on ``sample``, as :func:`uncalled` takes it."""
     if isinstance(sample, Mapping):
         model(**sample)
     elif isinstance(sample, tuple):
@@ -88,8 +95,9 @@ def _weights_read_by(kind: Any) -> frozenset[str]:
             continue
         seen.add((index, name))
         for path, above in _uses(vars(bases[index])[name]):
-            if path.endswith(".weight"):
-                paths.add(path.removesuffix(".weight"))
+            owner, _, last = path.rpartition(".")
+            if owner and last in ("weight", "in_proj_weight"):
+                paths.add(owner)
             elif "." not in path:  # a method or property of the module itself
                 waiting.append((index + 1 if above else 0, path))
     return frozenset(paths)

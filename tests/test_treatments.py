@@ -239,7 +239,7 @@ def frozen(module, x):
     outputs = tensors(module.requires_grad_(False).train()(x))
     assert not any(output.requires_grad for output in outputs)
     assert all(torch.equal(value, before[name]) for name, value in module.named_parameters())
-    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+    if not any(isinstance(part, nn.modules.batchnorm._NormBase) for part in module.modules()):
         assert_same(module, expected, x)
 
 

@@ -1,8 +1,8 @@
 """Operations and bytes of a model, layer by layer: which layers are 1-bit, and what they cost.
 
-Counted: multiply-accumulates of convolutions, transposed convolutions and linear layers, by hooks
-on their forwards. Not counted: norms, activations, shifts, pooling, the scale by alpha, attention
-products, deformable convolutions, and anything computed without such a layer.
+Counted: multiply-accumulates of convolutions, transposed convolutions and linear layers, and of the four projections
+inside an ``nn.MultiheadAttention``, by hooks on their forwards. Not counted: norms, activations, shifts, pooling, the
+scale by alpha, attention products, deformable convolutions, and anything computed without such a layer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers.interface import BinaryLayer
-
-# Training state that no forward in eval mode reads.
-_TRAINING_ONLY = ("gamma", "num_batches_tracked")
+from rebnn_mm.layers.interface import BinaryLayer, is_training_only
 
 
 @dataclass(frozen=True)
@@ -107,14 +104,16 @@ def count_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ModelC
     macs: dict[nn.Module, list[int]] = {}
     handles = []
 
-    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        macs[module].append(_macs(module, args[0] if args else next(iter(kwargs.values())), output))
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if isinstance(module, nn.MultiheadAttention):
+            macs[module].append(_attention_macs(module, *args, **kwargs))
+        else:
+            macs[module].append(_macs(module, args[0] if args else next(iter(kwargs.values())), output))
 
     try:
-        for module in model.modules():
-            if isinstance(module, (_ConvNd, nn.Linear)):
-                macs[module] = []
-                handles.append(module.register_forward_hook(record, with_kwargs=True))
+        for module in _counted(model):
+            macs[module] = []
+            handles.append(module.register_forward_hook(record, with_kwargs=True))
         with torch.no_grad():
             forward(model)
     finally:
@@ -130,8 +129,16 @@ def count_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ModelC
 
 def count_bytes(model: nn.Module) -> ModelCount:
     """Bytes of each layer without running the model: calls and operations are 0."""
-    layers = [module for module in model.modules() if isinstance(module, (_ConvNd, nn.Linear))]
-    return _collect(model, {layer: [] for layer in layers})
+    return _collect(model, {layer: [] for layer in _counted(model)})
+
+
+def _counted(model: nn.Module) -> list[nn.Module]:
+    """The modules that have a row of their own; an attention's projections are in its row."""
+    inside = {
+        part for module in model.modules() if isinstance(module, nn.MultiheadAttention) for part in module.children()
+    }
+    kinds = (_ConvNd, nn.Linear, nn.MultiheadAttention)
+    return [module for module in model.modules() if isinstance(module, kinds) and module not in inside]
 
 
 def format_table(count: ModelCount) -> str:
@@ -184,6 +191,15 @@ def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
     return y.numel() * taps * module.in_channels // module.groups
 
 
+def _attention_macs(
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> int:
+    """Multiply-accumulates of the four projections."""
+    width = attention.embed_dim
+    outer = 2 * query.numel() * width  # of queries and outputs
+    return outer + (key.numel() + value.numel()) * width
+
+
 def _precision(module: nn.Module) -> str:
     if not isinstance(module, BinaryLayer) or not (module.binarizes_weight or module.binarizes_input):
         return "real"
@@ -213,7 +229,7 @@ def _bytes(module: nn.Module, seen: set[int]) -> tuple[int, int]:
             bits = tensor.numel() // channels
             scale = 0 if getattr(module, "alpha", None) is not None else 4  # alpha is counted as a tensor
             packed += channels * (math.ceil(bits / 8) + scale)
-        elif name not in _TRAINING_ONLY:
+        elif not is_training_only(module, name):
             packed += size
     return trained, packed
 

@@ -14,7 +14,7 @@ from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
-from rebnn_mm.deploy.pack import TRAINING_ONLY, check_layer, scale_shape
+from rebnn_mm.deploy.pack import check_layer, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import load_model
@@ -23,6 +23,7 @@ from rebnn_mm.deploy.verify import Check, Difference, compare, copy_model, run
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
+from rebnn_mm.layers.interface import is_training_only
 
 
 def export_model(
@@ -157,7 +158,7 @@ def collect_tensors(
             tensors[f"{prefix}.scale"], tensors[f"{prefix}.offset"] = fold_batch_norm(module)
             continue
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            skip = name in TRAINING_ONLY or name in module._non_persistent_buffers_set
+            skip = is_training_only(module, name) or name in module._non_persistent_buffers_set
             skip |= name == "alpha" and prefix in binary  # below, with the scales that are not parameters
             if tensor is None or skip or id(tensor) in seen:
                 continue

@@ -163,7 +163,7 @@ class PackedLinear(PackedLayer):
         alpha: Tensor,
         shape: tuple[int, int],
         around: Around | None = None,
-        layer_norm: nn.LayerNorm | None = None,
+        layer_norm: nn.Module | None = None,
         shortcut: bool = False,
     ) -> None:
         super().__init__(packed, alpha, ConvSpec.linear(*shape), around)

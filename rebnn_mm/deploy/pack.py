@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
 from rebnn_mm.deploy.graph.network import GraphNetwork
@@ -15,10 +15,8 @@ from rebnn_mm.deploy.runtime import graphs_of
 from rebnn_mm.deploy.structure import is_packed, keeps_forward
 from rebnn_mm.deploy.weights import Weights
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, ReBNNConv2d, ReBNNLinear
-
-# No forward in eval mode reads these, so a file does not hold them.
-TRAINING_ONLY = ("gamma", "num_batches_tracked")
+from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, InputLayerNorm, ReBNNConv2d, ReBNNLinear
+from rebnn_mm.layers.interface import is_training_only
 
 
 def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Module:
@@ -58,7 +56,7 @@ def check_layer(name: str, layer: BinaryLayer) -> None:
             "BinaryConv2d and BinaryLinear do: put one of those in its place before exporting"
         )
     norm: Any = layer.input_norm
-    if isinstance(norm, _BatchNorm) and not norm.track_running_stats:
+    if isinstance(norm, _NormBase) and not norm.track_running_stats:
         raise UserError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
     if isinstance(layer, BinaryConv2d) and _padding(layer) is None:
         raise UserError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
@@ -98,12 +96,14 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     alpha = weights.real("alpha", *scale_shape(module)).flatten()
     norm = module.input_norm
     around = Around(
-        input_norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _BatchNorm) else None,
+        input_norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None,
         bias=None if module.bias is None else weights.real("bias", shape[0]),
     )
     packed = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
-        layer_norm = norm if isinstance(norm, nn.LayerNorm) else None  # depends on the input: no scale and offset
+        layer_norm = (
+            norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
+        )  # depends on the input: no scale and offset
         return PackedLinear(packed, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
     padding = _padding(module)
     assert padding is not None
@@ -162,7 +162,7 @@ def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> No
 
 
 def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor:
-    if name in TRAINING_ONLY:
+    if is_training_only(module, name):
         return torch.zeros(old.shape, dtype=old.dtype, device="cpu")
     if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
         return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight

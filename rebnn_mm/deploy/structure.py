@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 
@@ -13,7 +13,7 @@ from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 def folded_norms(model: nn.Module) -> set[nn.Module]:
     """Batch norms that a file holds as ``scale`` and ``offset``: those in front of the sign of a layer."""
     norms = {getattr(module, "input_norm", None) for module in model.modules() if is_packed(module)}
-    return {norm for norm in norms if isinstance(norm, _BatchNorm)}
+    return {norm for norm in norms if isinstance(norm, _NormBase)}
 
 
 def is_packed(module: nn.Module) -> TypeGuard[BinaryLayer]:

@@ -6,6 +6,7 @@ from rebnn_mm.layers.bireal import BiRealConv2d, BiRealLinear
 from rebnn_mm.layers.bnn import SignConv2d, SignLinear
 from rebnn_mm.layers.interface import BinaryLayer, binary_layers
 from rebnn_mm.layers.irnet import IRNetConv2d, IRNetLinear
+from rebnn_mm.layers.norm import InputLayerNorm, InputNorm
 from rebnn_mm.layers.react import ReActConv2d, ReActLinear
 from rebnn_mm.layers.rebnn import ReBNNConv2d, ReBNNLinear
 from rebnn_mm.layers.recu import ReCUConv2d, ReCULayer, ReCULinear
@@ -20,6 +21,8 @@ __all__ = [
     "ChannelShift",
     "IRNetConv2d",
     "IRNetLinear",
+    "InputLayerNorm",
+    "InputNorm",
     "RPReLU",
     "ReActConv2d",
     "ReActLinear",

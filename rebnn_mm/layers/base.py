@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import clipped_sign
 from rebnn_mm.layers.guard import GuardedLayer
+from rebnn_mm.layers.norm import InputLayerNorm, InputNorm
 
 
 class BinaryBase(GuardedLayer):
@@ -108,8 +109,8 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
         estimator: Config of the input's sign; default is the method's own.
         weight_only: W1A32, the input stays real-valued.
         activation_only: W32A1, the weight stays real-valued and plain (stage one).
-        input_norm: Put a batch norm without affine parameters before the sign. A layer behind a
-            ReLU needs it: all its inputs are >= 0, and every sign would be +1.
+        input_norm: Put a batch norm without affine parameters, :class:`rebnn_mm.layers.norm.InputNorm`, before the
+            sign. A layer behind a ReLU needs it: all its inputs are >= 0, and every sign would be +1.
         shortcut: Add the real-valued input to the result where the layer keeps its shape, as Bi-Real
             Net (ECCV 2018) does around every 1-bit convolution; a layer that changes channels or
             size goes without. For modules that bring no shortcut of their own (an FPN, an RPN
@@ -130,7 +131,7 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
         **kwargs: Any,
     ) -> None:
         nn.Conv2d.__init__(self, *args, **kwargs)
-        norm = nn.BatchNorm2d(self.in_channels, affine=False) if input_norm else None
+        norm = InputNorm(self.in_channels) if input_norm else None
         self._init_binary(estimator, weight_only, activation_only, norm)
         self.shortcut = shortcut and _keeps_shape(self)
 
@@ -176,8 +177,9 @@ class BinaryLinear(BinaryBase, nn.Linear):
     Args:
         args, kwargs: As for ``nn.Linear``.
         estimator, weight_only, activation_only: As for :class:`BinaryConv2d`.
-        input_norm: True normalises over the batch and needs (N, C_in). ``'layer'`` normalises each vector by itself,
-            without affine parameters, which sequences (N, L, C_in) need.
+        input_norm: True normalises each of the C_in features over all the other axes, whatever their number, by
+            :class:`rebnn_mm.layers.norm.InputNorm`. ``'layer'`` normalises each vector by itself, also in evaluation,
+            and does not depend on the batch. Neither has parameters.
         shortcut: Add the real-valued input to the result where C_in = C_out. This and a layer norm are what Zhang et
             al. add to the 1-bit linear layers of a transformer ("Binarized Neural Machine Translation", NeurIPS 2023).
 
@@ -203,8 +205,8 @@ class BinaryLinear(BinaryBase, nn.Linear):
         if input_norm not in (True, False, "layer"):
             raise UserError(f"{type(self).__name__}: input_norm={input_norm!r} is not one of True, False, 'layer'")
         if input_norm == "layer":
-            return nn.LayerNorm(self.in_features, elementwise_affine=False)
-        return nn.BatchNorm1d(self.in_features, affine=False) if input_norm else None
+            return InputLayerNorm(self.in_features)
+        return InputNorm(self.in_features, last_axis=True) if input_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the sign of ``x`` with the binary weight and scale the result."""

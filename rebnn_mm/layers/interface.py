@@ -34,3 +34,12 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
         for name, module in model.named_modules()
         if isinstance(module, BinaryLayer) and module.binarizes_weight
     }
+
+
+def is_training_only(module: nn.Module, name: str) -> bool:
+    """Whether no forward in evaluation reads the tensor ``name`` of ``module``: inference does without it.
+
+    These are the balance of a 1-bit layer and a norm's count of batches. Another module's ``gamma`` is its own matter
+    (ConvNeXt's is a scale of each channel).
+    """
+    return name == "num_batches_tracked" or (name == "gamma" and isinstance(module, BinaryLayer))

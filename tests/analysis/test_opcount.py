@@ -61,7 +61,7 @@ def test_bytes_by_hand():
     assert packed["7"] == (4 * (1536 + 12 + 12 + 12), 12 * 16 + 4 * (12 + 12))
     others = {other.name: (other.kind, other.bytes_trained, other.bytes_packed) for other in count.others}
     # weight, bias, running mean and variance; the int64 batch counter is trained state only
-    assert others == {"1": ("BatchNorm2d", 4 * 16 + 8, 4 * 16), "7.input_norm": ("BatchNorm1d", 4 * 256 + 8, 4 * 256)}
+    assert others == {"1": ("BatchNorm2d", 4 * 16 + 8, 4 * 16), "7.input_norm": ("InputNorm", 4 * 256 + 8, 4 * 256)}
 
 
 def test_bytes_trained_are_the_state_dict():

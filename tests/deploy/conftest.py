@@ -15,7 +15,7 @@ def used(model, forward, channels=3):
     """Random norms of both signs, statistics from ``forward``, eval mode."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._NormBase):
             module.momentum = None  # a plain average, so that few passes suffice
             if module.affine:
                 module.weight.data.normal_(generator=generator)

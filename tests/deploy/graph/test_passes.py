@@ -136,12 +136,16 @@ def test_the_pool_comes_before_norm_and_relu(packed):
     assert torch.equal(network(x), module(x))
 
 
-@pytest.mark.parametrize("norm", [None, "layer"])
-def test_linear_layers(packed, norm):
-    module = settle(nn.Sequential(ReBNNLinear(16, 24, input_norm=norm or False), nn.ReLU(), ReBNNLinear(24, 8)))
-    x = torch.randn(2, 5, 16)
+@pytest.mark.parametrize("norm", [False, True, "layer"])
+@pytest.mark.parametrize("shape", [(4, 16), (2, 5, 16), (2, 3, 5, 16)])
+def test_linear_layers(packed, norm, shape):
+    module = settle(nn.Sequential(ReBNNLinear(16, 24, input_norm=norm), nn.ReLU(), ReBNNLinear(24, 8)))
+    if norm is True:
+        module[0].input_norm.running_mean.normal_()
+        module[0].input_norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(shape)
     traced, network = packed(module, x)
-    assert names(traced).count("rebnn.binary_linear") == 2 and len(names(traced)) == 2 + (norm is not None)
+    assert names(traced).count("rebnn.binary_linear") == 2 and len(names(traced)) == 2 + (norm == "layer")
     assert torch.equal(network(x), module(x))
 
 

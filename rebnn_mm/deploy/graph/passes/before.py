@@ -12,7 +12,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.unit import Unit, units
 
-_ADD = torch.ops.aten.add.Tensor
+_ADD, _RESHAPE = torch.ops.aten.add.Tensor, torch.ops.aten.reshape.default
 
 
 def fuse_before(traced: Traced) -> None:
@@ -21,8 +21,11 @@ def fuse_before(traced: Traced) -> None:
         unit = Unit.of(node)
         assert unit is not None
         changed = unit
+        x, norm = _norm_of_rows(changed.x) if unit.is_linear else (changed.x, None)
+        if norm is not None:
+            changed = replace(changed.with_tensors(input_scale=norm.args[1], input_offset=norm.args[2]), x=x)
         # a linear layer's channels are last, an affine's second: the same for (N, C) only
-        if is_affine(changed.x) and _rank(changed.x) == (2 if unit.is_linear else 4):
+        elif is_affine(changed.x) and _rank(changed.x) == (2 if unit.is_linear else 4):
             x, scale, offset = changed.x.args
             changed = replace(changed.with_tensors(input_scale=scale, input_offset=offset), x=x)
         x, shift = shift_of(traced, changed.x, changed)
@@ -35,6 +38,21 @@ def fuse_before(traced: Traced) -> None:
             node.replace_all_uses_with(new)
             traced.graph.erase_node(node)
     traced.tidy()
+
+
+def _norm_of_rows(node: Any) -> tuple[Any, fx.Node | None]:
+    """(x, affine) if ``node`` is ``reshape(affine(reshape(x, (-1, C))), shape of x)``; (node, None) otherwise."""
+    if node.target != _RESHAPE or not is_affine(node.args[0]):
+        return node, None
+    norm = node.args[0]
+    rows = norm.args[0]
+    if not isinstance(rows, fx.Node) or rows.target != _RESHAPE or _rank(rows) != 2:
+        return node, None
+    x = rows.args[0]
+    shapes = [part.meta["val"].shape if isinstance(part.meta.get("val"), Tensor) else None for part in (x, node, rows)]
+    if None in shapes or [*map(str, shapes[0])] != [*map(str, shapes[1])] or shapes[0][-1] != shapes[2][-1]:
+        return node, None
+    return x, norm
 
 
 def shift_of(traced: Traced, node: fx.Node, unit: Unit) -> tuple[Any, fx.Node | None]:

@@ -16,7 +16,18 @@ from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
 class SubConv(nn.Conv2d):
-    pass
+    """Computes what torch's does."""
+
+
+class OtherConv(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class ConvWithScale(nn.Conv2d):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.scale = nn.Parameter(torch.ones(()))
 
 
 def net() -> nn.Sequential:
@@ -102,7 +113,7 @@ def test_parameters_and_modes_stay():
     conv.weight.requires_grad_(False)
     model.eval()
     before = dict(model.named_parameters())
-    binarize(model)
+    binarize(model, depthwise=True, frozen="binarize")
     new = model.body[2]
     for key in ("stride", "padding", "dilation", "groups", "padding_mode", "kernel_size"):
         assert getattr(new, key) == getattr(conv, key)
@@ -120,7 +131,7 @@ def test_parameters_and_modes_stay():
 def test_forward_is_the_binary_convolution(groups):
     model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=groups))
     conv = model[0]
-    binarize(model, include="0", input_norm=False)
+    binarize(model, include="0", input_norm=False, depthwise=True)
     x = torch.randn(2, 8, 5, 5)
     signs = torch.where(conv.weight >= 0, 1.0, -1.0)
     alpha = conv.weight.abs().mean(dim=(1, 2, 3)).view(-1, 1, 1)
@@ -171,12 +182,26 @@ def test_tied_weights_stay_tied():
     assert model.body[3].weight is model.body[2].weight and model.body[3] is not model.body[2]
 
 
-def test_subclasses_and_binary_layers_are_left_alone():
+@pytest.mark.parametrize("kind", [OtherConv, ConvWithScale])
+def test_subclasses_that_compute_something_else_are_left_alone(kind):
+    model = net()
+    model.body.append(kind(8, 8, 1))
+    report = binarize(model)
+    assert type(model.body[3]) is kind and "subclass" in report.kept["body.3"]
+
+
+def test_a_forward_put_on_the_object_is_left_alone():
+    model = net()
+    model.body[0].forward = model.body[0].forward
+    assert "computes or holds something else" in binarize(model).kept["body.0"]
+
+
+def test_subclasses_that_compute_the_same_are_replaced_and_binary_layers_are_not():
     model = net()
     model.body.append(SubConv(8, 8, 1))
     model.body.append(ReBNNConv2d(8, 8, 1))
     report = binarize(model)
-    assert type(model.body[3]) is SubConv and "subclass" in report.kept["body.3"]
+    assert isinstance(model.body[3], ReBNNConv2d) and "body.3" in report.replaced
     assert report.kept["body.4"] == "1-bit already"
 
 
