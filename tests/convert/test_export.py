@@ -35,8 +35,10 @@ def test_an_nhwc_block_with_a_gamma_of_its_own(norm, tmp_path):
     for _ in range(2):
         model(x)
     model.eval()
-    export_model(model, tmp_path / "a.rebnn", check=Check([x]))
-    loaded = load_model(tmp_path / "a.rebnn", model=copy.deepcopy(model))
+    export_model(model, tmp_path / "a.rebnn", check=Check([x], exact=True))
+    assert torch.equal(load_model(tmp_path / "a.rebnn")(x), model(x))
+    export_model(model, tmp_path / "b.rebnn", check=Check([x], exact=True), parts=[])
+    loaded = load_model(tmp_path / "b.rebnn", model=copy.deepcopy(model))
     assert torch.equal(loaded(x), model(x)) and torch.equal(loaded.gamma, model.gamma)
     own = next(entry for entry in count_bytes(model).others if entry.name == "(model)")
     assert own.bytes_packed == own.bytes_trained == 4 * 8
