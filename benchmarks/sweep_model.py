@@ -1,0 +1,349 @@
+"""Take one stock config through all stages, in a process of its own; ``sweep.py`` starts it.
+
+python benchmarks/sweep_model.py mmdet retinanet work_dirs/sweep/mmdet.jsonl [--time] [--memory GB]
+
+Each stage adds one JSON line to the file as soon as it is over, so a process that is killed leaves what it reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import resource
+import statistics
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.registry import MODELS, init_default_scope
+from sweep_configs import candidates, configs_root, read
+from sweep_inputs import Inputs, image, inputs_of, normalized
+from sweep_reasons import FAULT, reason_of
+from torch import Tensor, nn
+
+TRIES = 4  # configs of a folder, until one builds
+TIMED_SIZE = {"mmpretrain": 224, "mmdet": 256}
+ROUNDS = 9
+
+
+class Subject:
+    """One architecture on its way through the stages.
+
+    Attributes:
+        cfg: The config that was taken.
+        model: The stock model, and from stage ``binarize`` on the 1-bit one.
+        stock: The stock model, to be timed; None without ``--time``.
+        options: Inputs that the stock model takes, the smallest first.
+        trained_stock: Names of parameters that get a gradient in the stock model; None if it does not train here.
+        file: The exported file.
+    """
+
+    def __init__(self, library: str, folder: str, timed: bool, workspace: Path) -> None:
+        self.library, self.folder, self.timed = library, folder, timed
+        self.cfg: Config
+        self.model: nn.Module
+        self.options: list[Inputs] = []
+        self.stock: nn.Module | None = None
+        self.trained_stock: set[str] | None = None
+        self.file = workspace / "model.rebnn"
+
+    def build(self) -> dict[str, Any]:
+        """The folder's first config that can be built and run; if none can, the first one's reason counts."""
+        errors = []
+        for path in candidates(self.library, self.folder)[:TRIES]:
+            try:
+                return dict(config=path.stem, passed_over=len(errors), **self._take(read(path)))
+            except Exception as error:  # any reason is a result: the next config may do
+                errors.append(error)
+        raise errors[0]
+
+    def _take(self, cfg: Config) -> dict[str, Any]:
+        """Build the stock model and choose its inputs: the smallest that it trains on, else that it runs on."""
+        self.cfg = cfg
+        self.model = built(cfg)
+        initialise(self.model)
+        options = list(inputs_of(self.model, cfg))
+        failed: dict[str, Any] | None = None
+        for index, inputs in enumerate(options):
+            try:
+                self.trained_stock = train_steps(self.model, inputs)[1]
+            except Exception as error:  # a larger one may do
+                failed = failed or reason_of(error, stock=True)
+                continue
+            self.options = [option.usable(self.model) for option in options[index:][:2]]
+            return dict(size=inputs.size, parts=list(self.options[0].parts), stock_training=None)
+        self.trained_stock = None
+        self.options = [options[-1].usable(self.model)]
+        return dict(size=options[-1].size, parts=list(self.options[0].parts), stock_training=failed)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the stock model takes."""
+        return self.options[0]
+
+    def binarize(self) -> dict[str, Any]:
+        """Build it anew, make it 1-bit by the default rule, and initialise it, in the order of a runner."""
+        self.stock = self.model if self.timed else None
+        self.model = built(self.cfg)
+        total = sum(p.numel() for p in self.model.parameters())
+        report = make_binary(self.model)
+        layers = binary_layers(self.model)
+        found = dict(
+            layers=len(layers),
+            kept=dict(Counter(report.kept.values())),
+            weights=sum(layer.weight.numel() for layer in layers.values()) / total,
+            bytes_stock=total * 4,
+        )
+        initialise(self.model)
+        return found
+
+    def train(self) -> dict[str, Any]:
+        """A training step on the batch that the stock model was trained on."""
+        if self.trained_stock is None:
+            return dict(skipped="the stock model does not train here")
+        for inputs in self.options:  # on a map of one pixel a norm leaves no gradient: try a larger image then
+            watch = OneSided(self.model)
+            try:
+                loss, trained = train_steps(self.model, inputs)
+            finally:
+                watch.remove()
+            layers = binary_layers(self.model)
+            frozen = [name for name, layer in layers.items() if not layer.weight.requires_grad]
+            idle = [name for name in layers if f"{name}.weight" not in trained and name not in frozen]
+            stock = [name for name in idle if f"{name}.weight" not in self.trained_stock]
+            ours = [name for name in idle if name not in stock]
+            if not ours:
+                break
+        return dict(loss=loss, frozen=frozen, idle_in_stock=stock, idle=ours, one_sided=watch.names())
+
+    def forward(self) -> dict[str, Any]:
+        """A forward in eval mode."""
+        outputs = run(self.model, self.inputs)
+        return dict(finite=all(bool(torch.isfinite(x).all()) for x in outputs if x.is_floating_point()))
+
+    def export(self) -> dict[str, Any]:
+        """Write the file and compare."""
+        picture = image(self.inputs.size, self.inputs.channels)
+        difference = export(self.model, self.file, picture, self.inputs)
+        return dict(difference=difference, bytes_packed=self.file.stat().st_size)
+
+    def operations(self) -> dict[str, Any]:
+        """Share of multiply-accumulates that are 1-bit, at the size that is timed."""
+        size = self._timed_size()
+        return dict(
+            operations=binary_share(self.model, lambda model: run(model, replace(self.inputs, size=size))), at=size
+        )
+
+    def time(self) -> dict[str, Any]:
+        """Packed features or logits against the stock model's, in turn, one thread."""
+        if not self.file.is_file() or self.stock is None:
+            return dict(skipped="no file")
+        size = self._timed_size()
+        batch = normalized(image(size, self.inputs.channels))
+        packed = load(self.file, self.model)
+        models = dict(packed=packed.eval(), float=self.stock.eval())
+        calls = {name: lambda model=model: self.inputs.features(model, batch) for name, model in models.items()}
+        return dict(at=size, **in_turn(calls))
+
+    def _timed_size(self) -> int:
+        for size in (TIMED_SIZE[self.library], self.inputs.size):
+            try:
+                with torch.no_grad():
+                    self.inputs.features(self.model.eval(), normalized(image(size, self.inputs.channels)))
+                return size
+            except Exception:  # a size that this architecture does not take
+                continue
+        return self.inputs.size
+
+
+# --- the library's calls, one each: only these follow a change of its interface ---------------------------------
+
+
+def make_binary(model: nn.Module) -> Any:
+    """Make ``model`` 1-bit by the default rule; the report has ``replaced`` and ``kept``."""
+    from rebnn_mm.convert import binarize
+
+    return binarize(model)
+
+
+def binary_layers(model: nn.Module) -> dict[str, Any]:
+    """Layers with 1-bit weights by name."""
+    from rebnn_mm.layers import binary_layers
+
+    return binary_layers(model)
+
+
+def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> str | None:
+    """Write ``path``; what differs between the packed and the trained model, None if they are equal."""
+    from rebnn_mm.deploy import Check, export_model
+    from rebnn_mm.errors import UserError
+
+    try:
+        export_model(model, path, check=Check([picture], inputs.forward))
+    except UserError as error:
+        if "differs" not in str(error):
+            raise
+        export_model(model, path)
+        return str(error).split(". No file")[0].removeprefix("the packed model differs from the trained one: ")
+    return None
+
+
+def load(path: Path, model: nn.Module) -> nn.Module:
+    """The packed model of the file."""
+    from rebnn_mm.deploy import load_model
+
+    return load_model(path, model=copy.deepcopy(model))
+
+
+def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float:
+    """Share of multiply-accumulates of convolutions and linear layers with both sides 1-bit."""
+    from rebnn_mm.analysis.opcount import count_model
+
+    found = count_model(model, forward)
+    return found.bops / max(1, found.bops + found.flops)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------
+
+
+def built(cfg: Config) -> nn.Module:
+    """The config's model, always with the same random weights."""
+    torch.manual_seed(0)
+    MessageHub.get_current_instance().update_info("iter", 0)  # a data preprocessor of YOLOX's kind asks for it
+    return MODELS.build(copy.deepcopy(cfg.model))
+
+
+def initialise(model: nn.Module) -> None:
+    """The library's random weights; of norms that start at zero (a residual branch's last one) they become one.
+
+    A stock config loads trained weights instead, and may freeze its norms: at zero, no gradient would ever pass.
+    """
+    model.init_weights()
+    with torch.no_grad():
+        for module in model.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.dim() == 1 and not weight.any():
+                weight.fill_(1)
+
+
+def train_steps(model: nn.Module, inputs: Inputs) -> tuple[float, set[str]]:
+    """A step of SGD: the loss, and the parameters with a gradient that is not zero everywhere.
+
+    If a parameter got none there is a second step: what lies before a layer that starts at zero needs one.
+    """
+    torch.manual_seed(0)
+    model.train()
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(parameters.values(), lr=1e-3)
+    trained: set[str] = set()
+    for _ in range(2):
+        optimizer.zero_grad()
+        data = model.data_preprocessor(copy.deepcopy(inputs.train), True)
+        loss, _ = model.parse_losses(model(**data, mode="loss"))
+        loss.backward()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {float(loss)}")
+        trained |= {name for name, p in parameters.items() if p.grad is not None and bool(p.grad.any())}
+        optimizer.step()
+        if len(trained) == len(parameters):
+            break
+    optimizer.zero_grad()
+    return float(loss.detach()), trained
+
+
+def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """A forward in eval mode on one image of noise."""
+    return inputs.forward(model, image(inputs.size, inputs.channels))
+
+
+class OneSided:
+    """Names of 1-bit layers whose input has one sign nearly everywhere: they multiply with a constant.
+
+    Watched is what enters the sign function: the layer's ``input_norm`` if it has one, else its input.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._shares: dict[str, list[float]] = {}
+        self._handles = []
+        for name, layer in binary_layers(model).items():
+            norm = getattr(layer, "input_norm", None)
+            if norm is not None:
+                hook = norm.register_forward_hook(lambda _, args, out, name=name: self._see(name, out))
+            else:
+                hook = layer.register_forward_pre_hook(lambda _, args, name=name: self._see(name, args[0]))
+            self._handles.append(hook)
+
+    def _see(self, name: str, x: Tensor) -> None:
+        self._shares.setdefault(name, []).append(float((x >= 0).float().mean()))
+
+    def names(self, limit: float = 0.999) -> list[str]:
+        """Layers for which that held in every call."""
+        return [name for name, s in self._shares.items() if min(s) > limit or max(s) < 1 - limit]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Medians in milliseconds of calls made in turn, and of the rounds' ratios of the second to the first."""
+    from rebnn_mm.deploy.timing import candidate
+
+    timed = {name: candidate(call, threads=1, clock="cpu") for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        for one in timed.values():
+            one(1)
+        for _ in range(ROUNDS):
+            for name, one in timed.items():
+                times[name].append(one(1))
+    first, second = times.values()
+    ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+    return dict(ratio=ratio, **{name: statistics.median(values) for name, values in times.items()})
+
+
+def main() -> None:
+    """Go through the stages; a failure of one does not end those that do not build on it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library")
+    parser.add_argument("folder")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--memory", type=float, default=8, help="GB that the process may allocate")
+    args = parser.parse_args()
+    limit = int(args.memory * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    torch.set_num_threads(1)
+    out = args.out.resolve()
+    os.chdir(configs_root(args.library).parent)  # a few configs name others by 'configs/...'
+    __import__(f"{args.library}.utils").utils.register_all_modules(init_default_scope=False)
+    init_default_scope(args.library)
+    with tempfile.TemporaryDirectory() as workspace:
+        subject = Subject(args.library, args.folder, args.time, Path(workspace))
+        stages = ["build", "binarize", "train", "forward", "export", "operations", *(["time"] if args.time else [])]
+        for stage in stages:
+            line: dict[str, Any] = dict(folder=args.folder, stage=stage, ok=True)
+            try:
+                line.update(getattr(subject, stage)())
+            except Exception as error:  # every failure is a result
+                line.update(ok=False, **reason_of(error, stock=stage == "build"))
+                if line["kind"] == FAULT:
+                    line["traceback"] = traceback.format_exc()[-3000:]
+            with out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if not line["ok"] and stage in ("build", "binarize"):
+                break
+
+
+if __name__ == "__main__":
+    main()
