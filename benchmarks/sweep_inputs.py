@@ -117,7 +117,8 @@ def _pretraining(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
 
     parts = {"features": lambda part, picture: features(part, normalized(picture))}
     if ".selfsup" in kind:
-        yield Inputs(own, _self_supervised_batch(cfg), parts, features)
+        for size in (96, own):  # a small one does for networks without a position embedding
+            yield Inputs(size, _self_supervised_batch(cfg, size), parts, features)
         return
     for size in (64, 96, 128, own) if own > 128 else (own,):
         yield Inputs(size, _labelled_batch(size, channels), parts, features)
@@ -140,13 +141,13 @@ def _labelled_batch(size: int, channels: int) -> dict[str, Any]:
     return dict(inputs=[image(size, channels)] * IMAGES, data_samples=samples)
 
 
-def _self_supervised_batch(cfg: Config) -> dict[str, Any]:
-    """What the config's own training pipeline makes of noise: views, masks, targets."""
+def _self_supervised_batch(cfg: Config, size: int) -> dict[str, Any]:
+    """What the config's own training pipeline, its crops of ``size`` at most, makes of noise: views, masks, targets."""
     from mmengine.dataset import Compose
     from mmpretrain.registry import TRANSFORMS
 
     loader = cfg.train_dataloader
-    steps = [step for step in loader.dataset.pipeline if step["type"] not in _FILE_STEPS]
+    steps = [_smaller(step, size) for step in loader.dataset.pipeline if step["type"] not in _FILE_STEPS]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     rng = np.random.RandomState(0)
     samples = []
@@ -156,6 +157,17 @@ def _self_supervised_batch(cfg: Config) -> dict[str, Any]:
         samples.append(pipeline(dict(img=picture, **meta)))
     collate = (loader.get("collate_fn") or dict(type="pseudo_collate"))["type"]
     return FUNCTIONS.get(collate)(samples)
+
+
+def _smaller(value: Any, size: int) -> Any:
+    """A pipeline's step with its crops reduced to ``size``."""
+    if isinstance(value, dict):
+        crops = ("scale", "crop_size", "size")
+        return {
+            key: min(item, size) if key in crops and isinstance(item, int) else _smaller(item, size)
+            for key, item in value.items()
+        }
+    return type(value)(_smaller(item, size) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _detection(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
