@@ -8,31 +8,29 @@ Each stage adds one JSON line to the file as soon as it is over, so a process th
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import resource
-import statistics
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from sweep_calls import binary_layers, binary_share, export, in_turn, load, make_binary
 from sweep_configs import candidates, configs_root, read
 from sweep_inputs import Inputs, image, inputs_of, normalized
 from sweep_reasons import FAULT, reason_of
-from torch import Tensor, nn
+from sweep_steps import OneSided, built, initialise, run, train_steps
 
 TRIES = 4  # configs of a folder, until one builds
 TIMED_SIZE = {"mmpretrain": 224, "mmdet": 256}
-ROUNDS = 9
 
 
 class Subject:
@@ -163,153 +161,6 @@ class Subject:
             except Exception:  # a size that this architecture does not take
                 continue
         return self.inputs.size
-
-
-# --- the library's calls, one each: only these follow a change of its interface ---------------------------------
-
-
-def make_binary(model: nn.Module) -> Any:
-    """Make ``model`` 1-bit by the default rule; the report has ``replaced`` and ``kept``."""
-    from rebnn_mm.convert import binarize
-
-    return binarize(model)
-
-
-def binary_layers(model: nn.Module) -> dict[str, Any]:
-    """Layers with 1-bit weights by name."""
-    from rebnn_mm.layers import binary_layers
-
-    return binary_layers(model)
-
-
-def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> str | None:
-    """Write ``path``; what differs between the packed and the trained model, None if they are equal."""
-    from rebnn_mm.deploy import Check, export_model
-    from rebnn_mm.errors import UserError
-
-    try:
-        export_model(model, path, check=Check([picture], inputs.forward))
-    except UserError as error:
-        if "differs" not in str(error):
-            raise
-        export_model(model, path)
-        return str(error).split(". No file")[0].removeprefix("the packed model differs from the trained one: ")
-    return None
-
-
-def load(path: Path, model: nn.Module) -> nn.Module:
-    """The packed model of the file."""
-    from rebnn_mm.deploy import load_model
-
-    return load_model(path, model=copy.deepcopy(model))
-
-
-def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float:
-    """Share of multiply-accumulates of convolutions and linear layers with both sides 1-bit."""
-    from rebnn_mm.analysis.opcount import count_model
-
-    found = count_model(model, forward)
-    return found.bops / max(1, found.bops + found.flops)
-
-
-# --- steps -----------------------------------------------------------------------------------------------------
-
-
-def built(cfg: Config) -> nn.Module:
-    """The config's model, always with the same random weights."""
-    torch.manual_seed(0)
-    MessageHub.get_current_instance().update_info("iter", 0)  # a data preprocessor of YOLOX's kind asks for it
-    return MODELS.build(copy.deepcopy(cfg.model))
-
-
-def initialise(model: nn.Module) -> None:
-    """The library's random weights; of norms that start at zero (a residual branch's last one) they become one.
-
-    A stock config loads trained weights instead, and may freeze its norms: at zero, no gradient would ever pass.
-    """
-    model.init_weights()
-    with torch.no_grad():
-        for module in model.modules():
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, Tensor) and weight.dim() == 1 and not weight.any():
-                weight.fill_(1)
-
-
-def train_steps(model: nn.Module, inputs: Inputs) -> tuple[float, set[str]]:
-    """A step of SGD: the loss, and the parameters with a gradient that is not zero everywhere.
-
-    If a parameter got none there is a second step: what lies before a layer that starts at zero needs one.
-    """
-    torch.manual_seed(0)
-    model.train()
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(parameters.values(), lr=1e-3)
-    trained: set[str] = set()
-    for _ in range(2):
-        optimizer.zero_grad()
-        data = model.data_preprocessor(copy.deepcopy(inputs.train), True)
-        loss, _ = model.parse_losses(model(**data, mode="loss"))
-        loss.backward()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)}")
-        trained |= {name for name, p in parameters.items() if p.grad is not None and bool(p.grad.any())}
-        optimizer.step()
-        if len(trained) == len(parameters):
-            break
-    optimizer.zero_grad()
-    return float(loss.detach()), trained
-
-
-def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """A forward in eval mode on one image of noise."""
-    return inputs.forward(model, image(inputs.size, inputs.channels))
-
-
-class OneSided:
-    """Names of 1-bit layers whose input has one sign nearly everywhere: they multiply with a constant.
-
-    Watched is what enters the sign function: the layer's ``input_norm`` if it has one, else its input.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._shares: dict[str, list[float]] = {}
-        self._handles = []
-        for name, layer in binary_layers(model).items():
-            norm = getattr(layer, "input_norm", None)
-            if norm is not None:
-                hook = norm.register_forward_hook(lambda _, args, out, name=name: self._see(name, out))
-            else:
-                hook = layer.register_forward_pre_hook(lambda _, args, name=name: self._see(name, args[0]))
-            self._handles.append(hook)
-
-    def _see(self, name: str, x: Tensor) -> None:
-        self._shares.setdefault(name, []).append(float((x >= 0).float().mean()))
-
-    def names(self, limit: float = 0.999) -> list[str]:
-        """Layers for which that held in every call."""
-        return [name for name, s in self._shares.items() if min(s) > limit or max(s) < 1 - limit]
-
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-
-
-def in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Medians in milliseconds of calls made in turn, and of the rounds' ratios of the second to the first."""
-    from rebnn_mm.deploy.timing import candidate
-
-    timed = {name: candidate(call, threads=1, clock="cpu") for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
-        for one in timed.values():
-            one(1)
-        for _ in range(ROUNDS):
-            for name, one in timed.items():
-                times[name].append(one(1))
-    first, second = times.values()
-    ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
-    return dict(ratio=ratio, **{name: statistics.median(values) for name, values in times.items()})
 
 
 def main() -> None:
