@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from sweep_inputs import Inputs
+from torch import Tensor, nn
 
 ROUNDS = 9
 

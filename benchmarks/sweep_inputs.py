@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS
+from mmengine.registry import FUNCTIONS, MODELS
 from sweep_configs import find
 from torch import Tensor, nn
 
@@ -71,12 +71,25 @@ class Inputs:
         return int(first.shape[-3])
 
 
-def inputs_of(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
-    """Inputs to try, the cheapest first.
+def check_input(cfg: Config) -> None:
+    """Look at the config before anything is built.
 
     Raises:
-        OtherInput: It needs text, video, or several branches of data.
+        OtherInput: The model needs text, video, or several branches of data.
     """
+    kind, preprocessor = cfg.model.type, cfg.model.get("data_preprocessor", {}).get("type", "")
+    with MODELS.switch_scope_and_registry(None) as registry:
+        module = getattr(registry.get(kind), "__module__", "")
+    if ".multimodal" in module or "MultiModal" in preprocessor or find(cfg.model, "language_model"):
+        raise OtherInput(f"{kind} takes images with text")
+    if "Track" in preprocessor or any(word in module for word in (".mot.", ".vis.", ".reid.")):
+        raise OtherInput(f"{kind} takes video")
+    if "MultiBranch" in preprocessor:
+        raise OtherInput(f"{kind} takes labelled and unlabelled images together")
+
+
+def inputs_of(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
+    """Inputs to try, the cheapest first."""
     if cfg.default_scope == "mmdet":
         yield from _detection(model, cfg)
     else:
@@ -107,14 +120,9 @@ def flatten(outputs: Any) -> list[Tensor]:
 
 def _pretraining(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
     kind = type(model).__module__
-    if ".multimodal" in kind or cfg.model.data_preprocessor.get("type") == "MultiModalDataPreprocessor":
-        raise OtherInput(f"{type(model).__name__} takes images with text")
-    own = ([*find(cfg.get("test_pipeline"), "crop_size"), *find(cfg.get("test_pipeline"), "scale"), 224])[0]
-    own = own if isinstance(own, int) else 224
+    own = _image_size(cfg)
     channels = len(cfg.model.data_preprocessor.get("mean") or (0, 0, 0))
-
     features = _backbone if ".selfsup" in kind else _logits
-
     parts = {"features": lambda part, picture: features(part, normalized(picture))}
     if ".selfsup" in kind:
         for size in (96, own):  # a small one does for networks without a position embedding
@@ -122,6 +130,13 @@ def _pretraining(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
         return
     for size in (64, 96, 128, own) if own > 128 else (own,):
         yield Inputs(size, _labelled_batch(size, channels), parts, features)
+
+
+def _image_size(cfg: Config) -> int:
+    """What the config's pipeline crops or resizes images to."""
+    pipeline = cfg.get("test_pipeline") or cfg.get("test_dataloader") or cfg.get("train_dataloader")
+    sizes = [size for key in ("crop_size", "scale", "size") for size in find(pipeline, key) if isinstance(size, int)]
+    return [*sizes, 224][0]
 
 
 def _logits(model: nn.Module, batch: Tensor) -> Any:
@@ -171,13 +186,6 @@ def _smaller(value: Any, size: int) -> Any:
 
 
 def _detection(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
-    kind = cfg.model.data_preprocessor.get("type", "")
-    if "Track" in kind or any(word in type(model).__module__ for word in (".mot.", ".vis.", ".reid.")):
-        raise OtherInput(f"{type(model).__name__} takes video")
-    if "MultiBranch" in kind:
-        raise OtherInput(f"{type(model).__name__} takes labelled and unlabelled images together")
-    if find(cfg.model, "language_model"):
-        raise OtherInput(f"{type(model).__name__} takes images with text")
     steps = [step["type"] for step in cfg.get("train_pipeline") or ()]
     semantic = any(find(cfg.get("train_pipeline"), "with_seg")) or "LoadPanopticAnnotations" in steps
     strides = (1, 4, 8) if semantic else (1,)

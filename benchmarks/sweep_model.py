@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import nn
-
 from sweep_calls import binary_layers, binary_share, export, in_turn, load, make_binary
 from sweep_configs import candidates, configs_root, read
-from sweep_inputs import Inputs, image, inputs_of, normalized
+from sweep_inputs import Inputs, check_input, image, inputs_of, normalized
 from sweep_reasons import FAULT, reason_of
 from sweep_steps import OneSided, built, initialise, run, train_steps
+from torch import nn
 
 TRIES = 4  # configs of a folder, until one builds
 TIMED_SIZE = {"mmpretrain": 224, "mmdet": 256}
@@ -67,6 +66,7 @@ class Subject:
     def _take(self, cfg: Config) -> dict[str, Any]:
         """Build the stock model and choose its inputs: the smallest that it trains on, else that it runs on."""
         self.cfg = cfg
+        check_input(cfg)
         self.model = built(cfg)
         initialise(self.model)
         options = list(inputs_of(self.model, cfg))

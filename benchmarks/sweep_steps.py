@@ -8,10 +8,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
-from torch import Tensor, nn
-
 from sweep_calls import binary_layers
 from sweep_inputs import Inputs, image
+from torch import Tensor, nn
 
 
 def built(cfg: Config) -> nn.Module:
