@@ -96,9 +96,9 @@ def inputs_of(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
         yield from _pretraining(model, cfg)
 
 
-def image(size: int, channels: int = 3) -> Tensor:
+def image(size: int, channels: int = 3, seed: int = 0) -> Tensor:
     """An image of noise, (channels, size, size) uint8, always the same."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (channels, size, size), generator=generator, dtype=torch.uint8)
 
 
@@ -153,7 +153,7 @@ def _labelled_batch(size: int, channels: int) -> dict[str, Any]:
     from mmpretrain.structures import DataSample
 
     samples = [DataSample().set_gt_label([index]) for index in range(IMAGES)]
-    return dict(inputs=[image(size, channels)] * IMAGES, data_samples=samples)
+    return dict(inputs=[image(size, channels, seed=index) for index in range(IMAGES)], data_samples=samples)
 
 
 def _self_supervised_batch(cfg: Config, size: int) -> dict[str, Any]:

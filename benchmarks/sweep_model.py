@@ -66,6 +66,7 @@ class Subject:
     def _take(self, cfg: Config) -> dict[str, Any]:
         """Build the stock model and choose its inputs: the smallest that it trains on, else that it runs on."""
         self.cfg = cfg
+        cfg.setdefault("default_scope", self.library)  # a few have none
         check_input(cfg)
         self.model = built(cfg)
         initialise(self.model)
