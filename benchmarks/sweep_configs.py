@@ -11,6 +11,7 @@ import yaml
 from mmengine.config import Config
 
 LIBRARIES = ("mmpretrain", "mmdet")
+BOXES = 32
 # A detector's size by a word of its name; other words count as 2
 _SIZES = {"tiny": 0, "t": 0, "b0": 0, "s": 1, "small": 1, "l": 3, "large": 3, "x": 4}
 # These name weights in a file or on a server: the sweep's weights are random
@@ -76,6 +77,7 @@ def read(path: Path) -> Config:
     if cfg.get("data_preprocessor") is not None:  # mmpretrain keeps it at the top; its runner moves it likewise
         cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
     without_weights(cfg.model)
+    few_boxes(cfg.model)
     return cfg
 
 
@@ -95,6 +97,20 @@ def without_weights(value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             without_weights(item)
+
+
+def few_boxes(value: Any) -> None:
+    """Reduce, in place, the proposals and boxes of a detector: the layers stay the same, on fewer regions."""
+    if isinstance(value, dict):
+        sampler = str(value.get("type", "")).endswith("Sampler")
+        for key, item in value.items():
+            if key in ("max_per_img", "nms_pre", "nms_post") or (sampler and key == "num"):
+                value[key] = min(item, BOXES) if isinstance(item, int) else item
+            else:
+                few_boxes(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            few_boxes(item)
 
 
 def find(value: Any, key: str) -> list[Any]:

@@ -8,10 +8,13 @@ Each stage adds one JSON line to the file as soon as it is over, so a process th
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
+import signal
 import tempfile
+import time
 import traceback
 from collections import Counter
 from dataclasses import replace
@@ -175,6 +178,7 @@ def main() -> None:
     args = parser.parse_args()
     limit = int(args.memory * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the command that started this
     torch.set_num_threads(1)
     out = args.out.resolve()
     os.chdir(configs_root(args.library).parent)  # a few configs name others by 'configs/...'
@@ -185,12 +189,14 @@ def main() -> None:
         stages = ["build", "binarize", "train", "forward", "export", "operations", *(["time"] if args.time else [])]
         for stage in stages:
             line: dict[str, Any] = dict(folder=args.folder, stage=stage, ok=True)
+            start = time.process_time()
             try:
                 line.update(getattr(subject, stage)())
             except Exception as error:  # every failure is a result
                 line.update(ok=False, **reason_of(error, stock=stage == "build"))
                 if line["kind"] == FAULT:
                     line["traceback"] = traceback.format_exc()[-3000:]
+            line["seconds"] = round(time.process_time() - start, 1)
             with out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             if not line["ok"] and stage in ("build", "binarize"):
