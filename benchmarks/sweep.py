@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--page", type=Path, help="write the page of all results to this file")
     parser.add_argument("--time", action="store_true", help="time the packed model against the stock one")
+    parser.add_argument("--binarize", default="{}", metavar="JSON", help="arguments of binarize instead of defaults")
     parser.add_argument("--again", action="store_true", help="also what is done already")
     parser.add_argument("--limit", type=float, default=900, help="seconds for a model")
     parser.add_argument("--memory", type=float, default=8, help="GB for a model")
@@ -54,7 +55,7 @@ def main() -> None:
     patterns = args.only.split(",")
     wanted = [name for name in folders(args.library) if any(fnmatchcase(name, pattern) for pattern in patterns)]
     version = commit()
-    done = set() if args.again else finished(lines, version, args.time)
+    done = set() if args.again else finished(lines, version, args)
     left = [name for name in wanted if name not in done]
     print(f"{args.library}: {len(wanted)} folders, {len(left)} to do", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -66,8 +67,9 @@ def main() -> None:
 
 def run_one(folder: str, lines: Path, version: str, args: argparse.Namespace) -> str:
     """Start the process of one model and wait for it; a line that says how it went."""
-    append(lines, dict(folder=folder, stage="start", commit=version, timed=args.time))
+    append(lines, dict(folder=folder, stage="start", commit=version, timed=args.time, rule=args.binarize))
     command = [sys.executable, str(CHILD), args.library, folder, str(lines), "--memory", str(args.memory)]
+    command += ["--binarize", args.binarize]
     command += ["--time"] if args.time else []
     # this checkout, whatever is installed
     paths = [str(CHILD.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -92,13 +94,14 @@ def run_one(folder: str, lines: Path, version: str, args: argparse.Namespace) ->
     return f"{end['seconds']:6.0f} s  {sweep_page.summary(sweep_page.results(lines)[folder])}"
 
 
-def finished(lines: Path, version: str, timed: bool) -> set[str]:
-    """Folders that are done with this commit, and timed if that is asked for."""
+def finished(lines: Path, version: str, args: argparse.Namespace) -> set[str]:
+    """Folders that are done with this commit and rule, and timed if that is asked for."""
     found = sweep_page.results(lines) if lines.is_file() else {}
+    ended = {name: stages["start"] for name, stages in found.items() if "end" in stages}
     return {
         name
-        for name, stages in found.items()
-        if "end" in stages and stages["start"]["commit"] == version and (stages["start"]["timed"] or not timed)
+        for name, start in ended.items()
+        if (start["commit"], start.get("rule", "{}")) == (version, args.binarize) and start["timed"] >= args.time
     }
 
 

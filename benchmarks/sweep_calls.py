@@ -15,11 +15,11 @@ from torch import Tensor, nn
 ROUNDS = 9
 
 
-def make_binary(model: nn.Module) -> Any:
-    """Make ``model`` 1-bit by the default rule; the report has ``replaced`` and ``kept``."""
+def make_binary(model: nn.Module, rule: dict[str, Any]) -> Any:
+    """Make ``model`` 1-bit by the rule with these arguments; the report has ``replaced`` and ``kept``."""
     from rebnn_mm.convert import binarize
 
-    return binarize(model)
+    return binarize(model, **rule)
 
 
 def binary_layers(model: nn.Module) -> dict[str, Any]:

@@ -44,11 +44,12 @@ class Subject:
         stock: The stock model, to be timed; None without ``--time``.
         options: Inputs that the stock model takes, the smallest first.
         trained_stock: Names of parameters that get a gradient in the stock model; None if it does not train here.
+        rule: Arguments of ``binarize``; empty for its defaults.
         file: The exported file.
     """
 
-    def __init__(self, library: str, folder: str, timed: bool, workspace: Path) -> None:
-        self.library, self.folder, self.timed = library, folder, timed
+    def __init__(self, library: str, folder: str, timed: bool, rule: dict[str, Any], workspace: Path) -> None:
+        self.library, self.folder, self.timed, self.rule = library, folder, timed, rule
         self.cfg: Config
         self.model: nn.Module
         self.options: list[Inputs] = []
@@ -93,11 +94,11 @@ class Subject:
         return self.options[0]
 
     def binarize(self) -> dict[str, Any]:
-        """Build it anew, make it 1-bit by the default rule, and initialise it, in the order of a runner."""
+        """Build it anew, make it 1-bit by the rule, and initialise it, in the order of a runner."""
         self.stock = self.model if self.timed else None
         self.model = built(self.cfg)
         total = sum(p.numel() for p in self.model.parameters())
-        report = make_binary(self.model)
+        report = make_binary(self.model, self.rule)
         layers = binary_layers(self.model)
         found = dict(
             layers=len(layers),
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("out", type=Path)
     parser.add_argument("--time", action="store_true")
+    parser.add_argument("--binarize", type=json.loads, default={}, help="arguments of binarize, as JSON")
     parser.add_argument("--memory", type=float, default=8, help="GB that the process may allocate")
     args = parser.parse_args()
     limit = int(args.memory * 2**30)
@@ -185,7 +187,7 @@ def main() -> None:
     __import__(f"{args.library}.utils").utils.register_all_modules(init_default_scope=False)
     init_default_scope(args.library)
     with tempfile.TemporaryDirectory() as workspace:
-        subject = Subject(args.library, args.folder, args.time, Path(workspace))
+        subject = Subject(args.library, args.folder, args.time, args.binarize, Path(workspace))
         stages = ["build", "binarize", "train", "forward", "export", "operations", *(["time"] if args.time else [])]
         for stage in stages:
             line: dict[str, Any] = dict(folder=args.folder, stage=stage, ok=True)
