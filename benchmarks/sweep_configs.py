@@ -89,6 +89,8 @@ def without_weights(value: Any) -> None:
             loads = isinstance(item, dict) and item.get("type") == "Pretrained"
             if key in _WEIGHTS and isinstance(item, str):
                 value[key] = None
+            elif key == "distillation" and item is True:  # such heads refuse to train without a teacher
+                value[key] = False
             elif key == "init_cfg" and (loads or isinstance(item, list)):
                 rest = [part for part in (item if isinstance(item, list) else ()) if part.get("type") != "Pretrained"]
                 value[key] = rest or None

@@ -80,7 +80,7 @@ class Subject:
             try:
                 self.trained_stock = train_steps(self.model, inputs)[1]
             except Exception as error:  # a larger one may do
-                failed = failed or reason_of(error, stock=True)
+                failed = reason_of(error, stock=True)  # that of the largest counts
                 continue
             self.options = [option.usable(self.model) for option in options[index:][:2]]
             return dict(size=inputs.size, parts=list(self.options[0].parts), stock_training=None)
