@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -109,8 +110,26 @@ def _section(library: str, found: dict[str, Stages]) -> str:
             f"- {len(ratios)} timed: packed is {statistics.median(ratios):.2f} times as fast as the stock model in "
             f"torch (median), {slower} are slower"
         )
-    lines += ["", *_table(found)]
+    lines += ["", *_table(found), *_faults(found)]
     return "\n".join(lines)
+
+
+def _faults(found: dict[str, Stages]) -> list[str]:
+    """What is our fault, grouped by its text without numbers, and where it happened: innermost place of ours first."""
+    groups: dict[str, list[str]] = {}
+    for name, stages in found.items():
+        kind, reason = verdict(stages)
+        if kind == FAULT:
+            failed = next((stages[stage] for stage in STAGES if not stages.get(stage, {}).get("ok", True)), {})
+            place = " at " + ", ".join(f"`{part}`" for part in failed["where"]) if failed.get("where") else ""
+            text = re.sub(r"\d+(\.\d+)?(e-\d+)?", "N", reason.split(", as ")[0])[:160]
+            groups.setdefault(text + place, []).append(name)
+    rows = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return (
+        ["", f"### {FAULT}", "", *(f"- {len(names)}: {text} ({', '.join(names)})" for text, names in rows)]
+        if rows
+        else []
+    )
 
 
 def _table(found: dict[str, Stages]) -> list[str]:
