@@ -86,13 +86,13 @@ def without_weights(value: Any) -> None:
     if isinstance(value, dict):
         for key in list(value):
             item = value[key]
-            loads = isinstance(item, dict) and item.get("type") == "Pretrained"
+            loads = isinstance(item, dict) and "checkpoint" in item  # PVT gives no type=Pretrained
             if key in _WEIGHTS and isinstance(item, str):
                 value[key] = None
             elif key == "distillation" and item is True:  # such heads refuse to train without a teacher
                 value[key] = False
             elif key == "init_cfg" and (loads or isinstance(item, list)):
-                rest = [part for part in (item if isinstance(item, list) else ()) if part.get("type") != "Pretrained"]
+                rest = [part for part in (item if isinstance(item, list) else ()) if "checkpoint" not in part]
                 value[key] = rest or None
             else:
                 without_weights(item)

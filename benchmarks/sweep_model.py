@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -81,6 +82,7 @@ class Subject:
                 self.trained_stock = train_steps(self.model, inputs)[1]
             except Exception as error:  # a larger one may do
                 failed = reason_of(error, stock=True)  # that of the largest counts
+                gc.collect()  # its frames hold a whole graph
                 continue
             self.options = [option.usable(self.model) for option in options[index:][:2]]
             return dict(size=inputs.size, parts=list(self.options[0].parts), stock_training=None)
