@@ -78,6 +78,10 @@ def read(path: Path) -> Config:
         cfg.model.setdefault("data_preprocessor", cfg.data_preprocessor)
     without_weights(cfg.model)
     few_boxes(cfg.model)
+    preprocessor = cfg.model.get("data_preprocessor") or {}
+    if preprocessor.get("batch_augments"):  # one pads every image to 1024 pixels
+        kept = [part for part in preprocessor.batch_augments if part.type != "BatchFixedSizePad"]
+        preprocessor.batch_augments = kept or None
     return cfg
 
 
