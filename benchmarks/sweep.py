@@ -33,7 +33,9 @@ OFFLINE = dict(
     https_proxy="http://127.0.0.1:9",
     CUDA_VISIBLE_DEVICES="-1",
     OMP_NUM_THREADS="1",
+    PYTHONFAULTHANDLER="1",
 )
+CAPTURED: dict[str, Any] = dict(check=True, capture_output=True, text=True)
 
 
 def main() -> None:
@@ -84,7 +86,7 @@ def run_one(folder: str, lines: Path, version: str, args: argparse.Namespace) ->
     )
     try:
         _, errors = process.communicate(timeout=args.limit)
-        reason = (errors.strip().splitlines() or ["no message"])[-1] if process.returncode else None
+        reason = crash(errors) if process.returncode else None
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its data loaders, too
         process.communicate()
@@ -112,9 +114,22 @@ def append(lines: Path, line: dict[str, Any]) -> None:
 
 
 def commit() -> str:
-    """Commit of this checkout, with ``-dirty`` if files differ from it."""
-    command = ["git", "-C", str(CHILD.parent), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """Last commit of the package, with ``-dirty`` if its files differ from it; this command's own do not count."""
+    git = ["git", "-C", str(CHILD.parents[1])]
+    last = subprocess.run([*git, "log", "-1", "--abbrev=10", "--format=%h", "--", "rebnn_mm"], **CAPTURED)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", "rebnn_mm"], **CAPTURED)
+    return last.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def crash(errors: str) -> str:
+    """Of a process's last words the one that counts: where it was when it crashed, else the last line."""
+    lines = errors.strip().splitlines() or ["no message"]
+    fatal = [index for index, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    if not fatal:
+        return lines[-1].strip()
+    place = next((line for line in lines[fatal[0] :] if line.lstrip().startswith("File")), "")
+    file, _, rest = place.rpartition("site-packages/")[2].partition('"')
+    return f"{lines[fatal[0]]} at {file}{rest}"
 
 
 if __name__ == "__main__":

@@ -124,6 +124,22 @@ def test_the_config_of_a_folder_is_chosen_by_rule():
     assert "_base_" not in folders("mmdet")
 
 
+def test_a_crash_is_named_by_its_place():
+    from sweep import crash
+
+    errors = """warning: x
+Fatal Python error: Segmentation fault
+
+Current thread 0x1 (most recent call first):
+  File "/a/site-packages/mmcv/ops/carafe.py", line 185 in backward
+  File "/a/site-packages/torch/b.py", line 1 in c
+
+Extension modules: numpy"""
+    assert crash(errors) == "Fatal Python error: Segmentation fault at mmcv/ops/carafe.py, line 185 in backward"
+    assert crash("first\n last \n") == "last"
+    assert crash("") == "no message"
+
+
 @pytest.mark.slow
 def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path):
     pytest.importorskip("mmpretrain")
