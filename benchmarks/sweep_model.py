@@ -115,12 +115,14 @@ class Subject:
         """A training step on the batch that the stock model was trained on."""
         if self.trained_stock is None:
             return dict(skipped="the stock model does not train here")
+        trained: set[str] = set()
         for inputs in self.options:  # on a map of one pixel a norm leaves no gradient: try a larger image then
             watch = OneSided(self.model)
             try:
-                loss, trained = train_steps(self.model, inputs)
+                loss, now = train_steps(self.model, inputs)
             finally:
                 watch.remove()
+            trained |= now
             layers = binary_layers(self.model)
             frozen = [name for name, layer in layers.items() if not layer.weight.requires_grad]
             idle = [name for name in layers if f"{name}.weight" not in trained and name not in frozen]
@@ -160,7 +162,7 @@ class Subject:
         return dict(at=size, **in_turn(calls))
 
     def _timed_size(self) -> int:
-        for size in (TIMED_SIZE[self.library], self.inputs.size):
+        for size in (max(TIMED_SIZE[self.library], self.inputs.size), self.inputs.size):
             try:
                 with torch.no_grad():
                     self.inputs.features(self.model.eval(), normalized(image(size, self.inputs.channels)))
