@@ -41,8 +41,9 @@ class Inputs:
 
     def forward(self, model: nn.Module, picture: Tensor) -> list[Tensor]:
         """Tensors of all parts."""
+        model.eval()  # not chained: mmdet's distillers return nothing
         with torch.no_grad():
-            return flatten([part(model.eval(), picture) for part in self.parts.values()])
+            return flatten([part(model, picture) for part in self.parts.values()])
 
     def usable(self, model: nn.Module) -> Inputs:
         """With those parts only that ``model`` can do: some detectors cannot give their heads' output alone.
@@ -51,10 +52,11 @@ class Inputs:
             Exception: That of the first part, if the model can do none.
         """
         errors, works = [], {}
+        model.eval()
         for name, part in self.parts.items():
             try:
                 with torch.no_grad():
-                    part(model.eval(), image(self.size, self.channels))
+                    part(model, image(self.size, self.channels))
                 works[name] = part
             except Exception as error:  # whatever keeps a stock model from running
                 errors.append(error)

@@ -157,15 +157,18 @@ class Subject:
         size = self._timed_size()
         batch = normalized(image(size, self.inputs.channels))
         packed = load(self.file, self.model)
-        models = dict(packed=packed.eval(), float=self.stock.eval())
+        models = dict(packed=packed, float=self.stock)
+        for model in models.values():
+            model.eval()
         calls = {name: lambda model=model: self.inputs.features(model, batch) for name, model in models.items()}
         return dict(at=size, **in_turn(calls))
 
     def _timed_size(self) -> int:
+        self.model.eval()
         for size in (max(TIMED_SIZE[self.library], self.inputs.size), self.inputs.size):
             try:
                 with torch.no_grad():
-                    self.inputs.features(self.model.eval(), normalized(image(size, self.inputs.channels)))
+                    self.inputs.features(self.model, normalized(image(size, self.inputs.channels)))
                 return size
             except Exception:  # a size that this architecture does not take
                 continue
