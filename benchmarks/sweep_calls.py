@@ -1,0 +1,77 @@
+"""What the sweep calls of this package, one function each: only these follow a change of its interface."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sweep_inputs import Inputs
+from torch import Tensor, nn
+
+ROUNDS = 9
+
+
+def make_binary(model: nn.Module, rule: dict[str, Any]) -> Any:
+    """Make ``model`` 1-bit by the rule with these arguments; the report has ``replaced`` and ``kept``."""
+    from rebnn_mm.convert import binarize
+
+    return binarize(model, **rule)
+
+
+def binary_layers(model: nn.Module) -> dict[str, Any]:
+    """Layers with 1-bit weights by name."""
+    from rebnn_mm.layers import binary_layers
+
+    return binary_layers(model)
+
+
+def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> str | None:
+    """Write ``path``; what differs between the packed and the trained model, None if they are equal."""
+    from rebnn_mm.deploy import Check, export_model
+    from rebnn_mm.errors import UserError
+
+    try:
+        export_model(model, path, check=Check([picture], inputs.forward))
+    except UserError as error:
+        if "differs" not in str(error):
+            raise
+        export_model(model, path)
+        return str(error).split(". No file")[0].removeprefix("the packed model differs from the trained one: ")
+    return None
+
+
+def load(path: Path, model: nn.Module) -> nn.Module:
+    """The packed model of the file."""
+    from rebnn_mm.deploy import load_model
+
+    return load_model(path, model=copy.deepcopy(model))
+
+
+def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float:
+    """Share of multiply-accumulates of convolutions and linear layers with both sides 1-bit."""
+    from rebnn_mm.analysis.opcount import count_model
+
+    found = count_model(model, forward)
+    return found.bops / max(1, found.bops + found.flops)
+
+
+def in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Medians in milliseconds of calls made in turn, and of the rounds' ratios of the second to the first."""
+    from rebnn_mm.deploy.timing import candidate, keep_freed_memory
+
+    keep_freed_memory()
+    timed = {name: candidate(call, threads=1, clock="cpu") for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        for one in timed.values():
+            one(1)
+        for _ in range(ROUNDS):
+            for name, one in timed.items():
+                times[name].append(one(1))
+    first, second = times.values()
+    ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
+    return dict(ratio=ratio, **{name: statistics.median(values) for name, values in times.items()})

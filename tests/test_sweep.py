@@ -1,0 +1,152 @@
+"""benchmarks/sweep.py: which configs it takes, how it reads failures, and its page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    """The scripts import one another as they do when they are run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def lines(*stages, folder="net"):
+    start = dict(folder=folder, stage="start", commit="abc", timed=False)
+    good = dict(
+        build=dict(config="net_small", stock_training=None),
+        binarize=dict(layers=2, weights=0.9, bytes_stock=4e6),
+        train=dict(loss=1.0, frozen=[], idle_in_stock=[], idle=[], one_sided=[]),
+        forward=dict(finite=True),
+        export=dict(difference=None, bytes_packed=2e5),
+        operations=dict(operations=0.8, at=224),
+        end=dict(seconds=1.0),
+    )
+    found = {name: dict(folder=folder, stage=name, ok=True, **values) for name, values in good.items()}
+    for stage, values in stages:
+        found[stage].update(values)
+    return [start, *found.values()]
+
+
+def written(tmp_path, *groups):
+    path = tmp_path / "mmdet.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for group in groups for line in group))
+    return path
+
+
+def test_a_run_that_got_through_is_done_and_a_new_run_replaces_an_old_one(tmp_path):
+    import sweep_page
+
+    failed = ("train", dict(ok=False, kind="our fault", error="ValueError: 4D"))
+    path = written(tmp_path, lines(failed), lines())
+    assert sweep_page.verdict(sweep_page.results(path)["net"]) == ("done", "")
+    path = written(tmp_path, lines(), lines(failed))
+    assert sweep_page.verdict(sweep_page.results(path)["net"]) == ("our fault", "train: ValueError: 4D")
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "reason"),
+    [
+        ("train", dict(idle=["a.conv"]), "without a gradient, as a.conv"),
+        ("export", dict(difference="input 0, by up to 1e-6"), "packed differs, input 0"),
+        ("end", dict(killed="Segmentation fault (exit status -11)"), "Segmentation fault"),
+    ],
+)
+def test_what_ran_to_the_end_may_still_be_our_fault(tmp_path, stage, values, reason):
+    import sweep_page
+
+    kind, found = sweep_page.verdict(sweep_page.results(written(tmp_path, lines((stage, values))))["net"])
+    assert kind == "our fault"
+    assert reason in found
+
+
+def test_the_page_counts_and_lists_every_model(tmp_path):
+    import sweep_page
+
+    failed = ("export", dict(ok=False, kind="our fault", error="RuntimeError: a | b"))
+    path = written(tmp_path, lines(), lines(failed, folder="other"))
+    sweep_page.write(tmp_path / "page.md", {"mmdet": path})
+    page = (tmp_path / "page.md").read_text()
+    assert "- 1 of 2: done" in page
+    assert "| net | net_small | 90% | 80% | 4.0 | 0.2 |" in page
+    assert "our fault: export: RuntimeError: a / b |" in page  # a bar would end the cell
+    assert "Commit abc." in page
+
+
+@pytest.mark.parametrize(
+    ("error", "stock", "kind"),
+    [
+        (OSError("We couldn't connect to 'https://huggingface.co'"), True, "needs a network"),
+        (RuntimeError("deform_conv is not implemented on CPU"), True, "needs a GPU operator"),
+        (RuntimeError("deform_conv is not implemented on CPU"), False, "our fault"),  # the stock model ran
+        (ModuleNotFoundError("No module named 'timm'"), True, "needs another package"),
+        (ValueError("shapes"), True, "the stock model fails here"),
+        (ValueError("first line\nlast line"), False, "our fault"),
+    ],
+)
+def test_a_failure_is_ours_only_where_the_stock_model_runs(error, stock, kind):
+    from sweep_reasons import reason_of
+
+    found = reason_of(error, stock)
+    assert found["kind"] == kind
+    assert found["error"].endswith(str(error).splitlines()[-1])
+
+
+def test_no_weights_are_loaded():
+    from sweep_configs import without_weights
+
+    cfg = dict(
+        pretrained="torchvision://resnet50",
+        backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="x.pth"), depth=50),
+        neck=[dict(init_cfg=[dict(type="Normal", std=0.1), dict(type="Pretrained", checkpoint="y")])],
+        head=dict(init_cfg=dict(type="Normal", std=0.01)),
+    )
+    without_weights(cfg)
+    assert cfg["pretrained"] is None
+    assert cfg["backbone"] == dict(init_cfg=None, depth=50)
+    assert cfg["neck"][0]["init_cfg"] == [dict(type="Normal", std=0.1)]
+    assert cfg["head"]["init_cfg"] == dict(type="Normal", std=0.01)
+
+
+def test_the_config_of_a_folder_is_chosen_by_rule():
+    pytest.importorskip("mmpretrain")
+    pytest.importorskip("mmdet")
+    from sweep_configs import candidates, folders
+
+    assert candidates("mmdet", "retinanet")[0].stem == "retinanet_r50_fpn_1x_coco"
+    assert candidates("mmdet", "yolox")[0].stem == "yolox_tiny_8xb8-300e_coco"
+    assert candidates("mmpretrain", "deit")[0].stem == "deit-tiny_4xb256_in1k"
+    assert "_base_" not in folders("mmdet")
+
+
+def test_a_crash_is_named_by_its_place():
+    from sweep import crash
+
+    errors = """warning: x
+Fatal Python error: Segmentation fault
+
+Current thread 0x1 (most recent call first):
+  File "/a/site-packages/mmcv/ops/carafe.py", line 185 in backward
+  File "/a/site-packages/torch/b.py", line 1 in c
+
+Extension modules: numpy"""
+    assert crash(errors) == "Fatal Python error: Segmentation fault at mmcv/ops/carafe.py, line 185 in backward"
+    assert crash("first\n last \n") == "last"
+    assert crash("") == "no message"
+
+
+@pytest.mark.slow
+def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path):
+    pytest.importorskip("mmpretrain")
+    command = [sys.executable, str(BENCHMARKS / "sweep.py"), "mmpretrain", "--only", "resnet", "--out", str(tmp_path)]
+    first = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "1 to do" in first.stdout
+    assert "resnet                 done" in first.stdout
+    again = subprocess.run([*command, "--page", str(tmp_path / "page.md")], check=True, capture_output=True, text=True)
+    assert "0 to do" in again.stdout
+    assert "| resnet | resnet34_8xb32_in1k |" in (tmp_path / "page.md").read_text()
