@@ -23,7 +23,7 @@ import torch
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import ModelCard, Preprocessing, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.format import MAGIC
+from rebnn_mm.deploy.format import MAGIC, VERSION
 
 ODD = [
     None,
@@ -51,7 +51,7 @@ ODD = [
 
 def sign(header: bytes, body: bytes) -> bytes:
     """File of a compressed header and what follows it, with a valid prefix."""
-    prefix = struct.pack("<8sIIQQ", MAGIC, 1, 0, len(header), 64 + len(header) + len(body))
+    prefix = struct.pack("<8sIIQQ", MAGIC, VERSION, 0, len(header), 64 + len(header) + len(body))
     return prefix + hashlib.sha256(prefix + header + body).digest() + header + body
 
 

@@ -21,6 +21,10 @@ from rebnn_mm.deploy.prepared import Sources, is_recorded
 from rebnn_mm.errors import UserError
 
 
+# what operators of torch, and plans, say to arguments that do not fit: a file may hold anything
+MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, OverflowError)
+
+
 class GraphNetwork(nn.Module):
     """The network of a file's graph record: the captured inputs -> the captured outputs, on the CPU.
 
@@ -53,7 +57,7 @@ class GraphNetwork(nn.Module):
         self._prepared: tuple[Sources, _Program] | None = None
         try:
             self._program()
-        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        except MALFORMED as error:
             raise RebnnFileError(f"the file's graph does not fit its tensors: {error}") from None
 
     def forward(self, *inputs: Any) -> Any:
@@ -188,7 +192,7 @@ class _Program:
         try:
             for step in self._steps:
                 step.run(values)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except MALFORMED as error:
             if isinstance(error, UserError) or any(map(is_recorded, inputs)):
                 raise
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
