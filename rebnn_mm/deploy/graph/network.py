@@ -20,7 +20,6 @@ from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.prepared import Sources, is_recorded
 from rebnn_mm.errors import UserError
 
-
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything
 MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, OverflowError)
 
