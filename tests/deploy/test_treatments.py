@@ -474,6 +474,7 @@ def test_operators_keep_a_plan_as_long_as_its_tensors_and_no_longer():
 
     module, x = full_conv(), torch.randn(MAPS)
     compiled = torch.compile(module, backend="eager")
+    gc.collect()  # what other tests left goes now, and not in between
     count, made = len(ops._plans), []
     original = ops.Conv2dPlan.__init__
     try:

@@ -71,15 +71,18 @@ class GraphNetwork(nn.Module):
         for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
             spec.check(x, f"input {index}")
         recorded = any(map(is_recorded, inputs))
-        program = _Program(self.traced(), prepared=False) if recorded else self._program()
+        program = _Program(self.arranged(), prepared=False) if recorded else self._program()
         # detached, not under no_grad: torch.export would put everything within that into a graph of its own
         with full_precision():
             return program(tuple(x.detach() for x in inputs))
 
     def traced(self) -> Traced:
-        """The graph with the tensors as they are now, arranged for running."""
-        tensors = dict(zip(self.tensor_names, self._buffers.values(), strict=True))
-        traced = decode(self._record, tensors)
+        """The graph of the record with the tensors as they are now."""
+        return decode(self._record, dict(zip(self.tensor_names, self._buffers.values(), strict=True)))
+
+    def arranged(self) -> Traced:
+        """The same, prepared for running: constants computed, layouts chosen."""
+        traced = self.traced()
         prepare(traced, self.exact)
         choose_layout(traced, self.exact)
         return traced
@@ -89,7 +92,7 @@ class GraphNetwork(nn.Module):
         if prepared is not None and prepared[0].are(self._buffers.values()):
             return prepared[1]
         sources = Sources(self._buffers.values())
-        program = _Program(self.traced(), prepared=True)
+        program = _Program(self.arranged(), prepared=True)
         self._prepared = sources, program
         return program
 

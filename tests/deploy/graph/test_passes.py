@@ -218,5 +218,5 @@ def test_inexact_networks_fold_norms_into_real_valued_convolutions(packed):
     module = settle(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Hardswish(), conv()))
     x = image(3, 20)
     network = packed(module, x, exact=False)[1]
-    assert not [node for node in network.traced().graph.nodes if node.target is affine]
+    assert not [node for node in network.arranged().graph.nodes if node.target is affine]
     assert (network(x) - module(x)).abs().mean() < 1e-3 * module(x).abs().mean()
