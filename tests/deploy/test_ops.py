@@ -288,7 +288,7 @@ def test_inference_tensors_are_right_but_not_kept(prepared):
         packed.bitwise_not_()
 
 
-@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter that is tried
 def test_the_classic_onnx_export_refuses_the_operator():
     # it used to write the numbers of one input as constants
     pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
