@@ -7,7 +7,6 @@ scale by alpha, attention products, deformable convolutions, and anything comput
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from rebnn_mm.copying import copy_model
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer, is_training_only
 
@@ -100,7 +100,7 @@ def count_model(model: nn.Module, forward: Callable[[nn.Module], Any]) -> ModelC
     Raises:
         ValueError: No convolution or linear layer was called.
     """
-    model = copy.deepcopy(model).eval()
+    model = copy_model(model)
     macs: dict[nn.Module, list[int]] = {}
     handles = []
 

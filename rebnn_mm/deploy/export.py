@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm import __version__
+from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
@@ -19,7 +20,7 @@ from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.structure import folded_norms
-from rebnn_mm.deploy.verify import Check, Difference, compare, copy_model, run
+from rebnn_mm.deploy.verify import Check, Difference, compare, run
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers

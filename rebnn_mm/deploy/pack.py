@@ -38,7 +38,8 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
     kinds = (PackedConv2d, PackedLinear, GraphNetwork)
     _load_rest(model, weights, {new for new in packed.values() if isinstance(new, kinds)})
     weights.check_all_used()
-    return model.eval()
+    model.eval()  # not chained: that of mmdet's distillers returns nothing
+    return model
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

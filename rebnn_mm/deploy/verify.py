@@ -15,7 +15,6 @@ shows in the outputs as more than rounding. So three things are asked of a model
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import PackedLayer
@@ -109,26 +107,6 @@ def run(model: nn.Module, x: Any, check: Check) -> dict[str, Tensor]:
         else:
             outputs = model.logits(x) if isinstance(model, PackedClassifier) else model(x)
     return dict(_flatten(outputs, ""))
-
-
-def copy_model(model: nn.Module) -> nn.Module:
-    """A copy for inference, on the CPU and in eval mode, without gradients.
-
-    Heads may keep what they computed last, and torch refuses to copy a tensor that has a history: it is copied without.
-    The parameters need no gradient: torch multiplies in another order with those that do.
-    """
-    with _DetachedCopies():
-        return copy.deepcopy(model).cpu().eval().requires_grad_(False)
-
-
-class _DetachedCopies(TorchFunctionMode):
-    """Let ``copy.deepcopy`` copy tensors that are results of others, without their history."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
-            return memo.setdefault(id(tensor), tensor.detach().clone())
-        return func(*args, **(kwargs or {}))
 
 
 def _check_parts(trained: nn.Module, packed: nn.Module, index: int, x: Any, check: Check, first: Difference) -> None:

@@ -85,7 +85,9 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
         part.pop("pretrained", None)
     init_default_scope(scope_of(cfg))  # another config may have been read in between
     model = building(lambda: MODELS.build(model_cfg))
-    return model.to(_usable(device)).eval()
+    model.to(_usable(device))
+    model.eval()  # not chained: that of mmdet's distillers returns nothing
+    return model
 
 
 def _usable(device: str) -> torch.device:

@@ -105,6 +105,7 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None =
         UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
             computes with the size of its input.
     """
+    module.eval()  # not chained: that of mmdet's distillers returns nothing
     images = any(x.dim() == 4 for x in inputs)
     attends = images and any_size is not False and _attends(module, inputs)
     if attends and any_size:
@@ -131,7 +132,7 @@ def _attends(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """Whether one of the operators of attention runs; a forward that fails is left to the export to explain."""
     with _Names() as names, torch.no_grad():
         try:
-            module.eval()(*inputs)
+            module(*inputs)
         except Exception:  # whatever a foreign forward raises
             return False
     return any(word in name for name in names.seen for word in _ATTENTION)
@@ -150,7 +151,7 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
             warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
             with torch.no_grad():
                 given = _as_declared(module, shapes)
-                program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=given, strict=False)
+                program = torch.export.export(module, tuple(inputs), dynamic_shapes=given, strict=False)
                 # without any decomposition this only makes it functional, slowly: needed where a view is written to
                 return program.run_decompositions({}) if _writes_into_views(program.graph) else program
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
