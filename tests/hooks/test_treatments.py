@@ -25,7 +25,8 @@ HOOKS = dict(
     FiniteLossHook=(ReBNNConv2d, {}),
     EpochSeedHook=(ReBNNConv2d, {}),
 )
-ELSEWHERE = {"ResilientCheckpointHook"}  # test_checkpoint.py: it takes the place of mmengine's own
+# test_checkpoint.py: it takes the place of mmengine's own; test_resume.py: it acts while a checkpoint is loaded
+ELSEWHERE = {"ResilientCheckpointHook", "ResumeHook"}
 
 
 class Net(BaseModel):
