@@ -104,6 +104,7 @@ def test_a_checkpoint_of_torchs_loads_deep_in_a_model_and_alpha_follows():
     torch.testing.assert_close(ours[0].self_attn.v_proj.alpha.flatten(), expected.abs().mean(1))
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")  # torch asks, is answered no, and warns
 def test_encoder_layers_take_no_fused_path_around_it():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     layer.self_attn = binary_twin(layer.self_attn, "real", dict(type="ReBNNLinear", input_norm=False))
