@@ -113,6 +113,7 @@ STOCK = [
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the stock models themselves
 @pytest.mark.parametrize("name", STOCK)
 def test_a_stock_detector_made_1_bit_is_exported(name, tmp_path):
     import mmdet
