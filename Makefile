@@ -32,7 +32,7 @@ install: .venv/.installed
 test: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
 	@$(BIN)/mypy $(call fail,types; see the lines above)
-	@$(BIN)/python -m pytest $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
 
 quick: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
