@@ -21,6 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.layers import BinaryLayer, ChannelShift, RPReLU
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Member:

@@ -14,7 +14,7 @@ from rebnn_mm.deploy.packing import unpack_signs
 from rebnn_mm.layers import binary_layers
 
 METHODS = ("Sign", "XNOR", "BiReal", "IRNet", "ReAct", "ReCU", "ReBNN")
-pytestmark = pytest.mark.usefixtures("threads")
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
 
 
 def train(model, x):

@@ -13,7 +13,7 @@ from rebnn_mm.deploy.graph.functions import TriedConv2d
 from rebnn_mm.deploy.graph.network import GraphNetwork
 
 # small maps: starting threads would cost more than they save
-pytestmark = pytest.mark.usefixtures("threads")
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
 
 RGB = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb")
 

@@ -27,7 +27,7 @@ from rebnn_mm.deploy.pool import max_pool_norm
 from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
-pytestmark = pytest.mark.usefixtures("threads")
+pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
 NATIVE = [name for name in library.isas() if name != library.PURE_TORCH]
 
 

@@ -19,6 +19,8 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.config_changes import read_values
 from rebnn_mm.hooks.resume import ResumeHook
 
+pytestmark = pytest.mark.slow
+
 
 @MODELS.register_module(force=True)
 class ResumeToy(BaseModel):

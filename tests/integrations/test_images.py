@@ -30,6 +30,8 @@ from rebnn_mm.integrations.images import (
 )
 from rebnn_mm.integrations.inference import Inferencer, find_images
 
+pytestmark = pytest.mark.slow
+
 CLASSIFIER = """
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.data'])
