@@ -67,10 +67,6 @@ class Traced:
     tensors: dict[str, Tensor]
     inputs: list[InputSpec] = field(default_factory=list)
 
-    def users(self, node: fx.Node) -> list[fx.Node]:
-        """Nodes that read ``node``."""
-        return list(node.users)
-
     def constant(self, node: Any) -> Tensor | None:
         """The tensor behind a ``get_attr`` node; None for anything else."""
         return self.tensors[node.target] if isinstance(node, fx.Node) and node.op == "get_attr" else None

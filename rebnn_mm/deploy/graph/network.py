@@ -127,7 +127,7 @@ class _Step:
         self.arguments = [None if i in positions else value for i, value in enumerate(node.args)]
         self.keywords = dict(node.kwargs)
         inner = [node.args[i] for i in range(len(node.args)) if i not in positions]
-        self.nested = bool(fx.node.map_arg((inner, self.keywords), lambda n: n) and _has_nodes((inner, self.keywords)))
+        self.nested = _has_nodes((inner, self.keywords))
         if self.nested:
             self.arguments = [fx.node.map_arg(value, lambda n: _Place(places[n])) for value in node.args]
             self.keywords = {
