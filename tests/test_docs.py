@@ -76,11 +76,18 @@ def test_new_detector_is_the_shipped_config():
 
 def test_a_method_of_ones_own():
     names = dict(MODELS=MODELS, BinaryConv2d=BinaryConv2d, nn=nn, clipped_sign=clipped_sign, scale_init=scale_init)
-    (example,) = examples(ROOT / "docs" / "methods.md")
-    exec(example, names)
+    exec(examples(ROOT / "docs" / "methods.md")[0], names)
     halved, whole = MODELS.get("HalvedConv2d")(3, 4, 3), BiRealConv2d(3, 4, 3)
     whole.load_state_dict(halved.state_dict())
     assert torch.equal(halved.scale() * 2, whole.scale())
+
+
+def test_a_training_loop_of_ones_own(capsys):
+    names: dict = {}
+    torch.manual_seed(0)
+    exec(examples(ROOT / "docs" / "methods.md")[1], names)
+    means = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert means[0] == 0 and means[-1] > 0 and names["state"]["balance"]["updates"] == 10
 
 
 def test_relative_links_lead_somewhere():

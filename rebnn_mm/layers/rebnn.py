@@ -4,7 +4,7 @@ weight    ``b = sign(w)``, straight-through where ``|w| <= 1`` (B.3.144)
 scale     ``alpha``, learned (B.3.151-152)
 
 The layer holds ``alpha`` and ``gamma`` and knows nothing of time:
-:class:`rebnn_mm.hooks.BalanceHook` computes gamma and adds the gradient of the reconstruction term.
+:class:`rebnn_mm.balance.Balance` computes gamma and adds the gradient of the reconstruction term.
 """
 
 from __future__ import annotations

@@ -106,13 +106,17 @@ def test_update_uses_task_plus_reconstruction_gradient(tmp_path):
 def test_paper_rule_reads_the_task_gradient(tmp_path):
     seen = []
 
-    class Spy(BalanceHook):
-        def _before_update(self, index, entries, optimizer, args, kwargs):
-            layer = entries[0].layer
-            seen.append(F.gradient_magnitude(layer.weight.detach(), layer.weight.grad.clone(), layer.alpha.detach()))
-            super()._before_update(index, entries, optimizer, args, kwargs)
+    class Spy(Hook):
+        priority = "HIGH"  # before BalanceHook attaches
 
-    _, record, start = train(tmp_path, Spy(magnitude="gradient", flip_weighted=False))
+        def before_train(self, runner):
+            runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self.look(runner.model.conv))
+
+        def look(self, layer):
+            seen.append(F.gradient_magnitude(layer.weight.detach(), layer.weight.grad.clone(), layer.alpha.detach()))
+
+    hook = BalanceHook(magnitude="gradient", flip_weighted=False)
+    _, record, _ = train(tmp_path, hook, more_hooks=[Spy()])
     torch.testing.assert_close(record.gamma, seen)
 
 

@@ -27,12 +27,12 @@ class Onset:
             share = isinstance(value, float)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or (share and not value < 1):
                 raise UserError(
-                    f"BalanceHook: {name}={value!r} must be a whole number of updates >= 0, or a share of the training "
+                    f"Balance: {name}={value!r} must be a whole number of updates >= 0, or a share of the training "
                     "in [0, 1) as a float"
                 )
         if self.begin and self.ramp and isinstance(self.begin, float) != isinstance(self.ramp, float):
             raise UserError(
-                f"BalanceHook: begin={self.begin!r} and ramp={self.ramp!r} have different units; give both in updates "
+                f"Balance: begin={self.begin!r} and ramp={self.ramp!r} have different units; give both in updates "
                 "(2000) or both as a share of the training (0.2)"
             )
 
@@ -43,24 +43,3 @@ class Onset:
         if risen < 0:
             return 0.0
         return 1.0 if self.ramp == 0 else min(1.0, risen / self.ramp)
-
-    def check(self, interval: int, updates: int, iterations: int) -> float:
-        """The factor at the last end of an interval in a training of ``updates`` updates in ``iterations`` iterations.
-
-        Raises:
-            ValueError: Gamma would stay 0, and why.
-        """
-        end = f"but the training ends after {iterations} iterations, which are {updates} updates: gamma would stay 0"
-        if interval > updates:
-            raise UserError(
-                f"BalanceHook: flip_interval={interval} updates, {end}. Choose a shorter one, or say so with gamma=0"
-            )
-        last = updates // interval * interval
-        factor = self.factor(last, last / updates)
-        if factor == 0 or (isinstance(self.begin, int) and self.begin >= updates):
-            unit = "of the training" if isinstance(self.begin, float) else "updates"
-            raise UserError(
-                f"BalanceHook: begin={self.begin} {unit}, {end} (it is set every flip_interval={interval} updates). "
-                "Begin earlier, or say so with gamma=0"
-            )
-        return factor
