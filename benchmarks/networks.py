@@ -17,7 +17,7 @@ import torchvision
 
 from rebnn_mm.convert import binarize
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.timing import candidate, compare, format_timings, machine
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 
 def main() -> None:

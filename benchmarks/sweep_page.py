@@ -79,7 +79,7 @@ def write(page: Path, files: dict[str, Path]) -> None:
 
 
 def _head() -> str:
-    from rebnn_mm.deploy.timing import machine
+    from rebnn_mm.workflows.timing import machine
 
     return "\n".join(
         [

@@ -2,8 +2,7 @@
 # An anchor-free detector by inheritance. Expected: not yet measured.
 _base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', './_base_/methods/rebnn.py']
 custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection',
-             'rebnn_mm.integrations.distill_detection'],
+    imports=['rebnn_mm', 'rebnn_mm.integrations.detection'],
     allow_failed_imports=False)
 model = dict(
     backbone=dict(

@@ -10,10 +10,25 @@ other (:mod:`rebnn_mm.busy_machine`).
 """
 
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+from rebnn_mm.builders import set_config_builder
 from rebnn_mm.busy_machine import rest_while_waiting
+from rebnn_mm.moved import find_old_names
 
+find_old_names()
 rest_while_waiting()  # torch is imported below, and reads the environment once
+
+
+def _build_in_its_library(path: Path, exact: bool) -> Any:
+    """A detector's file: mmdet is imported when one is loaded."""
+    from rebnn_mm.integrations.packed import load_packed_model
+
+    return load_packed_model(path, exact=exact)
+
+
+set_config_builder(_build_in_its_library)
 
 if find_spec("mmengine") is not None:
     from rebnn_mm import backbones, convert, estimators, hooks, layers

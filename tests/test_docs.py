@@ -16,8 +16,8 @@ from torch import nn
 from rebnn_mm.estimators import clipped_sign
 from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.build import build_model, read_config
-from rebnn_mm.integrations.demo_data import CLASSES, make_demo_data
 from rebnn_mm.layers import BinaryConv2d, BiRealConv2d
+from rebnn_mm.workflows.demo_data import CLASSES, make_demo_data
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "own_data.md"

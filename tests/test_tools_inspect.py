@@ -16,13 +16,13 @@ pytest.importorskip("mmpretrain")
 
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.checkpoint import load_weights
-from rebnn_mm.integrations.inspection import DrawTruth
+from rebnn_mm.workflows.inspection import DrawTruth
 
 ROOT = Path(__file__).resolve().parents[1]
 
 DETECTOR = """
 default_scope = 'mmdet'
-custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.data'])
+custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.images.loading'])
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(
@@ -48,7 +48,7 @@ test_dataloader = dict(dataset=dict(
 
 CLASSIFIER = """
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.data'])
+custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.images.loading'])
 data_preprocessor = dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3, to_rgb=True)
 model = dict(
     type='ImageClassifier',
@@ -191,7 +191,7 @@ def test_the_inferencer_sees_what_the_test_loader_gives(data):
     from mmengine.dataset import pseudo_collate
     from mmengine.registry import DATASETS
 
-    from rebnn_mm.integrations.inference import Inferencer
+    from rebnn_mm.workflows.inference import Inferencer
 
     cfg = read_config(data / "detector.py")
     inferencer = Inferencer(cfg, data / "detector.pth", "cpu")

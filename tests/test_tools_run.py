@@ -19,7 +19,7 @@ import torch
 pytest.importorskip("mmdet")
 
 from rebnn_mm.integrations.checkpoint import load_weights
-from rebnn_mm.integrations.demo_data import make_demo_data
+from rebnn_mm.workflows.demo_data import make_demo_data
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def test_bad_packed_file(tool, data, tmp_path, name):
 
 
 def test_ctrl_c_without_words_of_its_own(capsys):
-    from rebnn_mm.integrations.launch import one_sentence
+    from rebnn_mm.workflows.launch import one_sentence
 
     with pytest.raises(SystemExit) as stop, one_sentence("x"):
         raise KeyboardInterrupt
@@ -282,7 +282,7 @@ def test_traceback_on_request_and_for_foreign_errors(tool, tmp_path, monkeypatch
     with pytest.raises(FileNotFoundError):
         tool("train")("nowhere.py")
     monkeypatch.delenv("REBNN_MM_TRACEBACK")
-    from rebnn_mm.integrations.launch import one_sentence
+    from rebnn_mm.workflows.launch import one_sentence
 
     with pytest.raises(ValueError, match="a bug below") as caught, one_sentence("x"):
         raise ValueError("a bug below")
@@ -294,7 +294,7 @@ def test_a_fault_in_our_own_code_keeps_its_traceback(where):
     """It was printed as a sentence, as the traceback ended in a file of ours."""
     from rebnn_mm.errors import UserError
     from rebnn_mm.functional import flip_share
-    from rebnn_mm.integrations.launch import one_sentence
+    from rebnn_mm.workflows.launch import one_sentence
 
     with pytest.raises(AttributeError), one_sentence("x"):
         flip_share(None, None)

@@ -16,8 +16,8 @@ pytest.importorskip("mmpretrain")
 
 from mmengine.hooks import LoggerHook
 
-from rebnn_mm.integrations import launch, stages
 from rebnn_mm.integrations.build import build_model, read_config
+from rebnn_mm.workflows import launch, stages
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]

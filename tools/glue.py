@@ -6,7 +6,7 @@ python tools/glue.py CONFIG [--tasks cola mrpc ...] [--resume] [--submission DIR
 import argparse
 
 from rebnn_mm.bert import TASKS
-from rebnn_mm.integrations import launch
+from rebnn_mm.workflows import launch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     with launch.one_sentence("glue"):
-        from rebnn_mm.integrations.glue import format_glue, read_tasks, run_tasks
+        from rebnn_mm.workflows.glue import format_glue, read_tasks, run_tasks
 
         results = run_tasks(read_tasks(args), args.resume, args.submission)
     print(format_glue(results))

@@ -24,9 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.checkpoint import is_packed_file
-    from rebnn_mm.integrations.images import image_suffixes
-    from rebnn_mm.integrations.inference import Inferencer, find_images, infer, packed_config
-    from rebnn_mm.integrations.launch import one_sentence
+    from rebnn_mm.integrations.images.pipeline import image_suffixes
+    from rebnn_mm.workflows.inference import Inferencer, find_images, infer, packed_config
+    from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("infer"):
         if args.checkpoint is None and is_packed_file(args.config):

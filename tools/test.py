@@ -5,7 +5,7 @@ python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--cfg-
 
 import argparse
 
-from rebnn_mm.integrations import launch
+from rebnn_mm.workflows import launch
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--auto-
 
 import argparse
 
-from rebnn_mm.integrations import launch
+from rebnn_mm.workflows import launch
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ python tools/train_stages.py STAGE1_CONFIG STAGE2_CONFIG [--resume] [--work-dir 
 
 import argparse
 
-from rebnn_mm.integrations import launch
+from rebnn_mm.workflows import launch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     with launch.one_sentence("train_stages"):
-        from rebnn_mm.integrations.stages import read_stages, train_stages
+        from rebnn_mm.workflows.stages import read_stages, train_stages
 
         stages = read_stages(args)
         if args.amp:

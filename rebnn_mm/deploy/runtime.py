@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rebnn_mm.builders import build_from_config
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
@@ -105,9 +106,7 @@ def load_model(path: str | Path, model: nn.Module | None = None, exact: bool = T
         return build_network(file, exact)
     if not isinstance(file.info.get("config"), dict):
         raise RebnnFileError(f"{path} holds neither a whole graph nor a config: give load_model(path, model=...)")
-    from rebnn_mm.integrations.packed import load_packed_model
-
-    return load_packed_model(path, exact=exact)
+    return build_from_config(Path(path), exact)
 
 
 def load_parts(path: str | Path, exact: bool = True) -> dict[str, GraphNetwork]:

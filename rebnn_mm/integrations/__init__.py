@@ -1,1 +1,1 @@
-"""The only modules that import mmdet, mmpretrain or transformers; none is imported by ``import rebnn_mm``."""
+"""Adapters to mmcv, mmdet, mmpretrain and transformers, which nothing else imports; each library where it is used."""

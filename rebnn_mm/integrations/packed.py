@@ -19,7 +19,8 @@ from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.pack import pack_model
 from rebnn_mm.deploy.runtime import build_network, graphs_of
-from rebnn_mm.integrations.build import SCOPES, _register, build_model, scope_of
+from rebnn_mm.integrations.build import build_model, register_scope
+from rebnn_mm.integrations.config import SCOPES, scope_of
 
 # The registries take 'os.system' for a function to call. Of what stands in a file, only registered names are
 # looked up, and only modules of these packages are imported.
@@ -132,7 +133,7 @@ def file_config(file: PackedFile) -> Config:
         )
     import_modules_from_strings(list(imports))
     cfg = Config(config)
-    _register(scope_of(cfg))
+    register_scope(scope_of(cfg))
     return cfg
 
 

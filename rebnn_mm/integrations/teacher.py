@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
 from rebnn_mm.distill import FrozenTeacher
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.integrations.build import read_config, scope_of
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.config import parse_config, scope_of
 
 _KEYS = {"config", "checkpoint"}
 _TORCHVISION = "https://download.pytorch.org/models/resnet34-b627a593.pth"
@@ -98,12 +98,13 @@ def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
     """Model part of a config file, its preprocessing put in as the runner does, or the dict itself; no weights."""
     if isinstance(config, (str, Path)):
         scope = DefaultScope.get_current_instance()
-        cfg = read_config(config)
+        cfg = parse_config(config)
         if scope is not None and scope.scope_name != scope_of(cfg):
             raise UserError(
                 f"the teacher {config} is for {scope_of(cfg)}, the student for {scope.scope_name}: a classifier learns "
                 "from a classifier, a detector from a detector"
             )
+        init_default_scope(scope_of(cfg))
         model = copy.deepcopy(cfg.model)
         if cfg.get("data_preprocessor") is not None:
             model.setdefault("data_preprocessor", copy.deepcopy(cfg.data_preprocessor))

@@ -17,9 +17,9 @@ from rebnn_mm.deploy import ModelCard, RebnnFileError, export_model, load_model 
 from rebnn_mm.deploy.format import read_file, write_file  # noqa: E402
 from rebnn_mm.deploy.graph.network import GraphNetwork  # noqa: E402
 from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear  # noqa: E402
-from rebnn_mm.integrations.export import export_config  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
 from rebnn_mm.layers import binary_layers  # noqa: E402
+from rebnn_mm.workflows.export import export_config  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -122,7 +122,7 @@ def test_a_stock_detector_made_1_bit_is_exported(name, tmp_path):
 
     from rebnn_mm.convert import binarize
     from rebnn_mm.deploy import Check
-    from rebnn_mm.integrations.export import noise, outputs
+    from rebnn_mm.workflows.export import noise, outputs
 
     register_all_modules(init_default_scope=False)
     init_default_scope("mmdet")

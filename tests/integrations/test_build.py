@@ -6,8 +6,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.integrations import build
-from rebnn_mm.integrations.build import apply_options, build_model, building, read_config
+from rebnn_mm.integrations import config as config_module
+from rebnn_mm.integrations.build import build_model, building, read_config
+from rebnn_mm.integrations.config import apply_options
 
 
 def config(root="data/my/"):
@@ -122,7 +123,7 @@ def test_fault_in_an_imported_module_of_ours_keeps_its_traceback(tmp_path, monke
     (tmp_path / "c.py").write_text(
         "default_scope = 'mmengine'\nmodel = dict()\ncustom_imports = dict(imports=['rebnn_mm'])"
     )
-    monkeypatch.setattr(build, "import_modules_from_strings", fail)
+    monkeypatch.setattr(config_module, "import_modules_from_strings", fail)
     with pytest.raises(type(error)) as caught:
         read_config(tmp_path / "c.py")
     assert not isinstance(caught.value, UserError)

@@ -1,8 +1,7 @@
 # CIFAR-10 as class folders: train/CLASS/*.jpg and val/CLASS/*.jpg.
 default_scope = 'mmpretrain'
 custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.classification',
-             'rebnn_mm.integrations.distill_classification'],
+    imports=['rebnn_mm', 'rebnn_mm.integrations.classification'],
     allow_failed_imports=False)
 
 data_root = 'data/cifar10'

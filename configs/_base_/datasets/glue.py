@@ -2,7 +2,7 @@
 # Another task: --cfg-options task=mrpc, or a config as bert_rebnn_base_glue_mrpc.py.
 default_scope = 'mmengine'
 custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.bert', 'rebnn_mm.integrations.bert', 'rebnn_mm.integrations.distill_bert'],
+    imports=['rebnn_mm', 'rebnn_mm.bert', 'rebnn_mm.integrations.bert'],
     allow_failed_imports=False)
 
 task = 'rte'

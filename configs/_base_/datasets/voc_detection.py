@@ -1,8 +1,7 @@
 # VOC07+12 trainval -> VOC07 test in OpenMMLab's layout.
 default_scope = 'mmdet'
 custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.data', 'rebnn_mm.integrations.detection',
-             'rebnn_mm.integrations.distill_detection'],
+    imports=['rebnn_mm', 'rebnn_mm.integrations.detection'],
     allow_failed_imports=False)
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
 

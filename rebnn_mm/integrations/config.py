@@ -1,0 +1,117 @@
+"""Config file -> mmengine's ``Config``, with ``--cfg-options`` in it; no library is imported that it does not name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
+from mmengine.utils import import_modules_from_strings
+
+from rebnn_mm.errors import MissingFileError, UserError
+
+# mmengine: BERT, whose parts are all registered at the root
+SCOPES = ("mmdet", "mmpretrain", "mmengine")
+# a new value of one of these, given with --cfg-options, reaches every part of the config that has it
+_SHARED = ("task", "vocab_file")
+
+
+def parse_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file, import what its ``custom_imports`` name, apply ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: ``path`` is no file.
+        ValueError: It does not parse, imports what is not installed, or is for another library than :data:`SCOPES`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"config {path} is not a file: give one from configs/, or a path of your own")
+    try:  # no more than mmengine's parser and the file's own lines run here
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except (SyntaxError, OSError, KeyError, NameError, TypeError, ConfigParsingError) as error:
+        raise UserError(f"config {path} cannot be read: {error}") from error
+    _import_modules(path, cfg)
+    apply_options(cfg, options or {})
+    if scope_of(cfg) not in SCOPES:
+        raise UserError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")
+    if "model" not in cfg:
+        raise UserError(f"config {path} has no model: give a leaf config, not one of _base_")
+    return cfg
+
+
+def scope_of(cfg: Config) -> str:
+    """One of :data:`SCOPES`, from ``default_scope``."""
+    return str(cfg.get("default_scope"))
+
+
+def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge ``--cfg-options`` into ``cfg``, as every tool does.
+
+    A new ``data_root`` reaches every path that the config made from its old one, and a new ``task`` or ``vocab_file``
+    every part that has the config's old one: configs join paths and copy values while they are read, so the option
+    alone would have no effect. This comes first: a value that ``options`` name themselves always holds.
+
+    Raises:
+        ValueError: An option has no place in the config, or ``data_root`` is given to a config without one.
+    """
+    for name in _SHARED:
+        if name in options and name in cfg:
+            _replace(cfg, lambda key, value, name=name: options[name] if key == name and value == cfg[name] else value)
+    if options.get("data_root") is not None:
+        _move_data(cfg, str(options["data_root"]))
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError) as error:  # mmengine's words for a place that the config has not
+            raise UserError(f"--cfg-options {key}={value}: the config has no place for it: {error}") from error
+
+
+def _move_data(cfg: Config, after: str) -> None:
+    """Exchange the config's ``data_root`` at the beginning of every path; whole names only, not data/my of data/my2."""
+    before = cfg.get("data_root")
+    old = before.rstrip("/") if isinstance(before, str) else ""
+    if old in ("", "."):
+        raise UserError(
+            f"--cfg-options data_root={after}: this config has no data_root of its own; set "
+            "train_dataloader.dataset.data_root and those of val_dataloader and test_dataloader"
+        )
+    new = after.rstrip("/")
+
+    def moved(key: Any, value: Any) -> Any:
+        if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return (new + value[len(old) :]) or "/"
+        return value
+
+    _replace(cfg, moved)
+
+
+def _replace(cfg: Config, change: Callable[[Any, Any], Any]) -> None:
+    """Put ``change(key, value)`` for every value of ``cfg``; items of a list have their list's key."""
+
+    def walk(key: Any, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: walk(name, item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(walk(key, item) for item in value)
+        return change(key, value)
+
+    for key, value in [(key, walk(key, cfg[key])) for key in cfg]:
+        cfg[key] = value
+
+
+def _import_modules(path: Path, cfg: Config) -> None:
+    """What mmengine does with ``custom_imports`` when it reads a config."""
+    try:
+        import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": []}))
+    except ImportError as error:
+        first: BaseException = error  # mmengine wraps it
+        while first.__context__ is not None:
+            first = first.__context__
+        if not isinstance(first, ModuleNotFoundError) and (getattr(first, "name", None) or "").startswith("rebnn_mm"):
+            raise  # a name that one module of ours does not find in another
+        raise UserError(
+            f"config {path} imports what is not installed: {first}; detectors and classifiers need "
+            "pip install rebnn_mm[mm], BERT needs rebnn_mm[bert]"
+        ) from error

@@ -1,0 +1,191 @@
+"""Pictures with predictions drawn in, for any detector or classifier config of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.utils import ProgressBar
+from torch import nn
+
+from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.integrations.build import build_model
+from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.config import scope_of
+from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label, picture_name
+from rebnn_mm.integrations.images.pipeline import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
+from rebnn_mm.workflows.inspection import check_images
+
+
+@dataclass(frozen=True)
+class InferenceReport:
+    """Files written, and the images that could not be read with the reason of each."""
+
+    written: tuple[Path, ...]
+    failed: tuple[tuple[Path, str], ...]
+
+
+class Inferencer:
+    """A model with its weights, its test pipeline and its class names.
+
+    Class names come from the checkpoint, else from the config's test data set. A classifier of mmpretrain
+    gets its label drawn, a detector of mmdet its boxes. Files are read by the loader of the config's test pipeline.
+
+    Args:
+        cfg: From :func:`rebnn_mm.integrations.build.read_config`.
+        checkpoint: Path of the weights, or of a packed ``.rebnn`` file; read without running code in them.
+        device: Where to run; None takes the first GPU, else the CPU. A packed file runs on the CPU only.
+        score_threshold: Boxes below it are not drawn.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+        ValueError: A model of texts, an unfit checkpoint, an unusable device, a threshold outside 0..1.
+    """
+
+    def __init__(
+        self, cfg: Config, checkpoint: str | Path, device: str | None = None, score_threshold: float = 0.3
+    ) -> None:
+        check_images(cfg)
+        if not 0 <= score_threshold <= 1:
+            raise UserError(f"score threshold {score_threshold}: give a share, 0 to 1")
+        if not dataset_of(cfg, "test").get("pipeline"):
+            raise UserError("the config has no test_dataloader with a pipeline: inference prepares images by it")
+        self.scope = scope_of(cfg)
+        self.score_threshold = score_threshold
+        self.model, meta = (
+            _load_packed(cfg, checkpoint, device)
+            if is_packed_file(checkpoint)
+            else _load_trained(cfg, checkpoint, device)
+        )
+        init_default_scope(self.scope)
+        self.reader = ImageReader(cfg, "test", image_channels(cfg, self.model))
+        self.visualizer = build_visualizer(self.scope, meta)
+
+    def predict(self, path: str | Path) -> Any:
+        """Data sample with the predictions for one image file.
+
+        Raises:
+            ValueError: The file cannot be read by the config's loader.
+        """
+        return self._predict(self.reader.load(path))
+
+    def draw(self, path: str | Path, file: Path) -> None:
+        """Predict on one image file and write it to ``file`` with the prediction drawn in.
+
+        Raises:
+            ValueError: As :meth:`predict`.
+        """
+        loaded = self.reader.load(path)
+        picture = as_picture(loaded.image, self.reader.order)
+        sample = self._predict(loaded)
+        if self.scope == "mmpretrain":
+            draw_label(self.visualizer, picture, sample.cpu(), file, truth=False)
+            return
+        self.visualizer.add_datasample(
+            file.stem, picture, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
+        )
+
+    def _predict(self, loaded: Loaded) -> Any:
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate([self.reader.prepare(loaded)]))[0]
+
+
+def packed_config(path: str | Path) -> Config:
+    """The config that a packed file carries.
+
+    Raises:
+        FileNotFoundError: ``path`` is no file.
+        ValueError: It is no packed file, or carries no config that may be used.
+    """
+    from rebnn_mm.deploy.format import read_file
+    from rebnn_mm.integrations.packed import file_config
+
+    return file_config(read_file(path))
+
+
+def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    from rebnn_mm.integrations.packed import load_packed_model
+
+    if device not in (None, "cpu"):
+        raise UserError(f"device {device!r}: a packed file runs on the CPU")
+    model: Any = load_packed_model(path, cfg)
+    return model, {**dataset_meta({}, cfg), **model.dataset_meta}  # colours are the config's
+
+
+def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    weights = load_weights(path)  # first: the cheapest check of what a user may get wrong
+    model = build_model(cfg, device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    load_into(model, weights, path)
+    return model, dataset_meta(weights, cfg)
+
+
+def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[tuple[Path, Path]]:
+    """Pairs (image, file to write) for one image or a folder with its subfolders, in sorted order.
+
+    Files under ``out_dir`` are results of an earlier run and left out. Of a folder, files with one of ``suffixes`` are
+    taken; a single file may have any.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: A folder without images, or an output that would replace an input.
+    """
+    source, out_dir = Path(source), Path(out_dir)
+    if not source.exists():
+        raise MissingFileError(f"{source} does not exist: give an image or a folder of images")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"--out {out_dir} is a file: give a folder, it is made if it does not exist")
+    root = source if source.is_dir() else source.parent
+    if out_dir.resolve() == root.resolve():
+        raise UserError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")
+    if source.is_file():
+        return [(source, out_dir / picture_name(Path(source.name)))]
+    inputs = [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in suffixes and path.is_file() and out_dir.resolve() not in path.resolve().parents
+    ]
+    if not inputs:
+        raise UserError(f"folder {source} holds no image: files ending in {', '.join(suffixes)} are taken")
+    return [(path, out_dir / picture_name(path.relative_to(source))) for path in inputs]
+
+
+def infer(inferencer: Inferencer, pairs: Sequence[tuple[Path, Path]]) -> InferenceReport:
+    """Draw predictions for all pairs of :func:`find_images`, with progress and time left on screen.
+
+    An unreadable image is noted in the report and the others go on.
+    """
+    written, failed = [], []
+    bar = ProgressBar(len(pairs))
+    for source, file in pairs:
+        try:
+            inferencer.draw(source, file)
+            written.append(file)
+        except UserError as error:
+            failed.append((source, str(error)))
+        bar.update()
+    print()
+    return InferenceReport(tuple(written), tuple(failed))
+
+
+def dataset_meta(checkpoint: dict[str, Any], cfg: Config) -> dict[str, Any]:
+    """Class names and colours: the checkpoint's, else the config's, else none (numbers are drawn)."""
+    saved = checkpoint.get("meta") or {}
+    meta = {key.lower(): value for key, value in (saved.get("dataset_meta") or {}).items()}
+    if not meta.get("classes") and saved.get("CLASSES"):  # mmdet 2, mmcls
+        meta["classes"] = saved["CLASSES"]
+    return meta if meta.get("classes") else _config_meta(cfg)
+
+
+def _config_meta(cfg: Config) -> dict[str, Any]:
+    """Class names and colours of the config's test data set, whose files need not be there."""
+    dataset = dataset_of(cfg, "test")
+    kind = registered(DATASETS, dataset.get("type"))
+    if kind is not None and issubclass(kind, BaseDataset):
+        return dict(DATASETS.build(dict(dataset, lazy_init=True)).metainfo)
+    return dict(dataset.get("metainfo") or {})  # a data set of the user's own kind says what its config says

@@ -1,0 +1,271 @@
+"""From a command line to mmengine's runner: config, data and checkpoint are checked before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import METRICS, RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.hooks import ResumeHook
+from rebnn_mm.hooks.work_dir import newest_checkpoint
+from rebnn_mm.integrations.build import building, read_config
+from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.workflows.heads import check_heads
+from rebnn_mm.workflows.precheck import check_loaders, check_loop, explain_batch_of_one
+
+TRACEBACK = "REBNN_MM_TRACEBACK"
+
+
+@contextmanager
+def one_sentence(tool: str) -> Iterator[None]:
+    """End the program with one sentence for a :class:`~rebnn_mm.errors.UserError`; all others keep their traceback.
+
+    A ``UserError`` is written for the user, who can mend it. Any other error is a fault of this package or of a
+    library below it: its traceback says where, and a note asks for a report. ``REBNN_MM_TRACEBACK=1`` in the
+    environment shows every traceback. A program that comes through leaves its process group. Ctrl-C ends it with a
+    sentence too; SIGTERM ends it at once, as a handler of Python's would be handed on to pools of processes (mmdet's
+    evaluation has one), where a signal may then be lost and the pool's end is waited for in vain.
+    """
+    try:
+        yield
+        end_distributed()
+    except KeyboardInterrupt as stop:
+        print(f"\n{tool}: {str(stop) or 'stopped'}", file=sys.stderr)
+        raise SystemExit(130) from None  # what shells expect after Ctrl-C
+    except UserError as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        raise SystemExit(f"{tool}: {_sentence(error)} ({TRACEBACK}=1 shows the traceback)") from None
+    except Exception as error:
+        if hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
+        raise
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and testing share, named as in OpenMMLab's tools."""
+    parser.add_argument("--work-dir", help="checkpoints and logs; default: work_dirs/<config name>")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value ...")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch's launcher")
+
+
+def read_run_config(args: argparse.Namespace) -> Config:
+    """The config file with what :func:`add_run_arguments` took put in."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def end_distributed() -> None:
+    """Leave the process group of a distributed run, if there is one, as torch asks of a program that is done.
+
+    mmengine leaves it to the interpreter's end, where the group's threads now and then abort a rank that was done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch the optim wrapper to automatic mixed precision with a dynamic loss scale.
+
+    Raises:
+        ValueError: The config has a wrapper of another kind.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise UserError(f"--amp cannot replace optim_wrapper.type={kind!r}; set mixed precision in the config")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Let the runner scale the learning rate by batch size / base batch size.
+
+    Raises:
+        ValueError: The config does not say for which batch size its learning rate is meant.
+    """
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise UserError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
+    cfg.auto_scale_lr.enable = True
+
+
+def use_resume(cfg: Config, path: str) -> None:
+    """Go on from the checkpoint ``path``, or from a folder's newest; ``'auto'`` is the work dir's.
+
+    Raises:
+        FileNotFoundError: A folder without a checkpoint.
+    """
+    cfg.resume = True
+    if path != "auto":
+        cfg.load_from = newest_checkpoint(path) if Path(path).is_dir() else path
+        if cfg.load_from is None:
+            raise MissingFileError(f"--resume {path}: the folder holds no checkpoint that a training has saved")
+        return
+    newest = newest_checkpoint(cfg.work_dir)
+    if newest is None:
+        print_log(f"--resume: {cfg.work_dir} has no checkpoint yet, training starts at its beginning", "current")
+        cfg.resume = False
+    else:
+        # by its path: mmengine takes the one that the work dir had where it began, or the weights of stage one
+        cfg.load_from = newest
+
+
+def use_show_dir(cfg: Config, folder: str) -> None:
+    """Write a picture with truth and predictions for every test image into ``folder``, images' subfolders kept.
+
+    Raises:
+        ValueError: The config's data are texts.
+    """
+    if cfg.default_scope == "mmengine":
+        raise UserError("--show-dir draws images, and the config's data are texts; --out writes predictions")
+    from rebnn_mm.integrations.images import pictures  # noqa: F401  # registers the hook
+
+    # the libraries' own hooks read colour images only, and pictures of equal names overwrite each other
+    hooks = [*(cfg.get("custom_hooks") or ()), dict(type="PictureHook", out_dir=os.path.abspath(folder))]
+    cfg.custom_hooks = hooks
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Runner of mmengine for ``cfg``.
+
+    Raises:
+        ValueError: The config names a type that is not registered, or has loader settings that exclude each other.
+    """
+    check_loaders(cfg)
+    return building(lambda: RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg))
+
+
+def train(cfg: Config) -> Runner:
+    """Train ``cfg``: data sets and checkpoints are read first, so that what is wrong with them shows at once.
+
+    Raises:
+        ValueError, OSError: A data set, an annotation or a checkpoint that cannot be used.
+        FloatingPointError: The loss became NaN or Inf.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    if cfg.get("resume") and not cfg.get("load_from"):  # asked for by the config itself
+        use_resume(cfg, "auto")
+    runner = build_runner(cfg)
+    _build_loops(runner, "train_loop", "val_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "train", "val"), str(cfg.default_scope))
+    if cfg.get("resume"):
+        path = cfg.load_from
+        checkpoint = load_weights(path)
+        load_into(_unwrapped(runner), checkpoint, path)
+        absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
+        if absent:
+            raise UserError(
+                f"checkpoint {path} cannot be resumed from, it lacks {', '.join(absent)}: start from its weights with "
+                "--cfg-options load_from=PATH, without --resume"
+            )
+        if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
+            runner.register_hook(ResumeHook())
+    elif cfg.get("load_from"):
+        _check_initial_weights(_unwrapped(runner), cfg.load_from)
+    try:
+        runner.train()
+    except ValueError as error:
+        explain_batch_of_one(error)
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
+            f"{runner.work_dir}, --resume goes on from the newest"
+        ) from None
+    return runner
+
+
+def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, float]:
+    """Evaluate ``checkpoint`` with the config's metric; returns the metrics.
+
+    Args:
+        cfg: From :func:`read_run_config`.
+        checkpoint: Path of the weights, which must be those of the config's model, all of them; or of its packed
+            ``.rebnn`` file, which runs on the CPU.
+        out: Write all predictions to this ``.pkl`` file.
+
+    Raises:
+        ValueError, OSError: A data set or checkpoint that cannot be used.
+    """
+    if out and not out.endswith((".pkl", ".pickle")):
+        raise UserError(f"--out {out}: predictions are written as .pkl")
+    cfg.resume = False
+    if is_packed_file(checkpoint):
+        runner = _packed_runner(cfg, checkpoint)
+    else:
+        weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
+        cfg.load_from = checkpoint
+        runner = build_runner(cfg)
+        load_into(_unwrapped(runner), weights, checkpoint)
+    _build_loops(runner, "test_loop")
+    check_heads(_unwrapped(runner), _datasets(runner, "test"), str(cfg.default_scope))
+    if out:
+        runner.test_evaluator.metrics.append(_dump_results(cfg, out))
+    return runner.test()
+
+
+def _packed_runner(cfg: Config, path: str) -> Runner:
+    """A runner around the packed model of ``path``."""
+    from rebnn_mm.integrations import packed  # noqa: F401  # registers PackedModel
+
+    if get_device() != "cpu":
+        raise UserError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
+    cfg.load_from = None
+    cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict())
+    cfg.pop("data_preprocessor", None)  # it is in the packed model; the runner would hand it over to PackedModel
+    return build_runner(cfg)
+
+
+def _build_loops(runner: Runner, *names: str) -> None:
+    for name in names:  # a property, whose first reading builds the loop with its data set
+        check_loop(building(lambda: getattr(runner, name)))  # noqa: B023  # called at once
+
+
+def _datasets(runner: Runner, *splits: str) -> dict[str, Any]:
+    """Data sets of the loops that were built."""
+    loops = {split: getattr(runner, f"{split}_loop") for split in splits}  # a run may go without validation
+    loaders = {split: getattr(loop, "dataloader", None) for split, loop in loops.items()}
+    return {split: loader.dataset for split, loader in loaders.items() if isinstance(loader, DataLoader)}
+
+
+def _dump_results(cfg: Config, out: str) -> Any:
+    kind = "DumpDetResults" if cfg.default_scope == "mmdet" else "DumpResults"
+    return METRICS.build(dict(type=kind, out_file_path=out))
+
+
+def _check_initial_weights(model: nn.Module, path: str) -> None:
+    """Refuse ``load_from`` that cannot be read or has nothing for this model; a part is enough (stage one)."""
+    if "://" in path:
+        return
+    names = {name.removeprefix("module.") for name in load_weights(path)["state_dict"]}
+    if not names & set(model.state_dict()):
+        raise UserError(f"load_from={path}: not one of its {len(names)} tensors belongs to the config's model")
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def _sentence(error: UserError) -> str:
+    """The error's text; torch wraps that of a loader's worker in the worker's traceback, whose last line it is."""
+    text = str(error)
+    return text.strip().splitlines()[-1].split(": ", 1)[-1] if "Original Traceback" in text else text
