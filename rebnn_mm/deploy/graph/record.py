@@ -26,7 +26,15 @@ from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.operators import OPERATORS, name_of
 from rebnn_mm.errors import UserError
 
-_DTYPES = {str(value).removeprefix("torch."): value for value in (torch.float32, torch.int64, torch.int32, torch.bool)}
+_INPUT_DTYPES = ("float32", "int64", "int32", "bool")
+# what a graph may compute with between its inputs and its outputs
+_DTYPES = {
+    str(value).removeprefix("torch."): value
+    for value in (
+        *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+}
 _FORMATS = {
     str(value).removeprefix("torch."): value
     for value in (torch.contiguous_format, torch.channels_last, torch.preserve_format)
@@ -65,13 +73,15 @@ def _form(value: Any) -> int | str | None:
         return value.dim()
     # of sizes that are left open, those that the network was captured with
     shape, strides = ([_known(size) for size in sizes] for sizes in (value.shape, value.stride()))
+    if None in (*shape, *strides):  # as many as a value says: nothing holds these in channels-last memory
+        return 4
     known = torch.empty_strided(shape, strides, device="meta")
     last = known.is_contiguous(memory_format=torch.channels_last) and not known.is_contiguous()
     return "channels_last" if last else 4
 
 
-def _known(size: Any) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
+def _known(size: Any) -> int | None:
+    return size if isinstance(size, int) else size.node.hint
 
 
 def _encoded(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
@@ -83,10 +93,10 @@ def _encoded(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
         # where a tensor lives and how it is stored in memory is the run-time's business
         kept = {key: item for key, item in value.items() if key not in ("device", "layout", "pin_memory")}
         return {str(key): _encoded(item, places) for key, item in kept.items()}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if isinstance(value, torch.memory_format):
-        return {"memory_format": str(value).removeprefix("torch.")}
+    for kind, names in (("dtype", _DTYPES), ("memory_format", _FORMATS)):
+        for name, known in names.items():
+            if value is known:
+                return {kind: name}
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise UserError(f"a graph holds a {type(value).__name__} ({value}), which files do not: export another module")
@@ -189,7 +199,7 @@ def _index(value: Any) -> int:
 def _input_spec(row: Any) -> InputSpec:
     spec = InputSpec(row["dtype"], tuple(row["shape"]), tuple(row["least"]))
     whole = all(type(size) is int and size >= 0 for size in spec.least)
-    if spec.dtype not in _DTYPES or not whole or len(spec.shape) != len(spec.least):
+    if spec.dtype not in _INPUT_DTYPES or not whole or len(spec.shape) != len(spec.least):
         raise ValueError(f"an input of {row}")
     if not all(size is None or (type(size) is int and size >= 0) for size in spec.shape):
         raise ValueError(f"an input of the shape {spec.shape}")
