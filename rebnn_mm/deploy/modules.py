@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rebnn_mm.deploy.facts import AsTrained, sizes_of_spec
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.prepared import Sources, is_recorded
@@ -45,7 +46,7 @@ class Around:
         )
 
 
-class PackedLayer(nn.Module):
+class PackedLayer(AsTrained):
     """Packed bits and the vectors around them, as buffers, and the plan that is made of them.
 
     The plan is made again when a buffer is another one or has changed since (``load_state_dict``, ``.to``,
@@ -56,14 +57,19 @@ class PackedLayer(nn.Module):
     packed: Tensor
     alpha: Tensor
 
-    def __init__(self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None) -> None:
+    def __init__(
+        self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None, linear: bool = False
+    ) -> None:
         super().__init__()
         self.spec = spec
+        self._describe(spec.weight_shape[:2] if linear else spec.weight_shape, sizes_of_spec(spec, linear))
         vectors = dict(alpha=alpha, **(around or Around()).vectors())
         self.register_buffer("packed", packed)
         for name, vector in vectors.items():
             if vector is not None:  # torch.export miscounts buffers that are None
                 self.register_buffer(name, vector)
+        if "bias" not in self._buffers:
+            self.bias = None
         self._prepared: tuple[Sources, Any] | None = None
 
     def arguments(self) -> tuple[Tensor, ConvSpec, InputSide, Epilogue]:
@@ -166,7 +172,7 @@ class PackedLinear(PackedLayer):
         layer_norm: nn.Module | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__(packed, alpha, ConvSpec.linear(*shape), around)
+        super().__init__(packed, alpha, ConvSpec.linear(*shape), around, linear=True)
         self.layer_norm = layer_norm
         self.shortcut = shortcut
         self._plan()  # what does not fit together is said here

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rebnn_mm.deploy.facts import AsTrained, sizes_of_layer
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.pack import check_layer
@@ -15,7 +16,7 @@ from rebnn_mm.deploy.structure import is_packed
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
-class Lowered(nn.Module):
+class Lowered(AsTrained):
     """A trained layer, its weight packed; what stands around the 1-bit operation stays ordinary torch.
 
     A pass folds that into the operator as it does with what the network itself has around it.
@@ -24,7 +25,6 @@ class Lowered(nn.Module):
         layer: A :class:`BinaryConv2d` or :class:`BinaryLinear` that is 1-bit on both sides.
     """
 
-    weight: Tensor
     alpha: Tensor
 
     def __init__(self, layer: Any) -> None:
@@ -32,7 +32,8 @@ class Lowered(nn.Module):
         check_layer(type(layer).__name__, layer)
         scale = layer.scale()
         weight = layer.binary_weight()
-        self.register_buffer("weight", pack_signs(weight))
+        self._describe(weight.shape, sizes_of_layer(layer))
+        self._buffers["weight"] = pack_signs(weight)  # under the name that it has in the file
         self.register_buffer("alpha", weight.new_ones(len(weight)) if scale is None else scale.flatten().clone())
         self.input_norm = layer.input_norm
         self.shortcut = getattr(layer, "shortcut", False)
@@ -57,27 +58,27 @@ class Lowered(nn.Module):
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
         operator = binary_linear if self.is_linear else binary_conv2d
-        y = operator(x, self.weight, self.spec, InputSide(), Epilogue(self.alpha))
+        y = operator(x, self._buffers["weight"], self.spec, InputSide(), Epilogue(self.alpha))
         if self.bias is not None:
             y = y + (self.bias if self.is_linear else self.bias.view(-1, 1, 1))
         return y + shortcut if self.shortcut else y
 
 
-class LoweredSigns(nn.Module):
+class LoweredSigns(AsTrained):
     """A trained layer with a 1-bit weight and a real-valued input: ordinary torch on a weight that is stored as bits.
 
     Args:
         layer: A :class:`BinaryConv2d` or :class:`BinaryLinear` with ``weight_only=True``.
     """
 
-    weight: Tensor
     alpha: Tensor | None
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         check_layer(type(layer).__name__, layer)
         scale, signs = layer.scale(), layer.binary_weight()
-        self.register_buffer("weight", pack_signs(signs))
+        self._describe(signs.shape, sizes_of_layer(layer))
+        self._buffers["weight"] = pack_signs(signs)
         self.register_buffer("alpha", None if scale is None else scale.flatten().clone())
         self.shape = list(signs.shape)
         self.input_norm, self.bias = layer.input_norm, layer.bias
@@ -92,7 +93,7 @@ class LoweredSigns(nn.Module):
         shortcut = x
         if self.input_norm is not None:
             x = self.input_norm(x)
-        weight = torch.ops.rebnn_mm.unpack_signs(self.weight, self.shape)
+        weight = torch.ops.rebnn_mm.unpack_signs(self._buffers["weight"], self.shape)
         if self.is_linear:
             y = nn.functional.linear(x, weight)
         else:
