@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from torch import nn
@@ -16,9 +16,16 @@ def settle(model: nn.Module) -> None:
         part.train(part.training)
 
 
-def unfreeze(model: nn.Module) -> None:
-    """Let everything train that ``frozen_stages`` and ``norm_eval`` of OpenMMLab's backbones hold back, from now on."""
+def unfreeze(model: nn.Module, copies: Container[nn.Module] = ()) -> None:
+    """Let everything train that ``frozen_stages`` and ``norm_eval`` of OpenMMLab's backbones hold back, from now on.
+
+    Args:
+        model: Changed in place.
+        copies: Parts of it that follow others and never train.
+    """
     for _, part in _parts_with_frozen_stages(model):
+        if part in copies:
+            continue
         part.frozen_stages = -1
         part.requires_grad_(True)
         part.train(part.training)

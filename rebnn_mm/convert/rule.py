@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from rebnn_mm.convert.copies import Copies, beside, find_copies, find_teachers, refresh_averages
 from rebnn_mm.convert.frozen import FROZEN, settle, unfreeze, warning_of_frozen, warning_of_norm_eval
 from rebnn_mm.convert.kinds import Names, check_patterns, names_by_module, type_names
 from rebnn_mm.convert.presets import find_preset
@@ -110,21 +111,25 @@ def binarize(
     for argument, patterns in (("include", included or ()), ("exclude", excluded)):
         check_patterns(argument, patterns, names)
     choice = Choice(included, (*excluded, *defaults.patterns()), chosen_types, depthwise, frozen)
+    copies, aside = find_copies(model), beside(model)
+    teachers = find_teachers(model, copies)
     kept_ends = ends(
-        list(layers),
+        [module for module in layers if module not in aside],
         include is None if keep_first is None else keep_first,
         _keeps_last(include, keep_last, defaults.keep_last),
     )
+    kept_ends |= {module: kept_ends[original] for module, original in teachers.items() if original in kept_ends}
 
     settle(model)
-    reasons = _reasons(model, names, choice, kept_ends)
-    new = _replace(model, names, reasons, options, scores, frozen == "unfreeze")
+    reasons = _reasons(model, names, choice, kept_ends, copies)
+    new = _replace(model, names, reasons, options, scores, copies if frozen == "unfreeze" else None)
     if sample is not None:
-        _put_back_uncalled(model, names, reasons, new, sample)
+        _put_back_uncalled(model, names, reasons, new, sample, copies)
     if scores == "binary":
         set_binary_scores(model)
     if frozen == "unfreeze" and new:
-        unfreeze(model)
+        unfreeze(model, copies)
+    refresh_averages(model)
     replaced = {key: line for m, twin in new.items() for name in names[m] for key, line in lines(name, twin).items()}
     kept = {name: reason for module, reason in reasons.items() if reason for name in names[module]}
     if not replaced:
@@ -157,7 +162,9 @@ def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UserError(f"binarize: {name}={value!r} is not one of {', '.join(map(repr, allowed))}")
 
 
-def _reasons(model: nn.Module, names: Names, choice: Choice, kept_ends: dict[nn.Module, str]) -> Reasons:
+def _reasons(
+    model: nn.Module, names: Names, choice: Choice, kept_ends: dict[nn.Module, str], copies: Copies
+) -> Reasons:
     """Why each module stays as it is; None for those that become 1-bit."""
     reasons: Reasons = {
         module: kept_ends.get(module) or reason_to_keep(module, known, choice, model) for module, known in names.items()
@@ -169,16 +176,20 @@ def _reasons(model: nn.Module, names: Names, choice: Choice, kept_ends: dict[nn.
     for module in chosen:
         reasons[module] = reason_of_reader(names[module], readers) or reason_of_gate(names[module], inside)
     keep_what_shares_real_weights(model, names, reasons)
+    for module, original in copies.items():
+        if module in reasons and original in reasons:
+            why = reasons[original]
+            reasons[module] = why and f"follows {names[original][0]}: {why}"
     return reasons
 
 
 def _replace(
-    model: nn.Module, names: Names, reasons: Reasons, options: Options, scores: str, train: bool
+    model: nn.Module, names: Names, reasons: Reasons, options: Options, scores: str, untrained: Copies | None
 ) -> dict[nn.Module, nn.Module]:
-    """Put the 1-bit layers in; each old one -> the new one."""
+    """Put the 1-bit layers in; each old one -> the new one. All but ``untrained`` are to train, unless it is None."""
     chosen = [module for module, reason in reasons.items() if reason is None]
-    if train:
-        for module in chosen:
+    if untrained is not None:
+        for module in [module for module in chosen if module not in untrained]:
             module.requires_grad_(True).train(model.training)
     new = {module: twin_of(module, options, scores) for module in chosen}
     for module, twin in new.items():
@@ -187,15 +198,15 @@ def _replace(
 
 
 def _put_back_uncalled(
-    model: nn.Module, names: Names, reasons: Reasons, new: dict[nn.Module, nn.Module], sample: Any
+    model: nn.Module, names: Names, reasons: Reasons, new: dict[nn.Module, nn.Module], sample: Any, copies: Copies
 ) -> None:
-    """Take those out of ``new`` and of the model that the model does not call on ``sample``."""
+    """Take those out of ``new`` and of the model that the model does not call on ``sample``; copies follow."""
     twins = {names[module][0]: twin for module, twin in new.items()}
     idle = set(twins)
     try:
         idle = uncalled(model, twins, sample)
     finally:  # all of them where the sample does not fit the model
-        for module in [module for module in new if names[module][0] in idle]:
+        for module in [module for module in new if names[copies.get(module, module)][0] in idle]:
             put(model, names[module], module)
             del new[module]
             reasons[module] = "the model does not call it on the sample"
