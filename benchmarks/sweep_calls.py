@@ -29,26 +29,42 @@ def binary_layers(model: nn.Module) -> dict[str, Any]:
     return binary_layers(model)
 
 
-def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> str | None:
-    """Write ``path``; what differs between the packed and the trained model, None if they are equal."""
+def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> dict[str, Any]:
+    """Write ``path``, with graphs in it where the model can be captured.
+
+    Returns:
+        ``difference``: what is wrong with the packed model; None if it equals the trained one, or does up to rounding;
+        ``rounding``: the largest difference then, of an output's largest value; ``graphs``: names of the parts that
+        the file holds as graphs, ``"all"`` for the whole model; ``layerwise``: name of each other part -> why not.
+    """
     from rebnn_mm.deploy import Check, export_model
     from rebnn_mm.errors import UserError
 
+    parts = inputs.graphs(model)
+    check = Check([picture], inputs.forward)
+    found: dict[str, Any] = dict(difference=None)
     try:
-        export_model(model, path, check=Check([picture], inputs.forward))
+        report = export_model(model, path, check=check, parts=parts)
     except UserError as error:
         if "differs" not in str(error):
             raise
-        export_model(model, path)
-        return str(error).split(". No file")[0].removeprefix("the packed model differs from the trained one: ")
-    return None
+        report = export_model(model, path, parts=parts)
+        difference = str(error).split(". No file")[0]
+        found["difference"] = difference.removeprefix("the packed model differs from the trained one: ")
+    found["rounding"] = max((one.relative for one in report.differences), default=0.0)
+    notes = (note.split(" is packed layer by layer: ") for note in report.graphs)
+    found["layerwise"] = {note[0].replace("the model", "all"): note[1] for note in notes if len(note) > 1}
+    names = [part.name or "all" for part in parts]
+    found["graphs"] = [name for name in names if name not in found["layerwise"]]
+    return found
 
 
 def load(path: Path, model: nn.Module) -> nn.Module:
-    """The packed model of the file."""
+    """The packed model of the file: a graph where it holds the whole model as one."""
     from rebnn_mm.deploy import load_model
+    from rebnn_mm.deploy.format import read_file
 
-    return load_model(path, model=copy.deepcopy(model))
+    return load_model(path) if "whole" in read_file(path).info else load_model(path, model=copy.deepcopy(model))
 
 
 def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float:

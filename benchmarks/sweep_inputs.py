@@ -14,6 +14,9 @@ from mmengine.registry import FUNCTIONS, MODELS
 from sweep_configs import find
 from torch import Tensor, nn
 
+from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.parts import Part, find_inputs
+
 # Steps of a training pipeline that need a file, or mix in other images of the data set
 _FILE_STEPS = ("LoadImageFromFile",)
 IMAGES = 2
@@ -32,18 +35,36 @@ class Inputs:
         train: A batch as a data loader gives it.
         parts: Name -> model and (3, H, W) uint8 image -> tensors, in eval mode: what is compared after packing.
         features: Model and normalized batch (N, 3, H, W) -> logits, or a detector's features; what is timed.
+        whole: Whether ``features`` is all that is compared, so that one graph can stand for the model.
     """
 
     size: int
     train: dict[str, Any]
     parts: dict[str, Callable[[nn.Module, Tensor], Any]]
     features: Callable[[nn.Module, Tensor], Any]
+    whole: bool = False
 
     def forward(self, model: nn.Module, picture: Tensor) -> list[Tensor]:
-        """Tensors of all parts."""
+        """Tensors of all parts; ``model`` may be the graph of the whole."""
+        if isinstance(model, GraphNetwork):
+            return flatten(model(normalized(picture)))
         model.eval()  # not chained: mmdet's distillers return nothing
         with torch.no_grad():
             return flatten([part(model, picture) for part in self.parts.values()])
+
+    def timed(self, model: nn.Module, batch: Tensor) -> Any:
+        """What is timed; ``model`` may be the graph of the whole."""
+        return model(batch) if isinstance(model, GraphNetwork) else self.features(model, batch)
+
+    def graphs(self, model: nn.Module) -> list[Part]:
+        """What is stored as graphs: the whole model, or of a detector backbone and neck."""
+        batch = torch.cat([normalized(image(self.size, self.channels, seed)) for seed in (0, 1)])
+        if self.whole:
+            return [Part("", [batch], self.features, whole="network")]
+        names = [name for name in ("backbone", "neck") if isinstance(getattr(model, name, None), nn.Module)]
+        model.eval()
+        parts = find_inputs(model, names, lambda one: self.features(one, batch))
+        return [replace(part, any_size=True) for part in parts]
 
     def usable(self, model: nn.Module) -> Inputs:
         """With those parts only that ``model`` can do: some detectors cannot give their heads' output alone.
@@ -128,10 +149,10 @@ def _pretraining(model: nn.Module, cfg: Config) -> Iterator[Inputs]:
     parts = {"features": lambda part, picture: features(part, normalized(picture))}
     if ".selfsup" in kind:
         for size in (96, own):  # a small one does for networks without a position embedding
-            yield Inputs(size, _self_supervised_batch(cfg, size), parts, features)
+            yield Inputs(size, _self_supervised_batch(cfg, size), parts, features, whole=True)
         return
     for size in (64, 96, 128, own) if own > 128 else (own,):
-        yield Inputs(size, _labelled_batch(size, channels), parts, features)
+        yield Inputs(size, _labelled_batch(size, channels), parts, features, whole=True)
 
 
 def _image_size(cfg: Config) -> int:

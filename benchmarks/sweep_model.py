@@ -140,8 +140,8 @@ class Subject:
     def export(self) -> dict[str, Any]:
         """Write the file and compare."""
         picture = image(self.inputs.size, self.inputs.channels)
-        difference = export(self.model, self.file, picture, self.inputs)
-        return dict(difference=difference, bytes_packed=self.file.stat().st_size)
+        found = export(self.model, self.file, picture, self.inputs)
+        return dict(found, bytes_packed=self.file.stat().st_size)
 
     def operations(self) -> dict[str, Any]:
         """Share of multiply-accumulates that are 1-bit, at the size that is timed."""
@@ -160,7 +160,7 @@ class Subject:
         models = dict(packed=packed, float=self.stock)
         for model in models.values():
             model.eval()
-        calls = {name: lambda model=model: self.inputs.features(model, batch) for name, model in models.items()}
+        calls = {name: lambda model=model: self.inputs.timed(model, batch) for name, model in models.items()}
         return dict(at=size, **in_turn(calls))
 
     def _timed_size(self) -> int:
