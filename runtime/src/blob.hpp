@@ -1,0 +1,26 @@
+// The bytes of one 1-bit layer in an ExecuTorch program, as rebnn_mm/deploy/executorch/blob.py writes and describes them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "rebnn_kernels.h"
+
+namespace rebnn {
+
+constexpr uint32_t kBlobVersion = 1;
+
+// A layer that points into its blob. Places are those among the delegate's arguments, -1 for what is not there.
+struct Blob {
+    rebnn_conv2d_spec spec{};
+    int64_t packed_bytes = 0;
+    bool linear = false;
+    bool signs_in = false;
+    int32_t x = -1, residual = -1, floats = -1, signs = -1, arguments = 0;
+};
+
+// Null, or a sentence that says what is wrong with the bytes. Nothing outside of [data, data + size) is read, whatever
+// they hold; `data` must be aligned to 4 bytes, as the vectors are floats.
+const char* read_blob(const void* data, size_t size, Blob* blob);
+
+}  // namespace rebnn
