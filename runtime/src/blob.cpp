@@ -38,14 +38,14 @@ bool is_linear(const rebnn_conv2d_spec& s) {
            s.padding_h == 0 && s.padding_w == 0;
 }
 
-// Whether inputs stand in front of results, all of them at places of their own, and nothing else is there.
+// Whether inputs stand in front of results, all of them at places of their own, and nothing else is there. The shortcut
+// may be the input itself.
 bool are_places(const Blob& b) {
-    const int32_t inputs = b.residual < 0 ? 1 : 2, results = (b.floats >= 0) + (b.signs >= 0);
+    const int32_t inputs = b.residual < 0 || b.residual == b.x ? 1 : 2, results = (b.floats >= 0) + (b.signs >= 0);
     if (results == 0 || b.arguments != inputs + results || b.x < 0 || b.x >= inputs || b.residual >= inputs) return false;
-    if (b.residual == b.x || b.floats == b.signs) return false;
     for (int32_t place : {b.floats, b.signs})
         if (place >= 0 && (place < inputs || place >= b.arguments)) return false;
-    return b.residual >= -1 && b.floats >= -1 && b.signs >= -1;
+    return b.floats != b.signs && b.residual >= -1 && b.floats >= -1 && b.signs >= -1;
 }
 
 // Vectors that belong together are there both or not at all.

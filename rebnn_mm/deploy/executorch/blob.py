@@ -84,7 +84,10 @@ def write_blob(
     """The blob of a layer.
 
     Args:
-        packed, spec, before, after: As for :class:`rebnn_mm.deploy.plan.Conv2dPlan`.
+        packed: As for :class:`rebnn_mm.deploy.plan.Conv2dPlan`, like the next three.
+        spec: Sizes.
+        before: Steps in front of the sign.
+        after: Steps behind the convolution.
         places: Where the delegate finds its tensors.
         linear: Channels are the last dimension of the input.
         signs_in: The input are packed signs.

@@ -108,6 +108,7 @@ def test_every_cut_and_every_changed_byte_is_refused_with_a_sentence(program, tm
         ("<d 120", float("nan"), "clamp is empty"),
         ("<i 136", 2, "misplaced"),
         ("<i 140", 1, "misplaced"),
+        ("<i 140", 2, "misplaced"),
         ("<i 144", 3, "misplaced"),
         ("<i 152", 1 << 30, "misplaced"),
         ("<q 160", -1, "another length"),
@@ -122,6 +123,14 @@ def test_sound_checksums_over_wrong_numbers_are_refused(program, tmp_path, place
     struct.pack_into(form, blob, int(offset), value)
     (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
     assert line.startswith("refused: ") and sentence in line
+
+
+@needs_compiler
+def test_the_shortcut_may_be_the_input_itself(program, tmp_path):
+    packed, spec, before, _ = layer(False, True)
+    after = Epilogue(torch.randn(spec.c_out))
+    first, *_ = read(program, tmp_path, write_blob(packed, spec, before, after, Places(0, 0, 1, None, 2), True))
+    assert first.split()[-5:] == ["0", "0", "1", "-1", "2"]
 
 
 @needs_compiler

@@ -1,0 +1,156 @@
+// rebnn_run MODEL.pte IMAGE [--repeat N] [--threads N] [--top N]   labels of an image, and times
+// rebnn_run MODEL.pte --input FILE ... [--output FILE]             raw float32 inputs (images NCHW) to raw results
+// rebnn_run MODEL.pte --noise [--repeat N]                         times only
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "rebnn/runtime.hpp"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double milliseconds(Clock::time_point since) { return std::chrono::duration<double, std::milli>(Clock::now() - since).count(); }
+
+double cpu_milliseconds() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    const auto of = [](timeval time) { return double(time.tv_sec) * 1e3 + double(time.tv_usec) / 1e3; };
+    return of(usage.ru_utime) + of(usage.ru_stime);
+}
+
+double peak_megabytes() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return double(usage.ru_maxrss) / 1024;
+}
+
+struct Options {
+    std::string model, image, output;
+    std::vector<std::string> inputs;
+    bool noise = false;
+    int repeat = 0, threads = 1, top = 5;
+};
+
+int number(const char* text, const char* name, int least, int most) {
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (!*text || *end || value < least || value > most) throw rebnn::Error(std::string(name) + " " + text + ": a whole number, " + std::to_string(least) + " to " + std::to_string(most));
+    return int(value);
+}
+
+Options parsed(int argc, char** argv) {
+    Options options;
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        const auto value = [&]() -> const char* {
+            if (i + 1 >= argc) throw rebnn::Error(word + " needs a value");
+            return argv[++i];
+        };
+        if (word == "--repeat") options.repeat = number(value(), "--repeat", 0, 1000000);
+        else if (word == "--threads") options.threads = number(value(), "--threads", 1, 256);
+        else if (word == "--top") options.top = number(value(), "--top", 1, 100000);
+        else if (word == "--input") options.inputs.push_back(value());
+        else if (word == "--output") options.output = value();
+        else if (word == "--noise") options.noise = true;
+        else if (word.rfind("--", 0) == 0) throw rebnn::Error(word + " is no option; see the head of rebnn_run.cpp");
+        else if (options.model.empty()) options.model = word;
+        else if (options.image.empty()) options.image = word;
+        else throw rebnn::Error("one model and one image, what is " + word + "?");
+    }
+    if (options.model.empty() || options.image.empty() + options.inputs.empty() + !options.noise != 2)
+        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE | --input FILE ... | --noise  [--output FILE] [--repeat N] [--threads N] [--top N]");
+    return options;
+}
+
+// Time of each of `repeat` calls, printed as smallest and median.
+template <class Call>
+void print_times(int repeat, Call call) {
+    if (!repeat) return;
+    std::vector<double> wall, cpu;
+    for (int i = 0; i < repeat; ++i) {
+        const auto begin = Clock::now();
+        const double before = cpu_milliseconds();
+        call();
+        wall.push_back(milliseconds(begin));
+        cpu.push_back(cpu_milliseconds() - before);
+    }
+    std::sort(wall.begin(), wall.end());
+    std::sort(cpu.begin(), cpu.end());
+    std::printf("%d calls: min %.3f ms, median %.3f ms; CPU time median %.3f ms\n", repeat, wall.front(), wall[wall.size() / 2], cpu[cpu.size() / 2]);
+}
+
+void classify(const Options& options) {
+    const auto begin = Clock::now();
+    rebnn::Classifier model(options.model);
+    const double loaded = milliseconds(begin);
+    const rebnn::Image image = rebnn::read_image(options.image);
+    const auto labels = model(image, size_t(options.top));
+    const double first = milliseconds(begin);
+    for (const auto& label : labels) std::printf("%.4f  %s\n", label.score, label.name.c_str());
+    std::printf("loaded in %.1f ms, first result after %.1f ms\n", loaded, first);
+    print_times(options.repeat, [&] { model.scores(image); });
+}
+
+std::vector<float> read_floats(const std::string& path, size_t count) {
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
+    if (!file && bytes.empty()) throw rebnn::Error(path + " cannot be read");
+    if (bytes.size() != count * sizeof(float)) throw rebnn::Error(path + " holds " + std::to_string(bytes.size()) + " bytes, the network's input has " + std::to_string(count * sizeof(float)));
+    std::vector<float> values(count);
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+}
+
+void compute(const Options& options) {
+    const auto begin = Clock::now();
+    rebnn::Network model(options.model);
+    const double loaded = milliseconds(begin);
+    if (!options.noise && options.inputs.size() != model.inputs().size()) throw rebnn::Error("the network takes " + std::to_string(model.inputs().size()) + " inputs: --input for each");
+    std::vector<rebnn::Tensor> inputs;
+    for (size_t i = 0; i < model.inputs().size(); ++i) {
+        const rebnn::Input& input = model.inputs()[i];
+        size_t count = 1;
+        for (const int32_t size : input.shape) count *= size_t(size);
+        std::vector<float> values(count);
+        uint32_t state = 1;
+        for (float& value : values) {
+            state = state * 1664525u + 1013904223u;
+            value = input.is_integer ? float(state >> 31) : float(int32_t(state)) / float(1u << 31);
+        }
+        if (!options.noise) values = read_floats(options.inputs[i], count);
+        inputs.push_back({input.shape, std::move(values)});
+    }
+    const auto results = model(inputs);
+    std::printf("loaded in %.1f ms, first result after %.1f ms\n", loaded, milliseconds(begin));
+    if (!options.output.empty()) {
+        std::ofstream file(options.output, std::ios::binary);
+        for (const auto& result : results) file.write(reinterpret_cast<const char*>(result.values.data()), std::streamsize(result.values.size() * sizeof(float)));
+        if (!file.flush()) throw rebnn::Error(options.output + " cannot be written");
+    }
+    print_times(options.repeat, [&] { model(inputs); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        const Options options = parsed(argc, argv);
+        rebnn::set_threads(options.threads);
+        options.image.empty() ? compute(options) : classify(options);
+        std::printf("peak memory %.1f MB\n", peak_megabytes());
+        return 0;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "rebnn_run: %s\n", error.what());
+        return 1;
+    }
+}

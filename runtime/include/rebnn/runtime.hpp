@@ -1,0 +1,97 @@
+// rebnn: 1-bit networks from a file that rebnn_mm exported (.pte), without Python and torch.
+//
+//   rebnn::Classifier model("model.pte");
+//   for (const rebnn::Label& label : model(rebnn::read_image("image.jpg")))
+//       std::printf("%s %.3f\n", label.name.c_str(), label.score);
+//
+// Everything that can be wrong with a file, an image or an input is a rebnn::Error, whose what() is a sentence. A model
+// is for one thread at a time; several models run at once, each in its own thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace rebnn {
+
+class Error : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+// 8 bits a channel, channels interleaved, RGB where there are three, rows without gaps.
+struct Image {
+    int32_t width = 0, height = 0, channels = 3;
+    std::vector<uint8_t> pixels;
+};
+
+// PPM and PGM (binary) always, JPEG and PNG where the library was built with libjpeg and libpng.
+Image read_image(const std::string& path);
+
+// Threads of every model in this process; 1 unless this is called.
+void set_threads(int32_t threads);
+
+struct Tensor {
+    std::vector<int32_t> shape;  // of images (N, C, H, W), whatever their memory order
+    std::vector<float> values;   // in the order that `layout` of the input says; results are in that of their shape
+};
+
+enum class Layout { nchw, nhwc };
+
+// What a file's program takes and how much memory it plans.
+struct Input {
+    std::vector<int32_t> shape;
+    bool is_image;     // 4-d float, lies in memory as NHWC
+    bool is_integer;   // int64, given as floats that are whole numbers
+};
+
+class Program;
+
+// Any network: tensors in, tensors out.
+class Network {
+public:
+    explicit Network(const std::string& path);
+    ~Network();
+    Network(Network&&) noexcept;
+    Network& operator=(Network&&) noexcept;
+
+    const std::vector<Input>& inputs() const;
+    const std::string& card() const;  // the JSON text that the exporter wrote
+
+    // Each tensor has exactly its input's shape. Images are converted where their layout is not NHWC.
+    std::vector<Tensor> operator()(const std::vector<Tensor>& inputs, Layout layout = Layout::nchw);
+
+private:
+    friend class Classifier;
+    friend class Detector;
+    std::unique_ptr<Program> program_;
+};
+
+struct Label {
+    int32_t index;
+    std::string name;
+    float score;  // scores of all classes add up to 1
+};
+
+// Images in, labels out; resizing, channel order and normalization are those of the file's card.
+class Classifier {
+public:
+    explicit Classifier(const std::string& path);
+
+    // The best `most` labels, best first.
+    std::vector<Label> operator()(const Image& image, size_t most = 5);
+
+    // Scores of all classes.
+    std::vector<float> scores(const Image& image);
+    const std::vector<std::string>& classes() const { return classes_; }  // empty where the file names none
+    int32_t outputs() const { return outputs_; }                          // number of classes
+
+private:
+    Network network_;
+    int32_t outputs_ = 0;
+    std::vector<std::string> classes_;
+};
+
+}  // namespace rebnn

@@ -1,0 +1,200 @@
+#include "program.hpp"
+
+#include <executorch/extension/data_loader/buffer_data_loader.h>
+#include <executorch/extension/tensor/tensor.h>
+#include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/platform/platform.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "checksum.hpp"
+#include "threads.hpp"
+
+namespace rebnn {
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::extension::Module;
+using executorch::runtime::EValue;
+using ExecutorchError = executorch::runtime::Error;
+
+constexpr size_t kSeal = 32;
+constexpr uint32_t kProgramVersion = 1;
+constexpr int64_t kCardFormat = 1;
+
+// ExecuTorch writes lines of its own to stderr; ours are the sentences of Error. REBNN_VERBOSE=1 lets it speak.
+void quiet_executorch() {
+    static const bool once = [] {
+        if (!std::getenv("REBNN_VERBOSE")) {
+            executorch::runtime::PalImpl silent{};
+            silent.emit_log_message = [](et_timestamp_t, et_pal_log_level_t, const char*, const char*, size_t, const char*, size_t) {};
+            executorch::runtime::register_pal(silent);
+        }
+        return true;
+    }();
+    (void)once;
+}
+
+template <class T>
+T read_at(const uint8_t* bytes, size_t offset) {
+    T value;
+    std::memcpy(&value, bytes + offset, sizeof(T));
+    return value;
+}
+
+// One thread is the calling one: XNNPACK's pool stays out of it.
+class OneThread {
+public:
+    OneThread() : guarded_(threads() == 1 && !Guard::is_enabled()) {
+        if (guarded_) Guard::set_enabled(true);
+    }
+    ~OneThread() {
+        if (guarded_) Guard::set_enabled(false);
+    }
+
+private:
+    using Guard = executorch::extension::threadpool::NoThreadPoolGuard;
+    bool guarded_;
+};
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat status {};
+    if (file < 0 || ::fstat(file, &status) || !S_ISREG(status.st_mode)) {
+        const std::string reason = file < 0 ? std::strerror(errno) : "it is no file";
+        if (file >= 0) ::close(file);
+        throw Error(path + " cannot be read: " + reason);
+    }
+    size_ = size_t(status.st_size);
+    if (size_) {
+        void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+        if (mapped != MAP_FAILED) data_ = static_cast<uint8_t*>(mapped);
+    }
+    const std::string reason = std::strerror(errno);
+    ::close(file);
+    if (size_ && !data_) throw Error(path + " cannot be read: " + reason);
+}
+
+MappedFile::~MappedFile() {
+    if (data_) ::munmap(data_, size_);
+}
+
+size_t check_seal(const uint8_t* data, size_t size, const std::string& path) {
+    if (size < kSeal + 8 || std::memcmp(data + size - kSeal, "REBNNPTE", 8))
+        throw Error(path + " is cut off, or no program that rebnn_mm exported: export it again");
+    const uint8_t* seal = data + size - kSeal;
+    const auto version = read_at<uint32_t>(seal, 8);
+    if (version != kProgramVersion)
+        throw Error(path + " was exported by " + (version < kProgramVersion ? "an older" : "a newer") + " version (program version " +
+                    std::to_string(version) + ", this one reads " + std::to_string(kProgramVersion) + "): export it again");
+    if (read_at<uint64_t>(seal, 16) != size || crc32(data, size - kSeal) != read_at<uint32_t>(seal, 12))
+        throw Error(path + " is damaged: its checksum is wrong; copy or export it again");
+    return size - kSeal;
+}
+
+Program::Program(const std::string& path) : path_(path), file_(path) {
+    quiet_executorch();
+    const size_t size = check_seal(file_.data(), file_.size(), path);
+    set_last_error("");
+    OneThread guard;
+    module_ = std::make_unique<Module>(std::make_unique<executorch::extension::BufferDataLoader>(file_.data(), size));
+    ExecutorchError error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
+    if (error != ExecutorchError::Ok) fail("is no program that this ExecuTorch reads", error);
+    read_card();
+    error = module_->load_forward();
+    if (error == ExecutorchError::OperatorMissing)
+        throw Error(path_ + " needs operators that this program was built without: build it with ExecuTorch's kernels (REBNN_KERNELS=ON)");
+    if (error != ExecutorchError::Ok) fail("cannot be loaded", error);
+    read_inputs();
+}
+
+void Program::fail(const char* doing, ExecutorchError error) const {
+    const std::string why = *last_error() ? last_error() : "ExecuTorch's error " + std::to_string(int(error)) + " (REBNN_VERBOSE=1 shows more)";
+    throw Error(path_ + " " + doing + ": " + why);
+}
+
+void Program::read_card() {
+    const auto names = module_->method_names();
+    if (!names.ok() || !names->count("rebnn_card")) throw Error(path_ + " has no card: export it with rebnn_mm");
+    const auto card = module_->execute("rebnn_card");
+    if (!card.ok() || card->size() != 1 || !card->front().isString()) throw Error(path_ + " has no card that can be read");
+    card_text_ = std::string(card->front().toString());
+    try {
+        card_ = Json::parse(card_text_);
+        if (card_["format"].integer(0, 1 << 30) != kCardFormat) throw Error(path_ + " has a card of another version: export it again");
+    } catch (const Error&) {
+        throw;
+    } catch (const std::runtime_error& error) {
+        throw Error(path_ + ": " + error.what());
+    }
+}
+
+void Program::read_inputs() {
+    const auto meta = module_->method_meta("forward");
+    if (!meta.ok()) fail("does not tell its inputs", meta.error());
+    for (size_t i = 0; i < meta->num_inputs(); ++i) {
+        const auto tensor = meta->input_tensor_meta(i);
+        if (!tensor.ok()) fail("takes something else than tensors", tensor.error());
+        Input input{};
+        size_t elements = 1;
+        for (const int32_t size : tensor->sizes()) {
+            input.shape.push_back(size);
+            elements *= size_t(size);
+        }
+        const auto order = tensor->dim_order();
+        input.is_image = order.size() == 4 && order[1] == 2 && order[2] == 3 && order[3] == 1;
+        bool plain = true;
+        for (size_t d = 0; d < order.size(); ++d) plain = plain && order[d] == d;
+        input.is_integer = tensor->scalar_type() == ScalarType::Long;
+        const bool known = input.is_integer || tensor->scalar_type() == ScalarType::Float;
+        if (!known || !(plain || input.is_image)) throw Error(path_ + " takes a tensor of a kind that this library does not know");
+        inputs_.push_back(std::move(input));
+        integers_.emplace_back(inputs_.back().is_integer ? elements : 0);
+    }
+    const auto result = meta->output_tensor_meta(0);
+    if (!result.ok()) fail("gives something else than tensors", result.error());
+    outputs_ = 1;
+    for (const int32_t size : result->sizes()) outputs_ *= size;
+}
+
+std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs) {
+    if (inputs.size() != inputs_.size()) throw Error(path_ + " takes " + std::to_string(inputs_.size()) + " inputs, not " + std::to_string(inputs.size()));
+    using executorch::extension::make_tensor_ptr;
+    std::vector<executorch::extension::TensorPtr> tensors;
+    std::vector<EValue> values;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+        const Input& input = inputs_[i];
+        const std::vector<executorch::aten::SizesType> shape(input.shape.begin(), input.shape.end());
+        auto* data = const_cast<float*>(inputs[i]);  // read only
+        if (input.is_integer) {
+            for (size_t k = 0; k < integers_[i].size(); ++k) integers_[i][k] = int64_t(std::llrint(data[k]));
+            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(integers_[i].data()), {}, {}, ScalarType::Long));
+        } else if (input.is_image) {
+            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(data), {0, 2, 3, 1}, {}, ScalarType::Float));
+        } else {
+            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(data), {}, {}, ScalarType::Float));
+        }
+        values.emplace_back(tensors.back());
+    }
+    set_last_error("");
+    OneThread guard;
+    auto results = module_->forward(values);
+    if (!results.ok()) fail("does not run", results.error());
+    std::vector<executorch::aten::Tensor> found;
+    for (const EValue& value : *results) {
+        if (!value.isTensor() || value.toTensor().scalar_type() != ScalarType::Float) throw Error(path_ + " gives something else than float tensors");
+        found.push_back(value.toTensor());
+    }
+    return found;
+}
+
+}  // namespace rebnn

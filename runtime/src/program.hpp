@@ -1,0 +1,62 @@
+// A program file: mapped, its seal checked, loaded by ExecuTorch, its card read.
+#pragma once
+
+#include <executorch/extension/module/module.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "json.hpp"
+#include "rebnn/runtime.hpp"
+
+namespace rebnn {
+
+// A file's bytes, mapped for reading.
+class MappedFile {
+public:
+    explicit MappedFile(const std::string& path);
+    ~MappedFile();
+    MappedFile(const MappedFile&) = delete;
+    MappedFile& operator=(const MappedFile&) = delete;
+    const uint8_t* data() const { return data_; }
+    size_t size() const { return size_; }
+
+private:
+    uint8_t* data_ = nullptr;
+    size_t size_ = 0;
+};
+
+// Bytes of the program in front of its seal; throws Error with a sentence if the file is damaged, of another version or
+// another program's. See rebnn_mm/deploy/executorch/file.py.
+size_t check_seal(const uint8_t* data, size_t size, const std::string& path);
+
+class Program {
+public:
+    explicit Program(const std::string& path);
+
+    const std::vector<Input>& inputs() const { return inputs_; }
+    int32_t outputs() const { return outputs_; }  // elements of the first result
+    const Json& card() const { return card_; }
+    const std::string& card_text() const { return card_text_; }
+
+    // Values of each input in the memory order that the program takes (images NHWC), whose number is that of its shape.
+    // The results are the program's own until the next call.
+    std::vector<executorch::aten::Tensor> run(const std::vector<const float*>& inputs);
+
+private:
+    void read_card();
+    void read_inputs();
+    [[noreturn]] void fail(const char* doing, executorch::runtime::Error error) const;
+
+    std::string path_;
+    MappedFile file_;
+    std::unique_ptr<executorch::extension::Module> module_;
+    std::string card_text_;
+    Json card_;
+    std::vector<Input> inputs_;
+    int32_t outputs_ = 0;
+    std::vector<std::vector<int64_t>> integers_;
+};
+
+}  // namespace rebnn

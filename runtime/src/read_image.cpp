@@ -1,0 +1,158 @@
+// Image files: PPM and PGM by hand, JPEG and PNG through the system's libraries where there are any.
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "rebnn/runtime.hpp"
+
+#ifdef REBNN_JPEG
+#include <jpeglib.h>
+#endif
+#ifdef REBNN_PNG
+#include <png.h>
+#endif
+
+namespace rebnn {
+namespace {
+
+constexpr int64_t kMostPixels = int64_t(1) << 27;
+
+struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, Close>;
+
+Image sized(const std::string& path, int64_t width, int64_t height, int32_t channels) {
+    if (width < 1 || height < 1 || width > kMostPixels || height > kMostPixels || width * height > kMostPixels) throw Error(path + " is too large: at most " + std::to_string(kMostPixels) + " pixels");
+    return {int32_t(width), int32_t(height), channels, std::vector<uint8_t>(size_t(width * height) * size_t(channels))};
+}
+
+// A number of a PPM's header, behind spaces and comments; -1 if there is none.
+int64_t header_number(std::FILE* file) {
+    int letter = std::fgetc(file);
+    while (std::isspace(letter) || letter == '#') {
+        if (letter == '#')
+            while (letter != '\n' && letter != EOF) letter = std::fgetc(file);
+        letter = std::fgetc(file);
+    }
+    int64_t value = -1;
+    for (; std::isdigit(letter) && value < kMostPixels; letter = std::fgetc(file)) value = std::max<int64_t>(value, 0) * 10 + (letter - '0');
+    return std::isspace(letter) ? value : -1;
+}
+
+Image read_pnm(std::FILE* file, const std::string& path, int32_t channels) {
+    const int64_t width = header_number(file), height = header_number(file), most = header_number(file);
+    if (width < 1 || height < 1 || most != 255) throw Error(path + " is no PPM or PGM of 8 bits a channel");
+    Image image = sized(path, width, height, channels);
+    if (std::fread(image.pixels.data(), 1, image.pixels.size(), file) != image.pixels.size()) throw Error(path + " is cut off");
+    return image;
+}
+
+#ifdef REBNN_JPEG
+struct JpegError {
+    jpeg_error_mgr base;
+    std::jmp_buf back;
+    char text[JMSG_LENGTH_MAX];
+};
+
+// What is cut off libjpeg only warns of, and makes up the rest.
+void remember(j_common_ptr jpeg) {
+    auto* error = reinterpret_cast<JpegError*>(jpeg->err);
+    (*jpeg->err->format_message)(jpeg, error->text);
+    std::longjmp(error->back, 1);
+}
+
+// No object with a destructor may live here: longjmp would pass it by. Null, or what is wrong.
+const char* decode_jpeg(std::FILE* file, JpegError* error, Image* image, int64_t most) {
+    jpeg_decompress_struct jpeg;
+    jpeg.err = jpeg_std_error(&error->base);
+    error->base.error_exit = remember;
+    error->base.emit_message = [](j_common_ptr common, int level) {
+        if (level < 0) remember(common);
+    };
+    if (setjmp(error->back)) {
+        jpeg_destroy_decompress(&jpeg);
+        return error->text;
+    }
+    jpeg_create_decompress(&jpeg);
+    jpeg_stdio_src(&jpeg, file);
+    jpeg_read_header(&jpeg, TRUE);
+    if (int64_t(jpeg.image_width) * jpeg.image_height > most) {
+        jpeg_destroy_decompress(&jpeg);
+        return "it has too many pixels";
+    }
+    jpeg.out_color_space = JCS_RGB;
+    jpeg_start_decompress(&jpeg);
+    image->width = int32_t(jpeg.output_width);
+    image->height = int32_t(jpeg.output_height);
+    image->channels = 3;
+    const size_t row = size_t(jpeg.output_width) * 3;
+    image->pixels.resize(row * jpeg.output_height);
+    while (jpeg.output_scanline < jpeg.output_height) {
+        JSAMPROW line = image->pixels.data() + jpeg.output_scanline * row;
+        jpeg_read_scanlines(&jpeg, &line, 1);
+    }
+    jpeg_finish_decompress(&jpeg);
+    jpeg_destroy_decompress(&jpeg);
+    return nullptr;
+}
+
+Image read_jpeg(std::FILE* file, const std::string& path) {
+    JpegError error{};
+    Image image;
+    if (const char* wrong = decode_jpeg(file, &error, &image, kMostPixels)) throw Error(path + " is no sound JPEG: " + wrong);
+    return image;
+}
+#endif
+
+#ifdef REBNN_PNG
+Image read_png(std::FILE* file, const std::string& path) {
+    png_image png{};
+    png.version = PNG_IMAGE_VERSION;
+    if (!png_image_begin_read_from_stdio(&png, file)) throw Error(path + " is no sound PNG: " + png.message);
+    png.format = PNG_FORMAT_RGB;
+    struct Free {
+        png_image* png;
+        ~Free() { png_image_free(png); }
+    } free{&png};
+    Image image = sized(path, png.width, png.height, 3);
+    const png_color black{0, 0, 0};  // behind what is transparent
+    if (!png_image_finish_read(&png, &black, image.pixels.data(), 0, nullptr)) throw Error(path + " is no sound PNG: " + png.message);
+    return image;
+}
+#endif
+
+}  // namespace
+
+Image read_image(const std::string& path) {
+    File file(std::fopen(path.c_str(), "rb"));
+    if (!file) throw Error(path + " cannot be read: " + std::strerror(errno));
+    uint8_t magic[8] = {};
+    const size_t size = std::fread(magic, 1, sizeof magic, file.get());
+    if (size >= 2 && magic[0] == 'P' && (magic[1] == '6' || magic[1] == '5')) {
+        std::fseek(file.get(), 2, SEEK_SET);
+        return read_pnm(file.get(), path, magic[1] == '6' ? 3 : 1);
+    }
+    std::rewind(file.get());
+    if (size >= 3 && magic[0] == 0xFF && magic[1] == 0xD8 && magic[2] == 0xFF) {
+#ifdef REBNN_JPEG
+        return read_jpeg(file.get(), path);
+#else
+        throw Error(path + " is a JPEG, and this program was built without libjpeg: convert it to PPM, or build it with libjpeg");
+#endif
+    }
+    if (size == 8 && !std::memcmp(magic, "\x89PNG\r\n\x1a\n", 8)) {
+#ifdef REBNN_PNG
+        return read_png(file.get(), path);
+#else
+        throw Error(path + " is a PNG, and this program was built without libpng: convert it to PPM, or build it with libpng");
+#endif
+    }
+    throw Error(path + " is no JPEG, PNG, PPM or PGM image");
+}
+
+}  // namespace rebnn
