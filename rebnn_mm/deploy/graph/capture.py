@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
 from rebnn_mm.errors import UserError
 
 # A network with one of these computes with the size of its input (position tables, windows, masks): its graph is for
@@ -148,8 +150,9 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
             with torch.no_grad():
                 given = _as_declared(module, shapes)
                 program = torch.export.export(module, tuple(inputs), dynamic_shapes=given, strict=False)
+                check_blocks(program.graph_module)
                 # without any decomposition this only makes it functional, slowly: needed where a view is written to
-                return program.run_decompositions({}) if _writes_into_views(program.graph) else program
+                return program.run_decompositions({}) if _writes_into_views(program.graph_module) else program
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
@@ -192,9 +195,9 @@ def _is_view(node: fx.Node) -> bool:
     return schema is not None and any(value.alias_info is not None for value in schema.returns)
 
 
-def _writes_into_views(graph: fx.Graph) -> bool:
+def _writes_into_views(module: fx.GraphModule) -> bool:
     """Whether an in-place operator's tensor shares memory with another one, so that more than its name changes."""
-    for node in graph.nodes:
+    for node in nodes_of(module):
         schema = getattr(node.target, "_schema", None)
         if node.op != "call_function" or schema is None or not schema.is_mutable:
             continue
@@ -211,32 +214,60 @@ def _traced(program: torch.export.ExportedProgram) -> Traced:
     """Turn lifted parameters, buffers and constants into ``get_attr`` nodes, and drop checks of sizes."""
     state = {**program.state_dict, **program.constants}
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    old, graph, tensors = program.graph, fx.Graph(), {}
+    graph, tensors = fx.Graph(), {}
     env: dict[fx.Node, Any] = {}
     specs: list[InputSpec] = []
-    for node in old.nodes:
-        if node.op == "placeholder":
-            spec = kinds[node.name]
-            if spec.kind is InputKind.USER_INPUT:
-                env[node] = graph.placeholder(f"input_{len(specs)}")
-                specs.append(_input_spec(node.meta["val"], program))
-            else:
-                tensors[spec.target] = state[spec.target].detach()
-                env[node] = graph.create_node("get_attr", spec.target)
-            env[node].meta["val"] = node.meta.get("val")
-        elif node.op == "output":
-            flat = fx.node.map_arg(list(node.args[0]), lambda n: env[n])
-            structure = program.call_spec.out_spec.unflatten(flat)
-            graph.output(structure)
-        elif "_assert" in str(node.target) or "sym_constrain" in str(node.target):
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
             continue
+        spec = kinds[node.name]
+        if spec.kind is InputKind.USER_INPUT:
+            env[node] = graph.placeholder(f"input_{len(specs)}")
+            specs.append(_input_spec(node.meta["val"], program))
+        else:
+            tensors[spec.target] = state[spec.target].detach()
+            env[node] = graph.create_node("get_attr", spec.target)
+        env[node].meta["val"] = node.meta.get("val")
+    flat = _copied(program.graph_module, graph, env)
+    graph.output(program.call_spec.out_spec.unflatten(flat))
+    graph.eliminate_dead_code()
+    return Traced(graph, tensors, specs)
+
+
+def _copied(module: fx.GraphModule, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]:
+    """Copy the calls of ``module`` to ``graph``, and those within blocks, too; the outputs.
+
+    Args:
+        module: An exported graph, or a block within it.
+        graph: Where the calls are added.
+        env: Nodes of ``module`` -> nodes of ``graph``, or values; it has the placeholders, and the calls are added.
+    """
+    for node in module.graph.nodes:
+        if node.op == "output":
+            return fx.node.map_arg(list(node.args[0]), lambda n: env[n])
+        if node.op == "placeholder" or "_assert" in str(node.target) or "sym_constrain" in str(node.target):
+            continue
+        if node.op == "get_attr":  # the body of a block
+            env[node] = getattr(module, node.target)
+        elif node.target in BLOCKS:
+            env[node] = _block(node, graph, env)
+        elif node.target is operator.getitem and isinstance(env[node.args[0]], list):
+            env[node] = env[node.args[0]][node.args[1]]
         else:
             env[node] = graph.node_copy(node, lambda n: env[n])
             if _base(node.target) is not None:
                 env[node].target = _base(node.target)
                 env[node.args[0]] = env[node]  # later readers of the written tensor see what was written
-    graph.eliminate_dead_code()
-    return Traced(graph, tensors, specs)
+    raise AssertionError("a graph without an output")
+
+
+def _block(node: fx.Node, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]:
+    """Copy the body of a ``with`` block, which changes nothing here: see :func:`check_blocks`."""
+    settings = BLOCKS[node.target]
+    body, operands = env[node.args[settings]], node.args[settings + 1 :]
+    inputs = [inner for inner in body.graph.nodes if inner.op == "placeholder"]
+    values = {inner: env[outer] for inner, outer in zip(inputs, operands, strict=True)}
+    return _copied(body, graph, values)
 
 
 def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSpec:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rebnn_mm.deploy.format import BinaryTensor
 from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
-from rebnn_mm.deploy.graph.network import flatten
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.graph.unit import Unit
@@ -99,23 +99,46 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
-    """The parts of these names, with the inputs of their first call in ``run(model)``; uncalled ones are left out."""
-    found: dict[str, list[Tensor]] = {}
+    """The parts of these names, called as they first are in ``run(model)``.
+
+    Left out are those that it does not call, and those that it calls with more than tensors, in tuples or lists.
+    """
+    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def remember(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            found.setdefault(name, [tensor.detach().clone() for tensor in flatten(args)])
+        def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            calls.setdefault(name, (args, keywords))
 
         return hook
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name)) for name in names]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name), with_kwargs=True) for name in names]
     try:
         with torch.no_grad():
             run(model)
     finally:
         for hook in hooks:
             hook.remove()
-    return [Part(name, found[name]) for name in names if name in found]
+    found = ((name, _called_with(*calls[name])) for name in names if name in calls)
+    return [Part(name, given.inputs, given) for name, given in found if given is not None]
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """How a module was called: tensors, and the tuples and lists that they stood in."""
+
+    inputs: tuple[Tensor, ...]
+    form: Any
+
+    def __call__(self, module: nn.Module, *inputs: Tensor) -> Any:
+        return module(*tree_unflatten(inputs, self.form))
+
+
+def _called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> _Structure | None:
+    """None where not all arguments are tensors, as a packed part's must be."""
+    values, form = tree_flatten(args, is_leaf=lambda value: not isinstance(value, (tuple, list)))
+    if keywords or not all(isinstance(value, Tensor) for value in values):
+        return None
+    return _Structure(tuple(value.detach().clone() for value in values), form)
 
 
 def _renamed(traced: Traced, prefix: str) -> Traced:
