@@ -1,4 +1,15 @@
 # python tools/train.py configs/bert_sign_tiny_glue_sst2_distill.py
 # bert_sign_tiny_glue_sst2.py, taught by its real-valued twin. Accuracy 50.0 after one epoch, chance.
-_base_ = ['./bert_sign_tiny_glue_sst2.py', './_base_/teachers/bert_tiny.py']
-model = dict(type='DistilledBertClassifier', teacher={{_base_.teacher}})
+_base_ = [
+    './_base_/models/bert_tiny.py',
+    './_base_/teachers/bert_tiny.py',
+    './_base_/datasets/glue_sst2.py',
+    './_base_/schedules/adam_glue_tiny.py',
+    './_base_/methods/bnn.py',
+    './_base_/runtime/glue.py',
+]
+model = dict(
+    type='DistilledBertClassifier',
+    teacher={{_base_.teacher}},
+    task='sst2',
+    binary_linear={{_base_.binary_linear}})

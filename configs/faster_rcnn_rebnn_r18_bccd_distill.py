@@ -1,7 +1,17 @@
 # python tools/train.py configs/faster_rcnn_rebnn_r18_bccd_distill.py
 # FPN maps learn from those of the real-valued twin, trained before. Expected: not yet measured.
-_base_ = ['./faster_rcnn_rebnn_r18_bccd.py']
+_base_ = [
+    './_base_/models/faster_rcnn_rebnn_r18_fpn_small.py',
+    './_base_/teachers/faster_rcnn_bccd.py',
+    './_base_/datasets/bccd_detection.py',
+    './_base_/schedules/adam_16e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
 model = dict(
     type='DistilledTwoStageDetector',
-    teacher=dict(
-        config='configs/faster_rcnn_real_r18_bccd.py', checkpoint='work_dirs/faster_rcnn_real_r18_bccd/latest.pth'))
+    teacher={{_base_.teacher}},
+    backbone=dict(conv_cfg={{_base_.binary_conv}}),
+    neck=dict(conv_cfg={{_base_.binary_conv}}),
+    rpn_head=dict(binarize=dict(layer={{_base_.binary_conv}})),
+    roi_head=dict(bbox_head=dict(num_classes=3)))

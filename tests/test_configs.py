@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 LEAVES = sorted((ROOT / "configs").glob("*.py"))
 if find_spec("transformers") is None:
     LEAVES = [path for path in LEAVES if "_glue_" not in path.name]
-# the others inherit a leaf, or have real-valued weights on purpose
+# the others have real-valued weights on purpose
 NAMING_A_METHOD = [
     p for p in LEAVES if "_base_/methods/" in p.read_text() and "_real_" not in p.name and "_stage1" not in p.name
 ]
@@ -31,6 +31,18 @@ def build(name, **overrides):
     import_modules_from_strings(**cfg.custom_imports)
     init_default_scope(cfg.default_scope)
     return MODELS.build(cfg.model)
+
+
+def parents(path):
+    """Files of ours that ``path`` names in ``_base_``."""
+    (names,) = re.findall(r"^_base_ = (\[.*?\]|'.*?')$", path.read_text(), re.DOTALL | re.MULTILINE) or ("",)
+    return [path.parent / name for name in re.findall(r"'([^']+)'", names) if "::" not in name]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
+def test_everything_stands_in_the_leaf_and_at_most_two_base_files_deep(path):
+    assert all("_base_" in parent.parts for parent in parents(path))
+    assert not [last for first in parents(path) for second in parents(first) for last in parents(second)]
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
@@ -56,7 +68,8 @@ def test_another_method_is_one_word(path, tmp_path):
     leaf = tmp_path / "configs" / path.name
     leaf.write_text(re.sub(r"methods/\w+\.py", "methods/irnet.py", path.read_text()))
     cfg = Config.fromfile(leaf)
-    types = set(re.findall(r"'type': '(\w*(?:Conv2d|Linear))'", str(cfg.model.to_dict())))
+    student = {key: value for key, value in cfg.model.to_dict().items() if key != "teacher"}
+    types = set(re.findall(r"'type': '(\w*(?:Conv2d|Linear))'", str(student)))
     expected = {"IRNetLinear" if "_glue_" in path.name else "IRNetConv2d"}
     assert types <= expected and "EDEHook" in [hook["type"] for hook in cfg.custom_hooks]
     assert {type(layer).__name__ for layer in binary_layers(build(leaf)).values()} == expected

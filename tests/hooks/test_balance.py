@@ -144,6 +144,16 @@ def test_resume_is_bit_for_bit(tmp_path, options):
     assert resumed.scalars == record.scalars[-len(resumed.scalars) :]
 
 
+def test_what_a_checkpoint_holds(tmp_path):
+    """Checkpoints of earlier versions resume, and theirs are these keys."""
+    train(tmp_path, BalanceHook(flip_interval=3), epochs=2)
+    saved = torch.load(tmp_path / "epoch_2.pth", weights_only=False)["rebnn_balance"]
+    assert list(saved) == ["updates", "flip_interval", "changed", "signs"]
+    assert saved["updates"] == {0: 8} and saved["flip_interval"] == 3
+    assert list(saved["changed"]) == list(saved["signs"]) == ["conv", "head"]
+    assert [bits.numel() for bits in saved["signs"].values()] == [14, 1]  # 108 and 8 weights
+
+
 def test_resume_keeps_the_onset_as_a_share_of_the_training(tmp_path):
     whole, record, _ = train(tmp_path / "whole", BalanceHook(begin=0.4, ramp=0.3), epochs=4)
     middle = str(tmp_path / "whole" / "epoch_2.pth")
