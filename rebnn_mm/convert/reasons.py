@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from rebnn_mm.convert.frozen import reason_of_frozen
-from rebnn_mm.convert.kinds import Names, is_attention, kind_of, matches_any
+from rebnn_mm.convert.kinds import Names, is_attention, kind_of, matches_any, padding_of
 from rebnn_mm.layers.interface import BinaryLayer
 
 Reasons = dict[nn.Module, str | None]
@@ -70,6 +70,8 @@ def reason_to_keep(module: nn.Module, names: tuple[str, ...], choice: Choice, mo
     if any(part._forward_pre_hooks or part._forward_hooks for part in module.modules()):
         return "has forward hooks (weight norm, pruning?), which a new layer would lose"
     kind = kind_of(module)
+    if kind is None and isinstance(module, nn.Conv2d) and padding_of(module) is None:
+        return "pads by the size of its input, by turns more on one side (adaptive padding), which no 1-bit layer does"
     if kind is None:
         return f"{type(module).__module__}.{type(module).__name__} is a subclass that computes or holds something else"
     if kind not in choice.types:

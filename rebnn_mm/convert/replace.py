@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from rebnn_mm.convert.kinds import kind_of
+from rebnn_mm.convert.kinds import kind_of, padding_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.attention import binary_scaled_dot_product_attention, binary_twin
 from rebnn_mm.layers.interface import BinaryLayer
@@ -60,6 +60,8 @@ def twin_of(module: Any, options: Options, scores: str) -> nn.Module:
         linear = {**dict(type=_BINARY["Linear"]), **options.of["Linear"]}
         return binary_twin(module, scores, linear)
     shape = {key: getattr(module, key) for key in _SHAPE[kind]}
+    if kind == "Conv2d":
+        shape["padding"] = padding_of(module)
     weight, bias = module.weight, module.bias
     cfg = dict(type=_BINARY[kind], bias=bias is not None, device=weight.device, dtype=weight.dtype)
     new: Any = MODELS.build({**cfg, **shape, **options.of[kind]})

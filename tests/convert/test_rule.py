@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.convert import Binarized, binarize
+from rebnn_mm.convert import Binarized, binarize, kinds
 from rebnn_mm.estimators import ClippedSTE
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
@@ -369,3 +369,56 @@ def test_parametrized_and_pruned_layers_are_left_alone():
     prune.l1_unstructured(model.body[2], "weight", 0.5)
     report = binarize(model)
     assert set(report.replaced) == {"mlp"} and "hooks" in report.kept["body.2"]
+
+
+class PadsBySize(nn.Conv2d):
+    """What mmcv's and timm's convolutions with TensorFlow's padding compute."""
+
+    def forward(self, x):
+        pads = []
+        for size, step, dilation, reach in zip(x.shape[-2:], self.stride, self.dilation, self.kernel_size, strict=True):
+            both = max((-(-size // step) - 1) * step + (reach - 1) * dilation + 1 - size, 0)
+            pads = [both // 2, both - both // 2, *pads]
+        return nn.functional.conv2d(
+            nn.functional.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "padding"),
+    [
+        (dict(kernel_size=1), (0, 0)),
+        (dict(kernel_size=1, stride=2), (0, 0)),
+        (dict(kernel_size=3), (1, 1)),
+        (dict(kernel_size=(3, 5), dilation=2), (2, 4)),
+        (dict(kernel_size=3, stride=2), None),
+        (dict(kernel_size=2), None),
+        (dict(kernel_size=(1, 3), stride=(2, 1)), (0, 1)),
+    ],
+)
+def test_padding_by_size_is_plain_where_every_size_gets_the_same(shape, padding, monkeypatch):
+    monkeypatch.setattr(kinds, "PADS_BY_SIZE", {f"{__name__}.PadsBySize"})
+    model = net()
+    old = PadsBySize(8, 8, **shape)
+    model.body.append(old)
+    report = binarize(model)
+    if padding is None:
+        assert model.body[3] is old and report.kept["body.3"].startswith("pads by the size of its input")
+        return
+    new = model.body[3]
+    assert isinstance(new, ReBNNConv2d) and new.padding == padding
+    for size in (7, 8):
+        x = torch.randn(1, 8, size, size)
+        plain = nn.functional.conv2d(x, old.weight, old.bias, new.stride, new.padding, new.dilation)
+        torch.testing.assert_close(old(x), plain)
+
+
+def test_mmcvs_adaptive_padding_is_known():
+    pytest.importorskip("mmcv")
+    from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+
+    model = net()
+    model.body.append(Conv2dAdaptivePadding(8, 8, 3))
+    model.body.append(Conv2dAdaptivePadding(8, 8, 3, stride=2))
+    report = binarize(model)
+    assert "body.3" in report.replaced and "pads by the size" in report.kept["body.4"]
