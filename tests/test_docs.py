@@ -90,13 +90,22 @@ def test_a_training_loop_of_ones_own(capsys):
     assert means[0] == 0 and means[-1] > 0 and names["state"]["balance"]["updates"] == 10
 
 
+@pytest.mark.slow  # captures a ResNet-18
+def test_the_first_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(examples(ROOT / "README.md")[0], names)
+    assert names["scores"].shape == (2, 10)
+    assert (tmp_path / "model.rebnn").stat().st_size < 2_500_000
+
+
 def test_relative_links_lead_somewhere():
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_every_config_that_the_readme_names_exists():
-    text = (ROOT / "README.md").read_text() + GUIDE.read_text()
+def test_every_config_that_the_pages_name_exists():
+    text = (ROOT / "README.md").read_text() + GUIDE.read_text() + (ROOT / "docs" / "configs.md").read_text()
     for name in re.findall(r"configs/([\w/]+\.py)", text):
         assert (ROOT / "configs" / name).exists() or name == "mine.py", name
