@@ -40,23 +40,23 @@ class Attend(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(N, L, C), (N, S, C), (N, S, D) -> context (N, L, D) and weights (N, heads, L, S), before dropout.
+        """(..., L, C), (..., S, C), (..., S, D) -> context (..., L, D) and weights (..., heads, L, S), before dropout.
 
         Args:
             query: Projected, real-valued.
             key: Likewise.
             value: Likewise.
-            mask: Added to the scores, of a shape that (N, heads, L, S) takes: 0, or a large negative number or -inf
+            mask: Added to the scores, of a shape that (..., heads, L, S) takes: 0, or a large negative number or -inf
                 where nothing is to be seen.
         """
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (query, key, value))
         if self.scores == "binary":
             query, key, value = clipped_sign(query), clipped_sign(key), clipped_sign(value)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         scores = scores if mask is None else scores + mask
         weights = clipped_step(scores) if self.scores == "binary" else scores.softmax(dim=-1)
         context = self.dropout(weights) @ value
-        return context.transpose(1, 2).flatten(2), weights
+        return context.transpose(-3, -2).flatten(-2), weights
 
     def extra_repr(self) -> str:
         """Heads and kind of scores."""

@@ -56,18 +56,21 @@ class BinaryWindowAttention(nn.Module):
         """Attend within each window, after a shift of all of them."""
         height, width = x.shape[1:3]
         down, right = -height % self.window_size[0], -width % self.window_size[1]
-        x = functional.pad(x, (0, 0, 0, right, 0, down))
+        if down or right:
+            x = functional.pad(x, (0, 0, 0, right, 0, down))
         size = x.shape[1:3]
         # a window that covers the image needs no shift
         pairs = zip(self.shift_size, self.window_size, size, strict=True)
         shift = [0 if window >= side else step for step, window, side in pairs]
-        x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
+        if any(shift):
+            x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
         y = self._from_windows(self._attended(self._to_windows(x), size, shift), size)
-        y = torch.roll(y, (shift[0], shift[1]), (1, 2))
+        if any(shift):
+            y = torch.roll(y, (shift[0], shift[1]), (1, 2))
         return y[:, :height, :width].contiguous()
 
     def _attended(self, x: Tensor, size: torch.Size, shift: list[int]) -> Tensor:
-        """(N windows, L, C) -> the same."""
+        """(N, windows, L, C) -> the same."""
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         if hasattr(self, "logit_scale"):  # version 2 compares directions, and its keys have no bias
             bias: Any = self.qkv.bias
@@ -78,10 +81,10 @@ class BinaryWindowAttention(nn.Module):
             )
             query = (query * factor * math.sqrt(query.shape[-1])).flatten(-2)
             key = key.flatten(-2)
+        # made of constants alone: a packed network has it computed once
         mask = self._position_bias()
         if any(shift):
-            apart = self._apart(size, shift, x)
-            mask = mask + apart.repeat(len(x) // len(apart), 1, 1)[:, None]
+            mask = mask + self._apart(size, shift, x)[:, None]
         context, _ = self.attend(query, key, value, mask)
         return functional.dropout(self.proj(context), self.dropout, self.training)
 
@@ -102,17 +105,19 @@ class BinaryWindowAttention(nn.Module):
             + torch.arange(side, device=like.device).ge(side - step).long()
             for side, window, step in zip(size, self.window_size, shift, strict=True)
         )
-        regions = self._to_windows((3 * rows[:, None] + columns)[None, :, :, None])[..., 0]
+        regions = self._to_windows((3 * rows[:, None] + columns)[None, :, :, None])[0, ..., 0]
         return (regions[:, None] != regions[:, :, None]) * like.new_tensor(-100.0)
 
     def _to_windows(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, windows, L, C)."""
         high, wide = self.window_size
         x = x.unflatten(2, (-1, wide)).unflatten(1, (-1, high))
-        return x.transpose(2, 3).flatten(0, 2).flatten(1, 2)
+        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _from_windows(self, x: Tensor, size: torch.Size) -> Tensor:
+        """The inverse of :meth:`_to_windows`."""
         high, wide = self.window_size
-        x = x.unflatten(1, (high, wide)).unflatten(0, (-1, size[0] // high, size[1] // wide))
+        x = x.unflatten(2, (high, wide)).unflatten(1, (size[0] // high, size[1] // wide))
         return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def extra_repr(self) -> str:

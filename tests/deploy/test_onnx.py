@@ -98,13 +98,23 @@ def stock(name):
         nn.init.normal_(model.heads.head.weight)
         binarize(model, input_norm=False)
         return model, torch.randn(2, 3, 32, 32)
+    if name in ("swin", "swin_v2"):
+        theirs = models.swin_transformer
+        second = name == "swin_v2"
+        block = theirs.SwinTransformerBlockV2 if second else theirs.SwinTransformerBlock
+        merging = theirs.PatchMergingV2 if second else theirs.PatchMerging
+        model = theirs.SwinTransformer(
+            [4, 4], 32, [2, 2], [2, 4], [4, 4], num_classes=5, block=block, downsample_layer=merging
+        )
+        binarize(model, input_norm=False)
+        return model, torch.randn(2, 3, 32, 32)
     model = getattr(models, name)(num_classes=5)
     binarize(model)
     return model, torch.randn(2, 3, 64, 64)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "vit"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "vit", "swin", "swin_v2"])
 def test_stock_networks(name, tmp_path):
     torch.manual_seed(0)
     model, x = stock(name)
@@ -113,7 +123,7 @@ def test_stock_networks(name, tmp_path):
     for form in FORMS:
         export_onnx(tmp_path / "m.rebnn", tmp_path / f"{form}.onnx", form=form)
     ready = session(tmp_path / "float.onnx")
-    attends = name == "vit"  # it keeps the size of the image
+    attends = name in ("vit", "swin", "swin_v2")  # they keep the size of the image
     for other in [x, x[:1], torch.randn(3, 3, *((x.shape[2:]) if attends else (75, 90)))]:
         agree(ready.run(["output"], {"input": other.numpy()})[0], packed(other))
     [real] = session(tmp_path / "real.onnx").run(None, {"input": x.numpy()})

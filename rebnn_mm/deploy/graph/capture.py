@@ -273,9 +273,11 @@ def _block(node: fx.Node, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]
 def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSpec:
     shape, least = [], []
     for place, size in enumerate(value.shape):
-        if isinstance(size, int):
-            shape.append(size)
-            least.append(size)
+        # one that the network made a Python number of is a symbol with a fixed value
+        known = size if isinstance(size, int) else size.node.maybe_as_int()
+        if known is not None:
+            shape.append(known)
+            least.append(known)
         else:
             bounds = program.range_constraints.get(size.node.expr)
             shape.append(None)

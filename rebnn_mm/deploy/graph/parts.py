@@ -32,6 +32,8 @@ class Part:
         call: How to call it, ``call(module, *inputs)``; None is ``module(*inputs)``.
         any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
         whole: Set where the part is all that the file's model computes: ``'classifier'`` of images, or ``'network'``.
+        fixed: Tensors to call it with instead where its code makes a Python number of the batch's size (MMPretrain's
+            Swin): its graph is for their batch only.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Part:
     call: Callable[..., Any] | None = None
     any_size: bool | None = None
     whole: str | None = None
+    fixed: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,9 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
         UserError: It cannot be captured, or calls an operator that files do not hold.
     """
     module = lower(copy.deepcopy(model.get_submodule(part.name)))
-    if part.call is not None:
-        traced = capture(_Called(module, part.call), part.inputs, part.any_size)
-        traced = _renamed(traced, "module.")
-    else:
-        traced = capture(module, part.inputs, part.any_size)
+    traced = _captured(module, part, part.inputs)
+    if part.fixed is not None and traced.inputs[0].shape[0] is not None:
+        traced = _captured(module, part, part.fixed)
     fuse(traced)
     record = encode(traced)
     shapes = {_unit(node).packed.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
@@ -96,6 +97,12 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     if wrong:
         raise UserError(f"{wrong[0]} is float64: call model.float() first, the run-time computes in float32")
     return StoredPart(part.name, record, tensors, part.whole)
+
+
+def _captured(module: nn.Module, part: Part, inputs: Sequence[Tensor]) -> Traced:
+    if part.call is None:
+        return capture(module, inputs, part.any_size)
+    return _renamed(capture(_Called(module, part.call), inputs, part.any_size), "module.")
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:

@@ -111,6 +111,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.std.correction": _deviation,
     "aten.std.dim": lambda g, x, dims, unbiased, keep: _deviation(g, x, dims, int(unbiased), keep),
     "aten.norm.ScalarOpt_dim": _norm,
+    "aten.linalg_vector_norm": lambda g, x, p, dims, keep, dtype: _norm(g, x, p, dims, keep),
     "aten.topk": _topk,
     "aten.cumsum": lambda g, x, dim, dtype: g.op("CumSum", g.cast(x, dtype or g.value(x).dtype), g.integers([dim])),
 }

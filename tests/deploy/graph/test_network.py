@@ -110,6 +110,29 @@ RECORD = dict(
 TENSORS = {"w": torch.ones(2, 3)}
 
 
+def test_constants_are_computed_up_to_the_size_that_networks_have():
+    """A slice to the end has a very large number in it, which is no size."""
+
+    def network(rows):
+        nodes = [
+            ["aten.zeros.default", [[4, 1 << 13]], {}, 2],
+            *rows,
+            ["aten.add.Tensor", [{"input": 0}, {"node": 1}], {}, 2],
+        ]
+        spec = dict(dtype="float32", shape=[4, None], least=[4, 0])
+        return GraphNetwork(dict(inputs=[spec], nodes=nodes, output={"node": 2}), {})
+
+    x = torch.ones(4, 1 << 13)
+    to_the_end = [{"node": 0}, 0, -1, 9223372036854775807]
+    assert torch.equal(network([["aten.slice.Tensor", to_the_end, {}, 2]])(x), x)
+    for rows in (
+        [["aten.repeat.default", [{"node": 0}, [1 << 12, 1]], {}, 2]],
+        [["aten.zeros.default", [[1 << 13] * 2], {}, 2]],
+    ):
+        with pytest.raises(RebnnFileError, match="elements: no network has such a constant"):
+            network(rows)
+
+
 def test_a_record_by_hand():
     (y,) = GraphNetwork(RECORD, TENSORS)(torch.tensor([[1.0, -2.0, 3.0]]))
     assert y.tolist() == [[4.0, 4.0]]

@@ -29,6 +29,13 @@ class Residual(nn.Module):
         return self.then(self.first(x) + self.shortcut(x))
 
 
+class Drops(nn.Module):
+    """A dropout as some attentions call it, its rate 0 in evaluation."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.0, training=True)
+
+
 def conv(channels=8, **options):
     return ReBNNConv2d(channels, channels, 3, padding=1, **options)
 
@@ -59,6 +66,7 @@ ONE_CALL = {
     "shortcut, RPReLU": lambda: Residual(nn.Sequential(ChannelShift(8), conv(), nn.BatchNorm2d(8)), RPReLU(8)),
     "the layer's own shortcut": lambda: nn.Sequential(conv(shortcut=True), nn.ReLU()),
     "dropout": lambda: nn.Sequential(conv(), nn.Dropout(), nn.ReLU()),
+    "dropout of rate 0 in training": lambda: nn.Sequential(conv(), Drops(), nn.ReLU()),
 }
 
 

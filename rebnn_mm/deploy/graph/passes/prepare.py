@@ -31,19 +31,32 @@ def _evaluate(traced: Traced, node: fx.Node) -> None:
     if not sources and not str(node.target).startswith("aten."):
         return
 
-    sizes = [size for argument in node.args for size in (argument if isinstance(argument, list) else [argument])]
-    if any(type(size) is int and abs(size) > _LARGEST for size in sizes):
-        raise ValueError(f"{node.target} of {sizes}: no network has such a constant")
-
     def value_of(argument: fx.Node) -> Any:
         return traced.tensors[argument.target]
 
+    _check_size(node, traced)
     value = node.target(*fx.node.map_arg(node.args, value_of), **fx.node.map_arg(node.kwargs, value_of))
     if isinstance(value, Tensor):
         new = traced.add_constant("computed", value)
         new.meta["rank"] = value.dim()
         node.replace_all_uses_with(new)
         traced.graph.erase_node(node)
+
+
+def _check_size(node: fx.Node, traced: Traced) -> None:
+    """Raise ValueError if the result of a call on constants is larger than a network's constant may be."""
+
+    def without_memory(argument: fx.Node) -> Any:
+        return traced.tensors[argument.target].to("meta")
+
+    arguments, keywords = (fx.node.map_arg(part, without_memory) for part in (node.args, node.kwargs))
+    try:
+        with torch.device("meta"):  # also for what is made of sizes alone
+            value = node.target(*arguments, **keywords)
+    except NotImplementedError:  # its size depends on values: a selection, which is not larger than its source
+        return
+    if isinstance(value, Tensor) and value.numel() > _LARGEST:
+        raise ValueError(f"{node.target} gives {value.numel():,} elements: no network has such a constant")
 
 
 def _fold_into_convolutions(traced: Traced) -> None:

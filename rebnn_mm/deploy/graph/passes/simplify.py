@@ -20,7 +20,7 @@ def simplify(traced: Traced) -> None:
     for node in list(traced.graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _SAME or (node.target in _DROPOUT and not node.args[2]) or _keeps_type(node):
+        if node.target in _SAME or _drops_nothing(node) or _keeps_type(node):
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
             continue
@@ -28,6 +28,11 @@ def simplify(traced: Traced) -> None:
             node.target = _aten.reshape.default
         _fold(traced, node)
     traced.tidy()
+
+
+def _drops_nothing(node: fx.Node) -> bool:
+    """Whether the node is a dropout of rate 0, or one that is not in training."""
+    return node.target in _DROPOUT and (not node.args[2] or bool(node.args[1] == 0))
 
 
 def _keeps_type(node: fx.Node) -> bool:
