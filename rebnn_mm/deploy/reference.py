@@ -80,6 +80,12 @@ def reference_conv2d(
     """
     signs = unpack_channels(x, spec.c_in) if x.dtype == torch.int32 else sign(input_side(x, before))
     y = nn.functional.conv2d(signs, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+    y = finish(y, after, residual)
+    return y, None if after.sign is None else pack_channels(input_side(y, after.sign))
+
+
+def finish(y: Tensor, after: Epilogue, residual: Tensor | None) -> Tensor:
+    """The real-valued steps behind the integers ``y``, (N, C_out, H', W')."""
     y = y * _channel(after.alpha)
     if after.bias is not None:
         y = y + _channel(after.bias)
@@ -97,7 +103,7 @@ def reference_conv2d(
     y = _affine(y, after.last_norm)
     if residual is not None and after.residual_last:
         y = y + residual
-    return y, None if after.sign is None else pack_channels(input_side(y, after.sign))
+    return y
 
 
 def _channel(vector: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact, full_precision
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
+from rebnn_mm.deploy.graph.passes.siblings import fold_powers, merge_siblings
+from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.record import decode
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layer import sides_of
@@ -84,6 +86,9 @@ class GraphNetwork(nn.Module):
         """The same, prepared for running: constants computed, layouts chosen."""
         traced = self.traced()
         prepare(traced, self.exact)
+        fold_powers(traced)
+        merge_siblings(traced)
+        pass_thresholds(traced, self.exact)
         choose_layout(traced, self.exact)
         return traced
 

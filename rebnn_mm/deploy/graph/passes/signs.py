@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
@@ -51,6 +53,28 @@ def _readers(node: fx.Node, unit: Unit) -> list[fx.Node]:
         if other is not None and other.target == unit.target and other.x is node and other.residual is not node:
             found.append(user)
     return found
+
+
+def side_of(unit: Unit) -> tuple[str, ...]:
+    """Names of the steps in front of the unit's sign."""
+    return tuple(name for name in _INPUT if name in unit.tensors)
+
+
+def same_side(traced: Traced, nodes: Sequence[fx.Node]) -> bool:
+    """Whether units take the sign of their input behind the same steps: of equal values, if not the same constants."""
+    first, *others = map(_unit, nodes)
+    return all(
+        side_of(other) == side_of(first)
+        and all(_equal(traced, first.tensors[name], other.tensors[name]) for name in side_of(first))
+        for other in others
+    )
+
+
+def _equal(traced: Traced, a: fx.Node, b: fx.Node) -> bool:
+    values = traced.constant(a), traced.constant(b)
+    if a is b:
+        return True
+    return values[0] is not None and values[1] is not None and torch.equal(values[0], values[1])
 
 
 def _unit(node: fx.Node) -> Unit:

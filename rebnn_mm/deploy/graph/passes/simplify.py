@@ -20,7 +20,7 @@ def simplify(traced: Traced) -> None:
     for node in list(traced.graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _SAME or _drops_nothing(node) or _keeps_type(node):
+        if node.target in _SAME or _is_copy(node) or _drops_nothing(node) or _keeps_type(node):
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
             continue
@@ -28,6 +28,12 @@ def simplify(traced: Traced) -> None:
             node.target = _aten.reshape.default
         _fold(traced, node)
     traced.tidy()
+
+
+def _is_copy(node: fx.Node) -> bool:
+    """Whether the node is a clone in the memory format of its input: no operator of a graph writes into either."""
+    kept = (None, torch.preserve_format)
+    return node.target == _aten.clone.default and node.kwargs.get("memory_format") in kept
 
 
 def _drops_nothing(node: fx.Node) -> bool:
