@@ -21,6 +21,7 @@ _CALLED_BY_TOOLS = (
     *("reactnet", "stages"),
 )
 MOVED = {
+    "rebnn_mm.distill.similarity": "rebnn_mm.distill.losses",
     "rebnn_mm.deploy.timing": "rebnn_mm.workflows.timing",
     "rebnn_mm.integrations.boxes": f"{_DETECTION}.boxes",
     "rebnn_mm.integrations.coco_file": f"{_DETECTION}.coco_file",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
@@ -15,11 +16,10 @@ from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
-from rebnn_mm.deploy.pack import check_layer, scale_shape
+from rebnn_mm.deploy.pack import check_layer, is_packed, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.runtime import load_model
-from rebnn_mm.deploy.structure import folded_norms
 from rebnn_mm.deploy.verify import Check, Difference, compare, run
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
@@ -150,7 +150,7 @@ def collect_tensors(
         check_layer(name, layer)
     tensors: dict[str, Tensor | BinaryTensor] = {}
     seen: set[int] = set()
-    folded = folded_norms(model)
+    folded = _folded_norms(model)
     inside = {module for name in without for module in model.get_submodule(name).modules()}
     for prefix, module in model.named_modules():
         if module in inside:
@@ -227,3 +227,9 @@ def _compare(trained: nn.Module, path: Path, check: Check, whole: bool) -> tuple
     else:
         packed = load_model(path) if whole else load_model(path, model=copy_model(trained))
     return compare(trained, packed, check, check.exact)
+
+
+def _folded_norms(model: nn.Module) -> set[nn.Module]:
+    """Batch norms that a file holds as ``scale`` and ``offset``: those in front of the sign of a layer."""
+    norms = {getattr(module, "input_norm", None) for module in model.modules() if is_packed(module)}
+    return {norm for norm in norms if isinstance(norm, _NormBase)}

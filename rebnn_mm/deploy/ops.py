@@ -12,8 +12,8 @@ same, is more than ``torch.jit.trace`` can write down).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,85 +29,39 @@ __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_b
 _plans = PlanCache()
 
 
-def _plan(
-    kind: type[Conv2dPlan] | type[LinearPlan],
-    packed: Tensor,
-    geometry: Sequence[int],
-    tensors: Sequence[Tensor],
-    names: str,
-    clamp: Sequence[float] | None,
-    *flags: bool,
-) -> Any:
-    """The plan of an operator's arguments, from the cache if it is there; flags: residual_last, signs, floats."""
-
-    def make() -> Conv2dPlan | LinearPlan:
-        if len(names.split()) != len(tensors):
-            raise ValueError(f"{len(tensors)} tensors, but the names {names!r}")
-        by_name = dict(zip(names.split(), tensors, strict=True))
-        return kind(packed, ConvSpec.from_ints(geometry), *sides_of(by_name, clamp, *flags))
-
-    options = (kind, library.current_isa(), tuple(geometry), names, None if clamp is None else tuple(clamp), flags)
-    return _plans.get(make, (packed, *tensors), options)
+# of all four operators; those with one result have ``signs`` behind them
+_SCHEMA = (
+    "Tensor x, Tensor packed, SymInt[] geometry, Tensor[] tensors, str names, Tensor? residual=None, "
+    "float[]? clamp=None, bool residual_last=False"
+)
 
 
-@torch.library.custom_op("rebnn_mm::binary_conv2d", mutates_args=(), device_types="cpu")
-def _conv2d(
-    x: Tensor,
-    packed: Tensor,
-    geometry: Sequence[int],
-    tensors: Sequence[Tensor],
-    names: str,
-    residual: Tensor | None = None,
-    clamp: Sequence[float] | None = None,
-    residual_last: bool = False,
-    signs: bool = False,
-) -> Tensor:
-    plan = _plan(Conv2dPlan, packed, geometry, tensors, names, clamp, residual_last, signs, not signs)
-    return plan(x, residual)
+class _Call(NamedTuple):
+    """Arguments of an operator, as ``_SCHEMA`` has them; torch leaves out those behind that are the defaults."""
 
+    x: Tensor
+    packed: Tensor
+    geometry: Sequence[int]
+    tensors: Sequence[Tensor]
+    names: str
+    residual: Tensor | None = None
+    clamp: Sequence[float] | None = None
+    residual_last: bool = False
+    signs: bool = False
 
-@torch.library.custom_op("rebnn_mm::binary_conv2d_both", mutates_args=(), device_types="cpu")
-def _conv2d_both(
-    x: Tensor,
-    packed: Tensor,
-    geometry: Sequence[int],
-    tensors: Sequence[Tensor],
-    names: str,
-    residual: Tensor | None = None,
-    clamp: Sequence[float] | None = None,
-    residual_last: bool = False,
-) -> tuple[Tensor, Tensor]:
-    return _plan(Conv2dPlan, packed, geometry, tensors, names, clamp, residual_last, True, True)(x, residual)
+    def run(self, kind: type[Conv2dPlan] | type[LinearPlan], signs: bool, floats: bool) -> Any:
+        """The result of the plan of these arguments, which is in the cache if they were seen before."""
+        options = (None if self.clamp is None else tuple(self.clamp), self.residual_last, signs, floats)
 
+        def make() -> Conv2dPlan | LinearPlan:
+            names = self.names.split()
+            if len(names) != len(self.tensors):
+                raise ValueError(f"{len(self.tensors)} tensors, but the names {self.names!r}")
+            sides = sides_of(dict(zip(names, self.tensors, strict=True)), *options)
+            return kind(self.packed, ConvSpec.from_ints(self.geometry), *sides)
 
-@torch.library.custom_op("rebnn_mm::binary_linear", mutates_args=(), device_types="cpu")
-def _linear(
-    x: Tensor,
-    packed: Tensor,
-    geometry: Sequence[int],
-    tensors: Sequence[Tensor],
-    names: str,
-    residual: Tensor | None = None,
-    clamp: Sequence[float] | None = None,
-    residual_last: bool = False,
-    signs: bool = False,
-) -> Tensor:
-    plan = _plan(LinearPlan, packed, geometry, tensors, names, clamp, residual_last, signs, not signs)
-    return plan(x, residual)
-
-
-@torch.library.custom_op("rebnn_mm::binary_linear_both", mutates_args=(), device_types="cpu")
-def _linear_both(
-    x: Tensor,
-    packed: Tensor,
-    geometry: Sequence[int],
-    tensors: Sequence[Tensor],
-    names: str,
-    residual: Tensor | None = None,
-    clamp: Sequence[float] | None = None,
-    residual_last: bool = False,
-) -> tuple[Tensor, Tensor]:
-    return _plan(LinearPlan, packed, geometry, tensors, names, clamp, residual_last, True, True)(x, residual)
+        key = (kind, library.current_isa(), tuple(self.geometry), self.names, options)
+        return _plans.get(make, (self.packed, *self.tensors), key)(self.x, self.residual)
 
 
 def _conv2d_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:
@@ -124,46 +78,58 @@ def _linear_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Te
     return x.new_empty((*leading, c_out), dtype=torch.float32), x.new_empty((*leading, words(c_out)), dtype=torch.int32)
 
 
-def _register_fakes(one: Any, both: Any, results: Any) -> None:
-    def fake(x, packed, geometry, tensors, names, residual=None, clamp=None, residual_last=False, signs=False):
-        return results(x, geometry, signs)[signs]
+def _define(name: str, kind: type[Conv2dPlan] | type[LinearPlan], results: Callable[..., tuple[Tensor, Tensor]]) -> Any:
+    """``rebnn_mm::NAME``, whose result is floats or signs, and ``rebnn_mm::NAME_both``.
 
-    def fake_both(x, packed, geometry, tensors, names, residual=None, clamp=None, residual_last=False):
-        return results(x, geometry, True)
+    Args:
+        name: Of the operator.
+        kind: The plan that runs it.
+        results: (x, geometry, with signs) -> empty floats and signs, for torch's tracing.
+    """
+    own: dict[str, Any] = dict(mutates_args=(), device_types="cpu")
 
-    one.register_fake(fake)
-    both.register_fake(fake_both)
+    @torch.library.custom_op(f"rebnn_mm::{name}", **own, schema=f"({_SCHEMA}, bool signs=False) -> Tensor")
+    def one(*arguments: Any) -> Tensor:
+        call = _Call(*arguments)
+        return call.run(kind, call.signs, not call.signs)
+
+    @torch.library.custom_op(f"rebnn_mm::{name}_both", **own, schema=f"({_SCHEMA}) -> (Tensor, Tensor)")
+    def both(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return _Call(*arguments).run(kind, True, True)
+
+    @one.register_fake
+    def _(*arguments: Any) -> Tensor:
+        call = _Call(*arguments)
+        return results(call.x, call.geometry, call.signs)[call.signs]
+
+    @both.register_fake
+    def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+        call = _Call(*arguments)
+        return results(call.x, call.geometry, True)
+
+    return one, both
 
 
-_register_fakes(_conv2d, _conv2d_both, _conv2d_results)
-_register_fakes(_linear, _linear_both, _linear_results)
+_CONV2D = _define("binary_conv2d", Conv2dPlan, _conv2d_results)
+_LINEAR = _define("binary_linear", LinearPlan, _linear_results)
 
 
 def binary_conv2d(
-    x: Tensor,
-    packed: Tensor,
-    spec: ConvSpec,
-    before: InputSide,
-    after: Epilogue,
-    residual: Tensor | None = None,
+    x: Tensor, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
 ) -> Result:
     """``torch.ops.rebnn_mm.binary_conv2d``, or ``..._both``: arguments and result of a :class:`Conv2dPlan`."""
-    return _call(_conv2d, _conv2d_both, x, packed, spec, before, after, residual)
+    return _call(_CONV2D, x, packed, spec, before, after, residual)
 
 
 def binary_linear(
-    x: Tensor,
-    packed: Tensor,
-    spec: ConvSpec,
-    before: InputSide,
-    after: Epilogue,
-    residual: Tensor | None = None,
+    x: Tensor, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
 ) -> Result:
     """``torch.ops.rebnn_mm.binary_linear``, or ``..._both``: arguments and result of a :class:`LinearPlan`."""
-    return _call(_linear, _linear_both, x, packed, spec, before, after, residual)
+    return _call(_LINEAR, x, packed, spec, before, after, residual)
 
 
-def _call(one, both, x, packed, spec, before, after, residual):
+def _call(operators: Any, x: Tensor, packed: Tensor, spec: ConvSpec, before: Any, after: Any, residual: Any) -> Result:
+    one, both = operators
     clamp = None if after.clamp is None else list(after.clamp)
     tensors = tensors_of(before, after)
     names = " ".join(tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinear
-from rebnn_mm.deploy.runtime import graphs_of
-from rebnn_mm.deploy.structure import is_packed, keeps_forward
-from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.deploy.weights import Weights, graphs_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear, InputLayerNorm, ReBNNConv2d, ReBNNLinear
 from rebnn_mm.layers.interface import is_training_only
+
+Pad = tuple[tuple[int, int, int, int], str]
+"""(left, right, top, bottom) and a mode, as ``torch.nn.functional.pad`` takes them."""
 
 
 def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Module:
@@ -49,9 +50,14 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         raise RebnnFileError(f"the file holds {name!r} as a graph, which the model does not have: {error}") from None
 
 
+def is_packed(module: nn.Module) -> TypeGuard[BinaryLayer]:
+    """Whether a layer is 1-bit in weight and input, so that the kernels run it."""
+    return isinstance(module, BinaryLayer) and module.binarizes_weight and module.binarizes_input
+
+
 def check_layer(name: str, layer: BinaryLayer) -> None:
     """Raise ValueError if ``layer`` computes something that no packed layer does; ``name`` is for the message."""
-    if not keeps_forward(layer):
+    if not _keeps_forward(layer):
         raise UserError(
             f"{name} is a {type(layer).__name__} with a forward of its own; a file holds layers that compute as "
             "BinaryConv2d and BinaryLinear do: put one of those in its place before exporting"
@@ -59,8 +65,22 @@ def check_layer(name: str, layer: BinaryLayer) -> None:
     norm: Any = layer.input_norm
     if isinstance(norm, _NormBase) and not norm.track_running_stats:
         raise UserError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
-    if isinstance(layer, BinaryConv2d) and _padding(layer) is None:
+    if isinstance(layer, BinaryConv2d):
+        padding_of(layer, name)
+
+
+def padding_of(layer: Any, name: str = "a layer") -> tuple[tuple[int, int], Pad | None]:
+    """Zeros that the convolution adds on each side, (rows, columns), and what is padded in front of it in another mode.
+
+    Raises:
+        ValueError: ``layer``, which the message calls ``name``, pads its sides with different numbers of zeros.
+    """
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    if layer.padding_mode != "zeros":
+        return (0, 0), ((left, right, top, bottom), layer.padding_mode)
+    if left != right or top != bottom:
         raise UserError(f"{name} pads unevenly with zeros (padding='same'): give the padding as a number")
+    return (top, left), None
 
 
 def scale_shape(layer: BinaryLayer) -> tuple[int, ...]:
@@ -102,16 +122,11 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     )
     packed = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
-        layer_norm = (
-            norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
-        )  # depends on the input: no scale and offset
+        # depends on the input: no scale and offset
+        layer_norm = norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
         return PackedLinear(packed, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
-    padding = _padding(module)
-    assert padding is not None
+    padding, pad = padding_of(module)
     conv = ConvShape(shape, module.stride, padding, module.dilation, module.groups)
-    pad = None
-    if module.padding_mode != "zeros":
-        pad = (tuple(module._reversed_padding_repeated_twice), module.padding_mode)
     return PackedConv2d(packed, alpha, conv, around, pad, getattr(module, "shortcut", False))
 
 
@@ -129,12 +144,13 @@ def _with_signs(module: Any) -> nn.Module:
     return twin
 
 
-def _padding(layer: Any) -> tuple[int, int] | None:
-    """Zeros on each side, (rows, columns); None if the sides differ. Other modes pad before the layer: none."""
-    if layer.padding_mode != "zeros":
-        return 0, 0
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
-    return (top, left) if left == right and top == bottom else None
+def _keeps_forward(layer: nn.Module) -> bool:
+    """Whether a layer computes what the packed ones do: sign, 1-bit product, scale, bias, in the base's order."""
+    for base in (BinaryConv2d, BinaryLinear):
+        if isinstance(layer, base):
+            kept = ("forward", "_binary_input", "_scaled_conv", "_scaled_product", "_conv_forward")
+            return all(getattr(type(layer), name, None) is getattr(base, name, None) for name in kept)
+    return False
 
 
 def _load_rest(model: nn.Module, weights: Weights, packed: set[nn.Module]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from rebnn_mm.builders import build_from_config
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.deploy.weights import Weights, graphs_of
 from rebnn_mm.errors import UserError
 
 
@@ -116,18 +115,6 @@ def load_parts(path: str | Path, exact: bool = True) -> dict[str, GraphNetwork]:
     """
     file = read_file(path)
     return {name: Weights(file).at(name).network(record, exact) for name, record in graphs_of(file).items()}
-
-
-def graphs_of(file: PackedFile) -> dict[str, Any]:
-    """The graph records of a file, by the names of the parts.
-
-    Raises:
-        RebnnFileError: They are malformed.
-    """
-    graphs = file.info.get("graphs", {})
-    if not isinstance(graphs, dict):
-        raise RebnnFileError(f"the file's graphs are a {type(graphs).__name__}, not a dict")
-    return graphs
 
 
 def build_network(file: PackedFile, exact: bool = True) -> PackedClassifier | GraphNetwork:

@@ -11,6 +11,18 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.packing import unpack_signs
 
 
+def graphs_of(file: PackedFile) -> dict[str, Any]:
+    """The graph records of a file, by the names of the parts.
+
+    Raises:
+        RebnnFileError: They are malformed.
+    """
+    graphs = file.info.get("graphs", {})
+    if not isinstance(graphs, dict):
+        raise RebnnFileError(f"the file's graphs are a {type(graphs).__name__}, not a dict")
+    return graphs
+
+
 class Weights:
     """Tensors below a dotted prefix. Every tensor must be taken once: see :meth:`check_all_used`.
 

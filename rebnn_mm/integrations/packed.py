@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
 from rebnn_mm.deploy.pack import pack_model
-from rebnn_mm.deploy.runtime import build_network, graphs_of
+from rebnn_mm.deploy.runtime import build_network
+from rebnn_mm.deploy.weights import graphs_of
 from rebnn_mm.integrations.build import build_model, register_scope
 from rebnn_mm.integrations.config import SCOPES, scope_of
 

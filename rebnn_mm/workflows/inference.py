@@ -14,12 +14,14 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
 from torch import nn
 
+from rebnn_mm.deploy.format import read_file
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label, picture_name
 from rebnn_mm.integrations.images.pipeline import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
+from rebnn_mm.integrations.packed import file_config, load_packed_model
 from rebnn_mm.workflows.inspection import check_images
 
 
@@ -103,15 +105,10 @@ def packed_config(path: str | Path) -> Config:
         FileNotFoundError: ``path`` is no file.
         ValueError: It is no packed file, or carries no config that may be used.
     """
-    from rebnn_mm.deploy.format import read_file
-    from rebnn_mm.integrations.packed import file_config
-
     return file_config(read_file(path))
 
 
 def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
-    from rebnn_mm.integrations.packed import load_packed_model
-
     if device not in (None, "cpu"):
         raise UserError(f"device {device!r}: a packed file runs on the CPU")
     model: Any = load_packed_model(path, cfg)

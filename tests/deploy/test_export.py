@@ -1,3 +1,4 @@
+import copy
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import BinaryTensor, read_file
+from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.pack import check_layer, padding_of
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +97,23 @@ def test_alpha_of_a_layer_that_never_ran_is_taken_from_its_weight(tmp_path):
     nn.init.constant_(layer.weight, 2.0)
     export_model(nn.Sequential(layer), tmp_path / "m.rebnn", check=Check(IMAGES))
     assert torch.equal(read_file(tmp_path / "m.rebnn").tensors["0.alpha"].flatten(), torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize("weight_only", [False, True])
+@pytest.mark.parametrize("mode", ["zeros", "circular", "replicate"])
+@pytest.mark.parametrize("kernel", [2, (1, 3), 3])
+def test_a_graph_and_a_packed_model_pad_alike(kernel, mode, weight_only):
+    layer = ReBNNConv2d(3, 4, kernel, padding="same", padding_mode=mode, weight_only=weight_only, dilation=(1, 2))
+    x = torch.randn(2, 3, 6, 7)
+    if kernel == 2 and mode == "zeros":
+        for refuses in (lambda: padding_of(layer, "net.0"), lambda: lower(layer), lambda: check_layer("net.0", layer)):
+            with pytest.raises(UserError, match="pads unevenly with zeros"):
+                refuses()
+        return
+    zeros, pad = padding_of(layer)
+    assert (pad is None) == (mode == "zeros") and (pad is None or zeros == (0, 0))
+    with torch.no_grad():
+        assert torch.equal(lower(copy.deepcopy(layer).eval())(x), layer.eval()(x))
 
 
 def own_model():

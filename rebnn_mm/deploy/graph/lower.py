@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from rebnn_mm.deploy.facts import AsTrained, sizes_of_layer
 from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
-from rebnn_mm.deploy.pack import check_layer
+from rebnn_mm.deploy.pack import Pad, check_layer, is_packed, padding_of
 from rebnn_mm.deploy.packing import pack_signs
-from rebnn_mm.deploy.structure import is_packed
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
@@ -39,15 +38,11 @@ class Lowered(AsTrained):
         self.shortcut = getattr(layer, "shortcut", False)
         self.bias = layer.bias
         self.is_linear = isinstance(layer, BinaryLinear)
-        self.pad: tuple[list[int], str] | None = None
+        self.pad: Pad | None = None
         if self.is_linear:
             self.spec = ConvSpec.linear(*weight.shape)
             return
-        zeros = layer.padding_mode == "zeros"
-        sides = list(layer._reversed_padding_repeated_twice)  # left, right, top, bottom
-        if not zeros:
-            self.pad = sides, layer.padding_mode
-        padding = (sides[2], sides[0]) if zeros else (0, 0)
+        padding, self.pad = padding_of(layer)
         self.spec = ConvSpec(tuple(weight.shape), layer.stride, padding, layer.dilation, layer.groups)
 
     def forward(self, x: Tensor) -> Any:
@@ -85,8 +80,8 @@ class LoweredSigns(AsTrained):
         self.shortcut = getattr(layer, "shortcut", False)
         self.is_linear = isinstance(layer, BinaryLinear)
         if not self.is_linear:
-            self.pad = list(layer._reversed_padding_repeated_twice), layer.padding_mode
-            self.geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+            padding, self.pad = padding_of(layer)
+            self.geometry = (layer.stride, padding, layer.dilation, layer.groups)
 
     def forward(self, x: Tensor) -> Any:
         """What the trained layer computes in eval mode, in its order."""
@@ -97,10 +92,9 @@ class LoweredSigns(AsTrained):
         if self.is_linear:
             y = nn.functional.linear(x, weight)
         else:
-            stride, padding, dilation, groups = self.geometry
-            if self.pad[1] != "zeros":
-                x, padding = nn.functional.pad(x, self.pad[0], mode=self.pad[1]), (0, 0)
-            y = nn.functional.conv2d(x, weight, None, stride, padding, dilation, groups)
+            if self.pad is not None:
+                x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
+            y = nn.functional.conv2d(x, weight, None, *self.geometry)
         around = (-1,) if self.is_linear else (-1, 1, 1)
         if self.alpha is not None:
             y = y * self.alpha.view(around)

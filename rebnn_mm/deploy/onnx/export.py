@@ -14,8 +14,8 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.onnx.builder import ONNX_TYPES, Builder, Value
 from rebnn_mm.deploy.onnx.convert import convert, leaves_by_name
 from rebnn_mm.deploy.onnx.units import DOMAIN, DOMAIN_VERSION, FORMS
-from rebnn_mm.deploy.runtime import PackedClassifier, build_network, graphs_of
-from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.deploy.runtime import PackedClassifier, build_network
+from rebnn_mm.deploy.weights import Weights, graphs_of
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.files.atomic import write_bytes
 

@@ -1,0 +1,144 @@
+"""Which part of the package may import which, read from the sources: imports within functions count, too."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# A part imports from the lines above its own only. What a part is for stands in README, "The code".
+ORDER = (
+    ("errors", "moved", "builders", "busy_machine", "tracing", "copying", "weight_readers"),
+    ("functional", "files"),
+    ("estimators",),
+    ("layers",),
+    ("backbones", "balance", "distill", "bert", "analysis"),
+    ("hooks", "convert", "deploy"),
+    ("integrations",),
+    ("workflows", "compare"),
+)
+LEVELS = {part: level for level, parts in enumerate(ORDER) for part in parts}
+# only rebnn_mm.integrations adapts to these
+LIBRARIES = {"mmcv", "mmdet", "mmpretrain", "transformers"}
+
+
+class Import(NamedTuple):
+    """``from module import name`` in ``file``; ``name`` is None for ``import module``."""
+
+    file: Path
+    line: int
+    module: str
+    name: str | None
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.name or ''} from {self.module}"
+
+
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports by a relative name"
+            yield from (Import(file, node.lineno, node.module, alias.name) for alias in node.names)
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(file): file for file in sorted((ROOT / "rebnn_mm").rglob("*.py"))}
+
+
+def target(found: Import) -> str:
+    """The module of ours that an import reads, which may be named behind ``from package import``."""
+    whole = f"{found.module}.{found.name}"
+    return whole if whole in MODULES else found.module
+
+
+def part(module: str) -> str:
+    """``rebnn_mm.deploy.graph.lower`` -> ``deploy``; the package itself has none."""
+    return (module.split(".") + [""])[1]
+
+
+def ours() -> list[tuple[str, Import]]:
+    """(module, import) for all that our modules import from each other."""
+    found = [(name, each) for name, file in MODULES.items() for each in imports(file)]
+    return [(name, each) for name, each in found if each.module.split(".")[0] == "rebnn_mm"]
+
+
+def test_every_part_has_its_place():
+    assert {part(name) for name in MODULES} - {""} == set(LEVELS)
+
+
+def test_parts_import_in_one_direction():
+    wrong = [
+        str(found)
+        for name, found in ours()
+        # the package itself says which of its parts build what
+        if part(name) and part(target(found)) and part(name) != part(target(found))
+        if LEVELS[part(name)] <= LEVELS[part(target(found))]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: set() for name in MODULES}
+    for name, found in ours():
+        if name != "rebnn_mm" and target(found) in graph and target(found) != name:
+            graph[name].add(target(found))
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_libraries_are_imported_by_their_adapters_only():
+    wrong = [
+        str(found)
+        for name, file in MODULES.items()
+        if part(name) != "integrations"
+        for found in imports(file)
+        if found.module.split(".")[0] in LIBRARIES
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_private_names_stay_in_their_file():
+    files = [file for folder in ("rebnn_mm", "tools", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    scripts = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
+    wrong = [
+        str(found)
+        for file in files
+        for found in imports(file)
+        if found.module.split(".")[0] in {"rebnn_mm", *scripts}
+        if any(
+            word.startswith("_") and not word.startswith("__") for word in (*found.module.split("."), found.name or "")
+        )
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_private_names_are_not_reached_through_their_module():
+    wrong = []
+    for file in MODULES.values():
+        modules = {found.name for found in imports(file) if found.name and target(found).endswith(f".{found.name}")}
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                if node.attr.startswith("_") and not node.attr.startswith("__"):
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} reads {node.value.id}.{node.attr}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_short():
+    lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
+    assert not {name: length for name, length in lengths.items() if length > 300}
