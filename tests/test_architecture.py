@@ -1,6 +1,7 @@
 """Which part of the package may import which, read from the sources: imports within functions count, too."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# A part imports from the lines above its own only. What a part is for stands in README, "The code".
+# A part imports from the lines above its own only. What a part is for stands in docs/code.md.
 ORDER = (
     ("errors", "moved", "builders", "busy_machine", "tracing", "copying", "weight_readers"),
     ("functional", "files"),
@@ -78,6 +79,12 @@ def ours() -> list[tuple[str, Import]]:
 
 def test_every_part_has_its_place():
     assert {part(name) for name in MODULES} - {""} == set(LEVELS)
+
+
+def test_every_part_is_on_the_map():
+    text = (ROOT / "docs" / "code.md").read_text()
+    missing = [name for name in LEVELS if not re.search(rf"\b{name}\b", text.split("A part imports")[0])]
+    assert not missing
 
 
 def test_parts_import_in_one_direction():
