@@ -13,6 +13,7 @@ from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.prepared import Sources, is_recorded
 from rebnn_mm.errors import UserError
+from rebnn_mm.fast_path import keep_called
 
 ConvShape = ConvSpec
 
@@ -175,6 +176,7 @@ class PackedLinear(PackedLayer):
         super().__init__(packed, alpha, ConvSpec.linear(*shape), around, linear=True)
         self.layer_norm = layer_norm
         self.shortcut = shortcut
+        keep_called(self)
         self._plan()  # what does not fit together is said here
 
     def forward(self, x: Tensor) -> Tensor:

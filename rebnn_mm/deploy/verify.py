@@ -29,6 +29,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.modules import PackedLayer
 from rebnn_mm.deploy.runtime import PackedClassifier
 from rebnn_mm.errors import UserError
+from rebnn_mm.fast_path import no_fast_path
 
 Forward = Callable[[nn.Module, Any], Any]
 # Of an output's largest value. Float32 rounds at 6e-8; sums of thousands of terms in another order reach some 1e-6.
@@ -100,8 +101,8 @@ def compare(trained: nn.Module, packed: nn.Module, check: Check, exact: bool) ->
 
 
 def run(model: nn.Module, x: Any, check: Check) -> dict[str, Tensor]:
-    """The outputs of ``model`` by name."""
-    with torch.no_grad():
+    """The outputs of ``model`` by name; torch's attentions compute as they were captured."""
+    with torch.no_grad(), no_fast_path():
         if check.forward is not None:
             outputs = check.forward(model, x)
         else:

@@ -23,8 +23,9 @@ class _ClippedSign(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        # one byte an element instead of the four that keeping x would cost
-        ctx.save_for_backward(inputs[0].abs() <= 1)
+        # one byte an element instead of the four that keeping x would cost, and nothing where no gradient is wanted
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(inputs[0].abs() <= 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:

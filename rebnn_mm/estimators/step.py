@@ -21,7 +21,8 @@ class _ClippedStep(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0].abs() <= 1)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(inputs[0].abs() <= 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import clipped_sign
+from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers.guard import GuardedLayer
 from rebnn_mm.layers.norm import InputLayerNorm, InputNorm
 
@@ -199,6 +200,7 @@ class BinaryLinear(BinaryBase, nn.Linear):
     ) -> None:
         nn.Linear.__init__(self, *args, **kwargs)
         self._init_binary(estimator, weight_only, activation_only, self._build_norm(input_norm))
+        keep_called(self)
         self.shortcut = shortcut and self.in_features == self.out_features
 
     def _build_norm(self, input_norm: bool | str) -> nn.Module | None:

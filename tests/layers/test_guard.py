@@ -171,3 +171,48 @@ def test_what_leaves_the_layer_right_passes(name, change):
     copied = copy.deepcopy(layer)
     x = input_of(layer)
     assert torch.equal(copied(x), layer(x))
+
+
+def encoder_layer(kind):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    layer.linear1, layer.linear2 = MODELS.get(kind)(16, 32), MODELS.get(kind)(32, 16)
+    return layer
+
+
+@pytest.mark.parametrize("kind", [name for name in LAYERS if name.endswith("Linear")])
+@pytest.mark.parametrize("wrap", [lambda layer: layer, copy.deepcopy, lambda layer: nn.TransformerEncoder(layer, 2)])
+def test_layers_placed_by_hand_are_called_in_evaluation(kind, wrap):
+    """torch's fused kernel would compute with the latent weights."""
+    torch.manual_seed(0)
+    model, x = wrap(encoder_layer(kind)), torch.randn(2, 5, 16)
+    called = []
+    with torch.no_grad():
+        evaluated = model.eval()(x)
+        torch.testing.assert_close(evaluated, model.train()(x), rtol=1e-5, atol=1e-5)
+        for layer in model.modules():  # the fused kernel steps aside for these hooks too: they come last
+            if isinstance(layer, layers.BinaryLayer):
+                layer.register_forward_hook(lambda module, args, output: called.append(module))
+        torch.testing.assert_close(model.eval()(x), evaluated)
+    assert len(called) == len(set(called)) == sum(isinstance(m, layers.BinaryLayer) for m in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_ragged_batch_is_refused():
+    model = nn.TransformerEncoder(encoder_layer("ReBNNLinear"), 2).eval()
+    x, mask = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        with pytest.raises(UserError, match="enable_nested_tensor=False"):
+            model(x, src_key_padding_mask=mask)
+        nn.TransformerEncoder(model.layers[0], 2, enable_nested_tensor=False).eval()(x, src_key_padding_mask=mask)
+
+
+def test_packed_layers_are_called_in_evaluation(tmp_path):
+    from rebnn_mm.deploy import Check, export_model, load_model
+
+    torch.manual_seed(0)
+    model = nn.Sequential(encoder_layer("ReBNNLinear"), nn.Linear(16, 3)).eval()
+    x = torch.randn(2, 5, 16)
+    export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
+    with torch.no_grad():
+        for packed in (load_model(tmp_path / "m.rebnn"), load_model(tmp_path / "m.rebnn", model=copy.deepcopy(model))):
+            torch.testing.assert_close(packed(x), model(x), rtol=1e-4, atol=1e-4)

@@ -12,6 +12,7 @@ from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.pack import Pad, check_layer, is_packed, padding_of
 from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
@@ -38,6 +39,7 @@ class Lowered(AsTrained):
         self.shortcut = getattr(layer, "shortcut", False)
         self.bias = layer.bias
         self.is_linear = isinstance(layer, BinaryLinear)
+        keep_called(self)
         self.pad: Pad | None = None
         if self.is_linear:
             self.spec = ConvSpec.linear(*weight.shape)
@@ -79,6 +81,7 @@ class LoweredSigns(AsTrained):
         self.input_norm, self.bias = layer.input_norm, layer.bias
         self.shortcut = getattr(layer, "shortcut", False)
         self.is_linear = isinstance(layer, BinaryLinear)
+        keep_called(self)
         if not self.is_linear:
             padding, self.pad = padding_of(layer)
             self.geometry = (layer.stride, padding, layer.dilation, layer.groups)

@@ -91,3 +91,15 @@ def test_a_network_that_reads_its_batch_is_for_the_given_one(tmp_path):
     assert torch.equal(network(x), model(x))
     with pytest.raises(UserError, match=r"input 0 has the shape \(2, 3, 32, 32\); the network takes \(1, 3, 32, 32\)"):
         network(torch.randn(2, 3, 32, 32))
+
+
+def test_real_valued_attention_of_torch_is_captured_as_it_trains(tmp_path):
+    """In evaluation torch's layer takes a fused kernel; its bits are not those of training, which a graph has."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+    layer.linear1 = MODELS.build(dict(type="ReBNNLinear", in_features=32, out_features=64))
+    model, x = nn.Sequential(layer, nn.Linear(32, 5)).eval(), torch.randn(2, 7, 32)
+    report = export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
+    assert not report.differences
+    assert torch.backends.mha.get_fastpath_enabled()
+    torch.testing.assert_close(load_model(tmp_path / "m.rebnn")(x), model(x), rtol=1e-5, atol=1e-5)
