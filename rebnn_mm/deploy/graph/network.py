@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.format import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
+from rebnn_mm.deploy.graph.direct import DIRECT
 from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact, full_precision
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
@@ -214,7 +215,9 @@ class _Program:
 def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: bool) -> _Step:
     if Unit.of(node) is not None:
         return _UnitStep(node, places, traced, prepared)
-    return _Step(node, places, TriedConv2d() if node.target is conv2d_exact else node.target)  # type: ignore[arg-type]
+    if node.target is conv2d_exact:
+        return _Step(node, places, TriedConv2d())
+    return _Step(node, places, DIRECT.get(node.target, node.target) if prepared else node.target)  # type: ignore[arg-type]
 
 
 class _UnitStep(_Step):

@@ -36,6 +36,13 @@ class Drops(nn.Module):
         return nn.functional.dropout(x, 0.0, training=True)
 
 
+class Copies(nn.Module):
+    """What pads nothing, and a copy."""
+
+    def forward(self, x):
+        return nn.functional.pad(x, (0, 0, 0, 0)).clone()
+
+
 def conv(channels=8, **options):
     return ReBNNConv2d(channels, channels, 3, padding=1, **options)
 
@@ -66,6 +73,7 @@ ONE_CALL = {
     "shortcut, RPReLU": lambda: Residual(nn.Sequential(ChannelShift(8), conv(), nn.BatchNorm2d(8)), RPReLU(8)),
     "the layer's own shortcut": lambda: nn.Sequential(conv(shortcut=True), nn.ReLU()),
     "dropout": lambda: nn.Sequential(conv(), nn.Dropout(), nn.ReLU()),
+    "a padding of nothing, a copy": lambda: nn.Sequential(conv(), Copies(), nn.ReLU()),
     "dropout of rate 0 in training": lambda: nn.Sequential(conv(), Drops(), nn.ReLU()),
 }
 

@@ -12,6 +12,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 _aten = torch.ops.aten
 _SAME = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
 _DROPOUT = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
+_PADS = {_aten.pad.default, _aten.constant_pad_nd.default}
 _VIEWS = {_aten.view.default, _aten._unsafe_view.default}
 
 
@@ -20,7 +21,7 @@ def simplify(traced: Traced) -> None:
     for node in list(traced.graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _SAME or _is_copy(node) or _drops_nothing(node) or _keeps_type(node):
+        if node.target in _SAME or _is_copy(node) or _pads_nothing(node) or _drops_nothing(node) or _keeps_type(node):
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
             continue
@@ -34,6 +35,12 @@ def _is_copy(node: fx.Node) -> bool:
     """Whether the node is a clone in the memory format of its input: no operator of a graph writes into either."""
     kept = (None, torch.preserve_format)
     return node.target == _aten.clone.default and node.kwargs.get("memory_format") in kept
+
+
+def _pads_nothing(node: fx.Node) -> bool:
+    """Whether the node pads by zero elements on all sides."""
+    sizes = node.args[1] if node.target in _PADS else None
+    return isinstance(sizes, (list, tuple)) and all(type(size) is int and size == 0 for size in sizes)
 
 
 def _drops_nothing(node: fx.Node) -> bool:
