@@ -83,6 +83,8 @@ setup(
         # BERT on GLUE; transformers 5 dropped functions that mmpretrain 1.3 uses
         "bert": ["onedl-mmengine>=0.10.12,<0.11", "transformers>=4.57,<5", "scipy>=1.11"],
         "onnx": ["onnx>=1.16"],
+        # which is handed the graph as ONNX
+        "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16"],
         # tools/analyze.py draws with it; nothing else does
         "plot": ["matplotlib>=3.8"],
     },

@@ -1,6 +1,9 @@
-"""Pack a trained detector or classifier into one small file.
+"""Pack a trained network into one small file, or write it for another engine.
 
-python tools/export.py CONFIG CHECKPOINT OUT.rebnn [--fp16] [--no-verify | --exact] [--metric NAME=VALUE ...]
+python tools/export.py CONFIG CHECKPOINT OUT [--to rebnn|onnx|openvino|executorch] [--fp16] [--no-verify | --exact]
+python tools/export.py MODEL.rebnn OUT [--to ...] [options of the engine]
+
+Without --to the ending of OUT decides: .rebnn, .onnx, .xml (OpenVINO), .pte (ExecuTorch).
 """
 
 import argparse
@@ -11,27 +14,34 @@ from mmengine.config import DictAction
 def main(argv: list[str] | None = None) -> None:
     """Parse, export, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file of a detector, a classifier or a BERT")
-    parser.add_argument("checkpoint", help="weights trained with it")
-    parser.add_argument("out", help="the file to write, *.rebnn")
-    parser.add_argument("--fp16", action="store_true", help="store real-valued weights in 16 bits; states the error")
+    parser.add_argument("source", nargs="+", help="a config and the weights trained with it, or a .rebnn file")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--to", metavar="ENGINE", help="rebnn, onnx, openvino or executorch; default: by OUT's ending")
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with the trained model"
     )
-    parser.add_argument("--exact", action="store_true", help="refuse any difference, also one of rounding")
-    parser.add_argument("--metric", nargs="+", action=DictAction, help="measured results to store: NAME=VALUE")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    packing = parser.add_argument_group("from a config and a checkpoint")
+    packing.add_argument("--fp16", action="store_true", help="store real-valued weights in 16 bits; states the error")
+    packing.add_argument("--exact", action="store_true", help="refuse any difference, also one of rounding")
+    packing.add_argument("--metric", nargs="+", action=DictAction, help="measured results to store: NAME=VALUE")
+    packing.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    engines = parser.add_argument_group("options of the engines")
+    engines.add_argument("--part", help="onnx, openvino: a detector's backbone or neck alone")
+    engines.add_argument("--form", help="onnx: float (default) or packed, 1-bit custom operators")
+    engines.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="openvino, executorch: of the images")
+    engines.add_argument("--length", type=int, help="openvino, executorch: of sequences of tokens")
+    engines.add_argument("--allow-slow", action="store_true", default=None, help="executorch: also on slow kernels")
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from rebnn_mm.integrations.build import read_config
-    from rebnn_mm.workflows.export import export_config
+    from rebnn_mm.workflows.export import ExportOptions, export_to
     from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("export"):
-        cfg = read_config(args.config, args.cfg_options)
-        report = export_config(cfg, args.checkpoint, args.out, args.fp16, args.verify, args.metric, args.exact)
-    print(report)
+        engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
+        packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact)
+        for report in export_to(args.source, args.out, args.to, packed, engine):
+            print(report)
     print(f"written to {args.out}")
 
 

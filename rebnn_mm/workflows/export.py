@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,7 +19,9 @@ from rebnn_mm.deploy.export import Check, export_model
 from rebnn_mm.deploy.graph.parts import Part, find_inputs
 from rebnn_mm.deploy.report import ExportReport
 from rebnn_mm.deploy.runtime import load_model
-from rebnn_mm.integrations.build import build_model
+from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
+from rebnn_mm.errors import UserError
+from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pipeline import channel_order, image_channels, preprocessor_of, turns_channels
@@ -84,6 +88,61 @@ def export_config(
             chosen=("chosen",),
         )
     return export_model(model, path, card, check, float16, parts_of(cfg, model))
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a config and a checkpoint are packed; see :func:`export_config`.
+
+    Attributes:
+        cfg_options: Overrides of the config, by dotted key.
+    """
+
+    cfg_options: dict[str, Any] | None = None
+    float16: bool = False
+    verify: bool = True
+    metrics: dict[str, float] | None = None
+    exact: bool = False
+
+
+def export_to(
+    source: Sequence[str | Path],
+    out: str | Path,
+    to: str | None = None,
+    options: ExportOptions | None = None,
+    engine: dict[str, Any] | None = None,
+) -> list[Any]:
+    """Write a trained or a packed network for an engine; the reports of the steps, to be printed.
+
+    Args:
+        source: A config and a checkpoint, or a ``.rebnn`` file.
+        out: The file to write.
+        to: One of :data:`rebnn_mm.deploy.targets.TARGETS`; None goes by the ending of ``out``; one that says nothing is
+            a ``.rebnn`` file of a config and a checkpoint.
+        options: For a config and a checkpoint; of a ``.rebnn`` file only ``verify`` is asked for.
+        engine: Options of the target, by name; None is its default.
+
+    Raises:
+        ValueError: Anything else as a source; what :func:`export_config` and the target's exporter refuse.
+    """
+    if len(source) not in (1, 2):
+        raise UserError(f"export takes a config and a checkpoint, or one .rebnn file, and got {len(source)} names")
+    options, engine = options or ExportOptions(), dict(engine or {})
+    name = target_of(out, to, otherwise="rebnn" if len(source) == 2 else None)
+    if "verify" in TARGETS[name].options and not options.verify:
+        engine["verify"] = False
+    if len(source) == 1:
+        if options != ExportOptions(verify=options.verify):
+            raise UserError(f"{source[0]} is packed already: it takes no option for a config and a checkpoint")
+        return [report for report in [convert_file(source[0], out, name, **engine)] if report is not None]
+    cfg = read_config(source[0], options.cfg_options)
+    packing = (options.float16, options.verify, options.metrics, options.exact)
+    with TemporaryDirectory() as folder:  # a .rebnn file comes out whole or not at all
+        packed = Path(out) if name == "rebnn" else Path(folder) / "packed.rebnn"
+        reports = [export_config(cfg, source[1], packed, *packing)]
+        if name != "rebnn" or any(value is not None for value in engine.values()):
+            reports.append(convert_file(packed, out, name, **engine))
+    return [report for report in reports if report is not None]
 
 
 def parts_of(cfg: Config, model: nn.Module) -> list[Part]:

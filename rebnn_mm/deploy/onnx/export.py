@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
+from rebnn_mm.deploy.format import RebnnFileError, read_file
 from rebnn_mm.deploy.graph.capture import InputSpec
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.onnx.builder import ONNX_TYPES, Builder, Value
@@ -50,7 +51,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
         raise MissingPackageError("ONNX export needs the package onnx: pip install onnx") from None
     if form not in FORMS:
         raise UserError(f"form={form!r}: one of {FORMS}")
-    network = _chosen(read_file(path), path, part)
+    network = chosen_network(path, part)
     model = to_onnx(network, form)
     if isinstance(network, PackedClassifier) and network.card.classes:
         onnx.helper.set_model_props(model, {"classes": json.dumps(network.card.classes)})
@@ -58,10 +59,12 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
     write_bytes(out, model.SerializeToString())
 
 
-def _chosen(file: PackedFile, path: str | Path, part: str | None) -> PackedClassifier | GraphNetwork:
+def chosen_network(path: str | Path, part: str | None) -> PackedClassifier | GraphNetwork:
+    """The whole network of a file, or one part of it; raises as :func:`export_onnx` does."""
+    file = read_file(path)
     graphs = graphs_of(file)
     if not graphs:
-        raise RebnnFileError(f"{path} holds no graph, its layers are packed one by one: ONNX export needs a graph")
+        raise RebnnFileError(f"{path} holds no graph, its layers are packed one by one: this export needs a graph")
     if part is None and "whole" in file.info:
         return build_network(file)
     if part is None:
@@ -72,24 +75,29 @@ def _chosen(file: PackedFile, path: str | Path, part: str | None) -> PackedClass
     return Weights(file).at(part).network(graphs[part], exact=True)
 
 
-def to_onnx(network: PackedClassifier | GraphNetwork, form: str) -> Any:
-    """The ``onnx.ModelProto`` of a loaded network; raises UserError as :func:`export_onnx` does."""
+def to_onnx(network: PackedClassifier | GraphNetwork | list[GraphNetwork], form: str) -> Any:
+    """The ``onnx.ModelProto`` of a loaded network, or of several that are called one after the other.
+
+    Raises:
+        UserError: As :func:`export_onnx` does.
+    """
     g = Builder(form)
     if isinstance(network, PackedClassifier):
-        inner = network.network
-        inputs = [g.input("images", torch.float32, 4)]
-        logits = convert(g, inner.traced(), [_normalized(g, network, inputs[0])])
-        outputs = [g.op("Softmax", logits, axis=1, name="scores")]
-    else:
-        inner = network
-        names = ["input"] if len(network.inputs) == 1 else [f"input_{index}" for index in range(len(network.inputs))]
-        inputs = [
-            g.input(name, getattr(torch, spec.dtype), len(spec.shape))
-            for name, spec in zip(names, network.inputs, strict=True)
-        ]
-        found = leaves_by_name(convert(g, inner.traced(), inputs), "output")
-        outputs = [g.op("Identity", value, name=name) for name, value in found.items()]
-    return _model(g, inputs, inner.inputs, outputs)
+        images = g.input("images", torch.float32, 4)
+        logits = convert(g, network.network.traced(), [_normalized(g, network, images)])
+        scores = g.op("Softmax", logits, axis=1, name="scores")
+        return _model(g, [images], network.network.inputs, [scores])
+    parts = network if isinstance(network, list) else [network]
+    specs = parts[0].inputs
+    names = ["input"] if len(specs) == 1 else [f"input_{index}" for index in range(len(specs))]
+    inputs = [
+        g.input(name, getattr(torch, spec.dtype), len(spec.shape)) for name, spec in zip(names, specs, strict=True)
+    ]
+    values: list[Value | Tensor] = list(inputs)
+    for part in parts:
+        found = leaves_by_name(convert(g, part.traced(), [g.value(value) for value in values]), "output")
+        values = list(found.values())
+    return _model(g, inputs, specs, [g.op("Identity", value, name=name) for name, value in found.items()])
 
 
 def _normalized(g: Builder, network: PackedClassifier, x: Value) -> Value:
