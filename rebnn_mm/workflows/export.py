@@ -120,7 +120,8 @@ def export_to(
         to: One of :data:`rebnn_mm.deploy.targets.TARGETS`; None goes by the ending of ``out``; one that says nothing is
             a ``.rebnn`` file of a config and a checkpoint.
         options: For a config and a checkpoint; of a ``.rebnn`` file only ``verify`` is asked for.
-        engine: Options of the target, by name; None is its default.
+        engine: Options of the target, by name; None is its default. ``part='boxes'`` is a one-stage detector whole
+            (:func:`rebnn_mm.workflows.boxes.export_boxes`).
 
     Raises:
         ValueError: Anything else as a source; what :func:`export_config` and the target's exporter refuse.
@@ -134,14 +135,26 @@ def export_to(
     if len(source) == 1:
         if options != ExportOptions(verify=options.verify):
             raise UserError(f"{source[0]} is packed already: it takes no option for a config and a checkpoint")
-        return [report for report in [convert_file(source[0], out, name, **engine)] if report is not None]
+        return _without_none([_converted(source[0], out, name, engine)])
     cfg = read_config(source[0], options.cfg_options)
     packing = (options.float16, options.verify, options.metrics, options.exact)
     with TemporaryDirectory() as folder:  # a .rebnn file comes out whole or not at all
         packed = Path(out) if name == "rebnn" else Path(folder) / "packed.rebnn"
         reports = [export_config(cfg, source[1], packed, *packing)]
         if name != "rebnn" or any(value is not None for value in engine.values()):
-            reports.append(convert_file(packed, out, name, **engine))
+            reports.append(_converted(packed, out, name, engine))
+    return _without_none(reports)
+
+
+def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:
+    if engine.get("part") != "boxes":
+        return convert_file(source, out, to, **engine)
+    from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
+
+    return export_boxes(source, out, to, engine.get("size"), engine.get("form"))
+
+
+def _without_none(reports: list[Any]) -> list[Any]:
     return [report for report in reports if report is not None]
 
 

@@ -228,6 +228,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.logical_and": _logical("And"),
     "aten.logical_or": _logical("Or"),
     "aten.bitwise_and": _logical("And", "BitwiseAnd"),
+    "aten.__and__": _logical("And", "BitwiseAnd"),
+    "aten.__or__": _logical("Or", "BitwiseOr"),
     "aten.bitwise_or": _logical("Or", "BitwiseOr"),
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,9 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
         UserError: An unknown form or part; an operator that this export does not know.
         MissingPackageError: ``pip install rebnn_mm[onnx]`` was not done.
     """
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        if error.name != "onnx":
-            raise
-        raise MissingPackageError("ONNX export needs the package onnx: pip install onnx") from None
+    check_installed()
+    import onnx
+
     if form not in FORMS:
         raise UserError(f"form={form!r}: one of {FORMS}")
     network = chosen_network(path, part)
@@ -57,6 +55,16 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
         onnx.helper.set_model_props(model, {"classes": json.dumps(network.card.classes)})
     onnx.checker.check_model(model)
     write_bytes(out, model.SerializeToString())
+
+
+def check_installed() -> None:
+    """Raise MissingPackageError unless the package onnx is installed."""
+    try:
+        import onnx  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise MissingPackageError("ONNX export needs the package onnx: pip install onnx") from None
 
 
 def chosen_network(path: str | Path, part: str | None) -> PackedClassifier | GraphNetwork:
@@ -75,8 +83,15 @@ def chosen_network(path: str | Path, part: str | None) -> PackedClassifier | Gra
     return Weights(file).at(part).network(graphs[part], exact=True)
 
 
-def to_onnx(network: PackedClassifier | GraphNetwork | list[GraphNetwork], form: str) -> Any:
+def to_onnx(
+    network: PackedClassifier | GraphNetwork | list[GraphNetwork], form: str, names: Sequence[str] | None = None
+) -> Any:
     """The ``onnx.ModelProto`` of a loaded network, or of several that are called one after the other.
+
+    Args:
+        network: A classifier's inputs are pixels and its outputs scores.
+        form: See :mod:`rebnn_mm.deploy.onnx`.
+        names: Of the inputs; None is ``input``, or ``input_0``, ``input_1``, ...
 
     Raises:
         UserError: As :func:`export_onnx` does.
@@ -89,7 +104,8 @@ def to_onnx(network: PackedClassifier | GraphNetwork | list[GraphNetwork], form:
         return _model(g, [images], network.network.inputs, [scores])
     parts = network if isinstance(network, list) else [network]
     specs = parts[0].inputs
-    names = ["input"] if len(specs) == 1 else [f"input_{index}" for index in range(len(specs))]
+    if names is None:
+        names = ["input"] if len(specs) == 1 else [f"input_{index}" for index in range(len(specs))]
     inputs = [
         g.input(name, getattr(torch, spec.dtype), len(spec.shape)) for name, spec in zip(names, specs, strict=True)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,7 @@ from rebnn_mm.deploy.format import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.onnx.export import chosen_network, to_onnx
 from rebnn_mm.deploy.onnx.units import DOMAIN
-from rebnn_mm.deploy.openvino.compare import compare
+from rebnn_mm.deploy.openvino.compare import Comparison, compare
 from rebnn_mm.deploy.openvino.report import OpenVinoReport, primitives
 from rebnn_mm.deploy.openvino.units import UNIT, convert_unit
 from rebnn_mm.deploy.runtime import PackedClassifier
@@ -55,35 +55,68 @@ def export_openvino(
             operator that this export does not know; results that differ from the packed network's.
         MissingPackageError: ``pip install rebnn_mm[openvino]`` was not done.
     """
-    out = Path(out)
-    if out.suffix != ".xml":
-        raise UserError(f"{out}: OpenVINO's files end in .xml, and the weights are written to a .bin beside it")
     check_packages()
+    out = checked_name(out)
     network = network_of(path, None) if part is None else chosen_network(path, part)
     card = ModelCard.from_plain(read_file(path).info)
     inputs = _inputs(network, card, None if size is None else (size[0], size[1]), length)
-    model = to_openvino(network, [list(x.shape) for x in inputs])
-    compiled = compile_model(model)
-    check = compare(network, compiled, inputs) if verify else None
-    if isinstance(network, PackedClassifier) and card.classes:
-        model.set_rt_info(json.dumps(card.classes), "classes")
-    return OpenVinoReport(count_units(model), primitives(compiled), _write(model, out), check)
+    classes = card.classes if isinstance(network, PackedClassifier) else None
+    model = to_onnx(network, "packed")
+    run = None if not verify else lambda compiled: compare(network, compiled, inputs)
+    return write_openvino(model, out, [list(x.shape) for x in inputs], classes, run)
+
+
+def write_openvino(
+    model: Any,
+    out: Path,
+    shapes: Sequence[Sequence[int]],
+    classes: Sequence[str] | None = None,
+    check: Callable[[Any], Comparison] | None = None,
+) -> OpenVinoReport:
+    """Write an ``onnx.ModelProto`` in the packed form for inputs of these shapes.
+
+    Args:
+        model: From :func:`rebnn_mm.deploy.onnx.export.to_onnx`.
+        out: The file to write, ``*.xml``.
+        shapes: Of the inputs.
+        classes: Names to store.
+        check: Takes the compiled network, and raises where it is wrong; None checks nothing.
+    """
+    converted = from_onnx(model, shapes)
+    compiled = compile_model(converted)
+    comparison = None if check is None else check(compiled)
+    if classes:
+        converted.set_rt_info(json.dumps(classes), "classes")
+    return OpenVinoReport(count_units(converted), primitives(compiled), _write(converted, out), comparison)
 
 
 def to_openvino(
     network: PackedClassifier | GraphNetwork | list[GraphNetwork], shapes: Sequence[Sequence[int]] | None = None
 ) -> Any:
     """The ``openvino.Model`` of a loaded network, for inputs of these shapes; None leaves them open."""
+    return from_onnx(to_onnx(network, "packed"), shapes)
+
+
+def from_onnx(model: Any, shapes: Sequence[Sequence[int]] | None = None) -> Any:
+    """The ``openvino.Model`` of an ``onnx.ModelProto`` in the packed form."""
     from openvino import Core
     from openvino.frontend.onnx import ConversionExtension
 
     core = Core()
     for kind in ("BinaryConv2d", "BinaryLinear"):
         core.add_extension(ConversionExtension(kind, DOMAIN, convert_unit))
-    model = core.read_model(to_onnx(network, "packed").SerializeToString())
+    converted = core.read_model(model.SerializeToString())
     if shapes is not None:
-        model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
-    return model
+        converted.reshape({port: list(shape) for port, shape in zip(converted.inputs, shapes, strict=True)})
+    return converted
+
+
+def checked_name(out: str | Path) -> Path:
+    """``out`` as a path; raises UserError unless it ends in .xml."""
+    out = Path(out)
+    if out.suffix != ".xml":
+        raise UserError(f"{out}: OpenVINO's files end in .xml, and the weights are written to a .bin beside it")
+    return out
 
 
 def count_units(model: Any) -> int:

@@ -1,0 +1,96 @@
+"""One-stage detectors as one network, from pixels to boxes, beside mmdet's own results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mmdet")
+pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
+
+from rebnn_mm.integrations.build import build_model, read_config  # noqa: E402
+from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
+from rebnn_mm.integrations.samples import data_sample  # noqa: E402
+from rebnn_mm.workflows.boxes import export_boxes  # noqa: E402
+from rebnn_mm.workflows.export import export_config  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("threads")
+CONFIGS = Path(__file__).parents[2] / "configs"
+SIZE = 128, 160  # the coarsest level has more than one pixel
+NARROW = {
+    "model.backbone.base_channels": 16,
+    "model.neck.in_channels": [16, 32, 64, 128],
+    "model.neck.out_channels": 32,
+}
+HEADS = dict(
+    retinanet_rebnn_r18_coco={"model.bbox_head.in_channels": 32, "model.bbox_head.feat_channels": 32},
+    fcos_rebnn_r18_coco={"model.bbox_head.in_channels": 32, "model.bbox_head.feat_channels": 32},
+)
+
+
+def exported(name, folder, options=None):
+    cfg = read_config(CONFIGS / f"{name}.py", {**NARROW, **HEADS.get(name, {}), **(options or {})})
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), folder / "d.pth")
+    export_config(cfg, folder / "d.pth", folder / "d.rebnn", verify=False)
+    return folder / "d.rebnn"
+
+
+def by_mmdet(file, image):
+    """(boxes, scores, labels) that mmdet finds in an RGB image (3, H, W)."""
+    model = load_packed_model(file)
+    sample = data_sample("mmdet", SIZE)
+    data = model.data_preprocessor(dict(inputs=[image.flip(0)], data_samples=[sample]), False)
+    with torch.no_grad():
+        found = model(**data, mode="predict")[0].pred_instances
+    return found.bboxes, found.scores, found.labels
+
+
+def share_found(expected, boxes, scores, labels):
+    """Share of expected boxes that are there: the same label, nearly the same place and score."""
+    near = (expected[0][:, None] - boxes).abs().amax(-1) < 0.5
+    near &= (expected[1][:, None] - scores).abs() < 0.01
+    near &= expected[2][:, None] == labels
+    return near.any(1).float().mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # mmdet's points
+@pytest.mark.parametrize("name", HEADS)
+def test_boxes_are_those_of_mmdet(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    file = exported(name, tmp_path)
+    export_boxes(file, tmp_path / "d.onnx", "onnx", SIZE)
+    session = runtime.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    assert [(v.name, v.shape) for v in session.get_inputs()] == [("images", [1, 3, *SIZE])]
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *SIZE)).astype(np.uint8))
+    found = session.run(["boxes", "scores", "labels"], {"images": image[None].float().numpy()})
+    boxes, scores, labels = map(torch.from_numpy, found)
+    expected = by_mmdet(file, image)
+    assert len(expected[0]) > 20 and boxes.shape == (len(scores), 4) and labels.dtype == torch.int64
+    assert (scores.diff() <= 0).all() and abs(len(scores) - len(expected[1])) <= 5
+    # of random weights a turned sign moves some
+    assert share_found(expected, boxes, scores, labels) > 0.9
+    if name.startswith("retinanet"):
+        openvino = pytest.importorskip("openvino")
+        report = export_boxes(file, tmp_path / "d.xml", "openvino", SIZE)
+        assert len(report.on_bits) > 16
+        compiled = openvino.Core().compile_model(tmp_path / "d.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        results = compiled([image[None].float().numpy()])
+        found = [torch.from_numpy(np.array(results[name])) for name in ("boxes", "scores", "labels")]
+        assert share_found(expected, *found) > 0.9
+
+
+@pytest.mark.slow
+def test_what_has_no_boxes_is_said(tmp_path, tool):
+    file = exported("faster_rcnn_rebnn_r18_demo", tmp_path, NARROW and {"model.neck.out_channels": 96})
+    with pytest.raises(ValueError, match="FasterRCNN is no one-stage detector.*export its backbone and neck"):
+        export_boxes(file, tmp_path / "d.onnx", "onnx", SIZE)
+    with pytest.raises(ValueError, match="images of one size: give --size H W, not None"):
+        export_boxes(file, tmp_path / "d.onnx", "onnx", None)
+    with pytest.raises(ValueError, match="onnx and openvino have non-maximum suppression, executorch has not"):
+        export_boxes(file, tmp_path / "d.pte", "executorch", SIZE)
+    with pytest.raises(SystemExit, match="--part boxes is for images of one size"):
+        tool("export")(file, tmp_path / "d.onnx", "--part", "boxes")
+    assert not (tmp_path / "d.onnx").exists()
