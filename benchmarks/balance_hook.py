@@ -10,7 +10,6 @@ another program beside it disturbs them less.
 import argparse
 import platform
 import statistics
-import time
 from types import SimpleNamespace
 
 import torch
@@ -18,13 +17,12 @@ from mmengine.optim import OptimWrapper
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.hooks import BalanceHook
+from rebnn_mm.workflows.timing import milliseconds
 
 
 def cpu_seconds(function) -> float:
     """CPU time of one call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+    return milliseconds(function, "cpu") / 1e3
 
 
 def main() -> None:

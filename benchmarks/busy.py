@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -102,12 +101,9 @@ def measure(task: str, file: str, args: argparse.Namespace) -> list[float]:
 
 def timed(step, number: int) -> list[float]:
     """Milliseconds of ``number`` calls after two that do not count."""
-    times = []
-    for _ in range(number + 2):
-        start = time.perf_counter()
-        step()
-        times.append(1000 * (time.perf_counter() - start))
-    return times[2:]
+    from rebnn_mm.workflows.timing import milliseconds  # here: behind torch, as in measure
+
+    return [milliseconds(step) for _ in range(number + 2)][2:]
 
 
 def print_table(cells: dict[tuple[str, str, int], list[list[float]]], busy: int) -> None:

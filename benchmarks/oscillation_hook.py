@@ -12,7 +12,6 @@ import argparse
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -22,19 +21,20 @@ from mmengine.optim import OptimWrapper
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.hooks import OscillationHook
 from rebnn_mm.layers import binary_layers
+from rebnn_mm.workflows.timing import milliseconds
 
 
 def seconds(function: Callable[[], object], device: str) -> float:
     """CPU time of one call; on a GPU the time until it has finished."""
     if device == "cpu":
-        start = time.process_time()
+        return milliseconds(function, "cpu") / 1e3
+
+    def finished() -> None:
         function()
-        return time.process_time() - start
+        torch.cuda.synchronize()
+
     torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return milliseconds(finished) / 1e3
 
 
 class Bench:

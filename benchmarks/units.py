@@ -11,7 +11,6 @@ torch's convolution alone in float32.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.plan import Conv2dPlan
 from rebnn_mm.deploy.reference import pack_channels
+from rebnn_mm.workflows.timing import milliseconds
 
 # C_in, C_out, kernel, stride, groups, H = W of the input
 LAYERS = {
@@ -37,12 +37,7 @@ LAYERS = {
 
 def smallest(call: Callable[[], Any], rounds: int) -> float:
     """Microseconds of CPU time of the fastest of ``rounds`` calls."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.thread_time_ns()
-        call()
-        best = min(best, time.thread_time_ns() - start)
-    return best / 1e3
+    return min(milliseconds(call, "thread") for _ in range(rounds)) * 1e3
 
 
 def calls(c_in: int, c_out: int, kernel: int, stride: int, groups: int, size: int) -> list[Callable[[], Any]]:

@@ -21,8 +21,11 @@ _CALLED_BY_TOOLS = (
     *("reactnet", "stages"),
 )
 MOVED = {
+    "rebnn_mm.bits": "rebnn_mm.files.bits",
+    "rebnn_mm.deploy.atomic": "rebnn_mm.files.atomic",
     "rebnn_mm.distill.similarity": "rebnn_mm.distill.losses",
     "rebnn_mm.deploy.timing": "rebnn_mm.workflows.timing",
+    "rebnn_mm.oscillation_file": "rebnn_mm.files.oscillation",
     "rebnn_mm.integrations.boxes": f"{_DETECTION}.boxes",
     "rebnn_mm.integrations.coco_file": f"{_DETECTION}.coco_file",
     "rebnn_mm.integrations.data": f"{_IMAGES}.loading",

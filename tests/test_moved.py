@@ -32,6 +32,9 @@ def test_names_in_packages_of_a_module_that_moved_into_them():
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from rebnn_mm.integrations.images import Nothing  # noqa: F401
     assert not hasattr(images, "_build")
+    with pytest.warns(DeprecationWarning, match="build.SCOPES is now rebnn_mm.integrations.config.SCOPES"):
+        from rebnn_mm.integrations.build import SCOPES
+    assert "mmdet" in SCOPES
 
 
 @pytest.mark.parametrize("name", LEFT)

@@ -14,8 +14,10 @@ from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.config import parse_config, scope_of
+from rebnn_mm.moved import names_of
 
 T = TypeVar("T")
+__getattr__ = names_of("rebnn_mm.integrations.config", __name__)
 
 # where a type is looked up, and a KeyError means that there is none of this name
 _REGISTRIES = ("mmengine.registry.", "mmcv.cnn.bricks.")

@@ -18,7 +18,7 @@ from rebnn_mm import __version__
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.errors import UserError
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time, "thread": time.thread_time}
 # A candidate is called for this long in a round, so that it runs from its own caches, as in use.
 BLOCK_MS = 20.0
 # Thread pools spin for some milliseconds after their last work: the next candidate must not pay for that.
@@ -48,28 +48,37 @@ class Timing:
     ratio_high: float
 
 
+def milliseconds(call: Callable[[], Any], clock: str = "wall") -> float:
+    """Time of one call by one of :data:`CLOCKS`."""
+    now = CLOCKS[clock]
+    start = now()
+    call()
+    return (now() - start) * 1e3
+
+
 def candidate(call: Callable[[], Any], threads: int | None = None, clock: str = "wall") -> Candidate:
     """``call`` as :func:`compare` takes it.
 
     Args:
         call: What is timed.
         threads: Of torch and the packed kernels; None leaves them as they are.
-        clock: ``'wall'``, or ``'cpu'``: time of this process on all its threads, for one thread on a busy machine.
+        clock: ``'wall'``, or for one thread on a busy machine ``'cpu'``, time of this process on all its threads, or
+            ``'thread'``, of the calling one.
 
     Raises:
         ValueError: An unknown clock, fewer than one thread.
     """
     if clock not in CLOCKS or (threads is not None and threads < 1):
         raise UserError(f"clock={clock!r}, threads={threads}: one of {[*CLOCKS]}, and at least 1 thread")
-    now = CLOCKS[clock]
 
     def timed(calls: int) -> float:
+        def block() -> None:
+            for _ in range(calls):
+                call()
+
         if threads is not None:
             torch.set_num_threads(threads)
-        start = now()
-        for _ in range(calls):
-            call()
-        return (now() - start) * 1e3 / calls
+        return milliseconds(block, clock) / calls
 
     return timed
 

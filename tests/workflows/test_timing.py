@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine, milliseconds
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -30,6 +30,11 @@ def test_a_candidate_is_called_and_timed():
     calls = []
     timed = candidate(lambda: (calls.append(torch.get_num_threads()), time.sleep(0.002)), threads=2)
     assert timed(3) >= 2 and calls == [2, 2, 2]
+
+
+def test_a_call_is_timed_by_each_clock():
+    assert milliseconds(lambda: time.sleep(0.002)) >= 2
+    assert milliseconds(lambda: time.sleep(0.05), "cpu") < 50 and milliseconds(print, "thread") >= 0
 
 
 def test_bad_use_is_refused():
