@@ -1,6 +1,6 @@
 """All benchmarks behind docs/performance.md, each in a process of its own, one after the other.
 
-python benchmarks/suite.py [--onnxruntime] [--lce PYTHON] [--rounds 21]
+python benchmarks/suite.py [--onnxruntime] [--openvino] [--lce PYTHON] [--rounds 21]
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ class Step:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def run_suite(rounds: int = 21, onnxruntime: bool = False, lce: str | None = None) -> int:
+def run_suite(rounds: int = 21, onnxruntime: bool = False, lce: str | None = None, openvino: bool = False) -> int:
     """Run everything, print as it comes; the number of steps that failed.
 
     Args:
         rounds: Of the layers and the classifier; detectors, a second a call, take a third as many.
         onnxruntime: Compare with onnxruntime of this interpreter.
         lce: An interpreter that has larq-compute-engine, to compare with it.
+        openvino: Compare with this interpreter's OpenVINO, and its own 1-bit kernels.
     """
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for step in steps(Path(folder), rounds, onnxruntime, lce):
+        for step in steps(Path(folder), rounds, onnxruntime, lce, openvino):
             shown = shlex.join(step.command).replace(sys.executable, "python").replace(folder, "DIR")
             prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in step.environment.items())
             print(f"\n## {step.title}\n\n    {prefix}{shown}\n", flush=True)
@@ -68,13 +69,17 @@ def run_suite(rounds: int = 21, onnxruntime: bool = False, lce: str | None = Non
     return failed
 
 
-def steps(folder: Path, rounds: int, onnxruntime: bool, lce: str | None) -> Iterator[Step]:
+def steps(folder: Path, rounds: int, onnxruntime: bool, lce: str | None, openvino: bool = False) -> Iterator[Step]:
     """The benchmarks in turn; files that one needs are written to ``folder`` when it is reached."""
     python = sys.executable
     layers = (python, "benchmarks/layers.py", "--rounds", str(rounds))
     peers = (*(("--onnx", python) if onnxruntime else ()), *(("--lce", lce) if lce else ()))
     yield Step("Layers", layers + peers)
     yield Step("Layers, AVX2 on both sides", layers, {"ONEDNN_MAX_CPU_ISA": "AVX2", "REBNN_MM_ISA": "avx2"})
+
+    if openvino:
+        own = (python, "benchmarks/openvino_peer.py", "--rounds", str(rounds))
+        yield Step("OpenVINO's 1-bit kernels, layers and ResNet-18", own)
 
     benchmark = (python, "tools/benchmark.py")
     file, config, checkpoint = _untrained(CLASSIFIER, folder / "classifier", {})
@@ -105,10 +110,11 @@ def main() -> None:
     """Run everything; the exit status is the number of steps that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnxruntime", action="store_true", help="compare with this interpreter's onnxruntime")
+    parser.add_argument("--openvino", action="store_true", help="compare with this interpreter's OpenVINO")
     parser.add_argument("--lce", metavar="PYTHON", help="interpreter with larq-compute-engine: compare with it")
     parser.add_argument("--rounds", type=int, default=21, help="detectors take a third as many; default: 21")
     args = parser.parse_args()
-    sys.exit(run_suite(args.rounds, args.onnxruntime, args.lce))
+    sys.exit(run_suite(args.rounds, args.onnxruntime, args.lce, args.openvino))
 
 
 if __name__ == "__main__":

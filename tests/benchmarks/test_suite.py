@@ -48,6 +48,23 @@ def test_what_the_suite_compares_is_built(tmp_path, monkeypatch):
     assert network.command[1] == "benchmarks/classifier.py" and "--onnxruntime" in network.command
 
 
+def test_openvino_is_timed_where_it_is_asked_for(tmp_path, monkeypatch):
+    import suite
+
+    monkeypatch.setattr(suite, "DETECTORS", {})
+    monkeypatch.setattr(suite, "_untrained", lambda config, path, options: ("m.rebnn", config, "m.pth"))
+    (step,) = [s for s in suite.steps(tmp_path, 5, False, None, openvino=True) if "openvino_peer" in s.command[1]]
+    assert (ROOT / step.command[1]).exists() and step.command[2:] == ("--rounds", "5")
+
+
+def test_layers_and_units_run_in_both_run_times():
+    pytest.importorskip("openvino")
+    from openvino_peer import layer_candidates
+
+    candidates = layer_candidates(8, 5, 1)
+    assert len(candidates) == 6 and all(timed(1) >= 0 for timed in candidates.values())
+
+
 def test_without_larq_the_suite_runs_the_tool(tmp_path, monkeypatch):
     import suite
 

@@ -9,7 +9,10 @@ import torch
 pytest.importorskip("mmdet")
 pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
+from rebnn_mm.deploy.card import ModelCard  # noqa: E402
+from rebnn_mm.deploy.format import read_file  # noqa: E402
 from rebnn_mm.integrations.build import build_model, read_config  # noqa: E402
+from rebnn_mm.integrations.detection.dense_boxes import DenseBoxes  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
 from rebnn_mm.integrations.samples import data_sample  # noqa: E402
 from rebnn_mm.workflows.boxes import export_boxes  # noqa: E402
@@ -70,8 +73,8 @@ def test_boxes_are_those_of_mmdet(name, tmp_path):
     expected = by_mmdet(file, image)
     assert len(expected[0]) > 20 and boxes.shape == (len(scores), 4) and labels.dtype == torch.int64
     assert (scores.diff() <= 0).all() and abs(len(scores) - len(expected[1])) <= 5
-    # of random weights a turned sign moves some
-    assert share_found(expected, boxes, scores, labels) > 0.9
+    # of random weights scores lie close together, and a turned sign moves some
+    assert share_found(expected, boxes, scores, labels) > 0.75
     if name.startswith("retinanet"):
         openvino = pytest.importorskip("openvino")
         report = export_boxes(file, tmp_path / "d.xml", "openvino", SIZE)
@@ -79,7 +82,24 @@ def test_boxes_are_those_of_mmdet(name, tmp_path):
         compiled = openvino.Core().compile_model(tmp_path / "d.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         results = compiled([image[None].float().numpy()])
         found = [torch.from_numpy(np.array(results[name])) for name in ("boxes", "scores", "labels")]
-        assert share_found(expected, *found) > 0.9
+        assert share_found(expected, *found) > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize("name", HEADS)
+def test_candidates_are_exactly_those_of_mmdet(name, tmp_path):
+    ops = pytest.importorskip("torchvision.ops")
+    file = exported(name, tmp_path)
+    card = ModelCard.from_plain(read_file(file).info)
+    detector = DenseBoxes(load_packed_model(file), card.preprocessing, SIZE).eval()
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, *SIZE)).astype(np.uint8))
+    with torch.no_grad():
+        boxes, apart, scores, labels = (x[0] for x in detector(image[None].float()))
+    chosen = ops.nms(apart, scores, detector.iou_threshold)
+    chosen = chosen[scores[chosen] > 0][: detector.max_boxes]
+    for found, expected in zip((boxes, scores, labels), by_mmdet(file, image), strict=True):
+        assert torch.equal(found[chosen], expected)
 
 
 @pytest.mark.slow
