@@ -100,7 +100,7 @@ def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]
             return []
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(2, first.in_channels, 64, 64, generator=generator, dtype=torch.float32, device="cpu")
-    given, x = x, torch.cat([x, x]) if len(x) == 1 else x
+    x = torch.cat([x, x]) if len(x) == 1 else x
     with torch.no_grad():
         try:
             y = model(x)
@@ -110,7 +110,7 @@ def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]
             raise error
     images_to_scores = x.dim() == 4 and isinstance(y, Tensor) and y.dim() == 2
     described = card.preprocessing or card.classes or (hasattr(model, "backbone") and hasattr(model, "head"))
-    return [Part("", [x], whole="classifier" if images_to_scores and described else "network", fixed=[given])]
+    return [Part("", [x], whole="classifier" if images_to_scores and described else "network")]
 
 
 def _store(model: nn.Module, parts: Sequence[Part]) -> tuple[list[StoredPart], list[tuple[str, str]]]:

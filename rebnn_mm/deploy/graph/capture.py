@@ -143,7 +143,8 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
         open_sizes = (
             {2, 3} if spatial and x.dim() == 4 else {1} if x.dim() == 2 and not x.is_floating_point() else set()
         )
-        shapes.append(dict.fromkeys({0, *open_sizes}, auto))
+        # a size of one is taken for fixed, which torch would say in a warning
+        shapes.append({place: auto for place in (0, *sorted(open_sizes)) if x.dim() and x.shape[place] != 1})
     try:
         with warnings.catch_warnings(), _quiet_shapes():
             warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces

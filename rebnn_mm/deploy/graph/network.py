@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.format import RebnnFileError
@@ -41,6 +43,7 @@ class GraphNetwork(nn.Module):
 
     Attributes:
         inputs: What each input must be.
+        single: Whether the graph is for one image: several are computed one by one.
         tensor_names: Names of the tensors that it was made of.
 
     Raises:
@@ -52,7 +55,8 @@ class GraphNetwork(nn.Module):
         self.exact = exact
         self._record = record
         traced = decode(record, tensors)
-        self.inputs: list[InputSpec] = traced.inputs
+        self.single = _is_single(record, traced.inputs)
+        self.inputs: list[InputSpec] = [_any_number(spec) for spec in traced.inputs] if self.single else traced.inputs
         self.tensor_names = tuple(traced.tensors)
         for index, name in enumerate(self.tensor_names):
             self.register_buffer(f"tensor_{index}", traced.tensors[name])
@@ -73,6 +77,10 @@ class GraphNetwork(nn.Module):
             raise TypeError(f"the network takes {len(self.inputs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, self.inputs, strict=True)):
             spec.check(x, f"input {index}")
+        if self.single and len(inputs[0]) != 1:
+            if len({len(x) for x in inputs}) > 1:
+                raise UserError(f"inputs of {', '.join(str(len(x)) for x in inputs)} images: give as many of each")
+            return _joined([self(*(x[i : i + 1] for x in inputs)) for i in range(len(inputs[0]))])
         recorded = any(map(is_recorded, inputs))
         program = _Program(self.arranged(), prepared=False) if recorded else self._program()
         # detached, not under no_grad: torch.export would put everything within that into a graph of its own
@@ -117,6 +125,27 @@ def flatten(values: Any) -> list[Tensor]:
     if isinstance(values, Tensor):
         return [values]
     return [tensor for value in values for tensor in flatten(value)]
+
+
+def _is_single(record: Any, inputs: list[InputSpec]) -> bool:
+    single = record.get("single", False)
+    if single not in (True, False) or (single and not all(spec.shape[:1] == (1,) for spec in inputs)):
+        raise RebnnFileError(f"the file's graph is malformed: single={single!r} for its inputs")
+    return bool(single)
+
+
+def _any_number(spec: InputSpec) -> InputSpec:
+    return replace(spec, shape=(None, *spec.shape[1:]))
+
+
+def _joined(results: list[Any]) -> Any:
+    """Results of single images as those of a batch."""
+    first = results[0]
+    if isinstance(first, Tensor):
+        return torch.cat(results)
+    if isinstance(first, dict):
+        return {key: _joined([result[key] for result in results]) for key in first}
+    return type(first)(_joined(list(parts)) for parts in zip(*results, strict=True))
 
 
 class _Step:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rebnn_mm.deploy.format import BinaryTensor
 from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.graph.unit import Unit
@@ -32,8 +33,6 @@ class Part:
         call: How to call it, ``call(module, *inputs)``; None is ``module(*inputs)``.
         any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
         whole: Set where the part is all that the file's model computes: ``'classifier'`` of images, or ``'network'``.
-        fixed: Tensors to call it with instead where its code makes a Python number of the batch's size (MMPretrain's
-            Swin): its graph is for their batch only.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Part:
     call: Callable[..., Any] | None = None
     any_size: bool | None = None
     whole: str | None = None
-    fixed: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,12 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     """
     module = lower(copy.deepcopy(model.get_submodule(part.name)))
     traced = _captured(module, part, part.inputs)
-    if part.fixed is not None and traced.inputs[0].shape[0] is not None:
-        traced = _captured(module, part, part.fixed)
-    fuse(traced)
     record = encode(traced)
+    if any(len(x) > 1 and spec.shape[0] is not None for x, spec in zip(part.inputs, traced.inputs, strict=True)):
+        # its code makes a Python number of the batch, as MMPretrain's Swin does
+        traced = _captured(module, part, [x[:1] for x in part.inputs])
+        record = dict(encode(traced), single=True)
+        _check_single(record, traced, module, part)
     shapes = {_unit(node).packed.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
     tensors: Stored = {
         name: BinaryTensor(tensor, shapes[name]) if name in shapes else tensor
@@ -99,10 +99,32 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     return StoredPart(part.name, record, tensors, part.whole)
 
 
+def _called(module: nn.Module, part: Part) -> nn.Module:
+    return module if part.call is None else _Called(module, part.call)
+
+
 def _captured(module: nn.Module, part: Part, inputs: Sequence[Tensor]) -> Traced:
-    if part.call is None:
-        return capture(module, inputs, part.any_size)
-    return _renamed(capture(_Called(module, part.call), inputs, part.any_size), "module.")
+    """The fused graph of a lowered module, called with ``inputs``."""
+    traced = capture(_called(module, part), inputs, part.any_size)
+    if part.call is not None:
+        traced = _renamed(traced, "module.")
+    fuse(traced)
+    return traced
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def _check_single(record: dict[str, Any], traced: Traced, module: nn.Module, part: Part) -> None:
+    """Raise UserError unless images one by one give what they give together."""
+    with torch.no_grad():
+        together = _tensors(_called(module, part)(*part.inputs))
+    alone = _tensors(GraphNetwork(record, traced.tensors)(*part.inputs))
+    for a, b in zip(together, alone, strict=True):
+        # most values: the last digits of some may turn a sign
+        if a.shape != b.shape or float((a - b).float().abs().median()) > 1e-4 * float(a.float().abs().max()):
+            raise UserError(f"{type(module).__name__} gives other results for one image than for several together")
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:

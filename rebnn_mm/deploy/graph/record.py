@@ -5,6 +5,7 @@
     inputs   [{dtype, shape, least}, ...]             see :class:`~rebnn_mm.deploy.graph.capture.InputSpec`
     nodes    [[operator, args, kwargs, form], ...]    in the order of computation
     output   a value
+    single   true where the graph is for one image, (1, ...), and others are computed one by one; else not there
 
 An operator is one of :data:`~rebnn_mm.deploy.graph.operators.OPERATORS`; everything else is refused. A value is None, a
 bool, a number, a string, a list of values, or a dict with one key: ``{"input": i}``, ``{"node": i}`` for an earlier

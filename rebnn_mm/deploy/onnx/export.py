@@ -101,9 +101,9 @@ def to_onnx(
         images = g.input("images", torch.float32, 4)
         logits = convert(g, network.network.traced(), [_normalized(g, network, images)])
         scores = g.op("Softmax", logits, axis=1, name="scores")
-        return _model(g, [images], network.network.inputs, [scores])
+        return _model(g, [images], network.network.traced().inputs, [scores])
     parts = network if isinstance(network, list) else [network]
-    specs = parts[0].inputs
+    specs = parts[0].traced().inputs
     if names is None:
         names = ["input"] if len(specs) == 1 else [f"input_{index}" for index in range(len(specs))]
     inputs = [

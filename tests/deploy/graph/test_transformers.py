@@ -8,7 +8,6 @@ from torch import nn
 
 from rebnn_mm.convert import binarize
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -82,15 +81,16 @@ def test_every_batch_gives_the_trained_networks_bits(name, scores, packed):
         torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
 
 
-def test_a_network_that_reads_its_batch_is_for_the_given_one(tmp_path):
+def test_a_network_that_reads_its_batch_computes_images_one_by_one(tmp_path):
     arch = dict(embed_dims=32, depths=[2, 2], num_heads=[1, 2])
     model = trained(lambda: mmpretrain("SwinTransformer", arch=arch, img_size=32, window_size=4, out_indices=(1,)))
     x = torch.randn(1, 3, 32, 32)
     export_model(model, tmp_path / "m.rebnn", check=Check([x]))
     network = load_model(tmp_path / "m.rebnn")
     assert torch.equal(network(x), model(x))
-    with pytest.raises(UserError, match=r"input 0 has the shape \(2, 3, 32, 32\); the network takes \(1, 3, 32, 32\)"):
-        network(torch.randn(2, 3, 32, 32))
+    x = torch.randn(3, 3, 32, 32)
+    found = network(x)
+    assert network.single and all(torch.equal(found[i : i + 1], model(x[i : i + 1])) for i in range(3))
 
 
 def test_real_valued_attention_of_torch_is_captured_as_it_trains(tmp_path):
