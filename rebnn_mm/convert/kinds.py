@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from rebnn_mm import adaptive_padding
+from rebnn_mm.adaptive_padding import full_name
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import BinaryLayer
 from rebnn_mm.layers.window_attention import is_window_attention
@@ -26,13 +28,6 @@ SAME_FORWARD = {
     "mmcv.cnn.bricks.wrappers.Linear",
     "timm.layers.linear.Linear",
 }
-# Convolutions that pad by the size of their input, so that it is divided by the stride and rounded up (TensorFlow's
-# "same"). Where that is the same for every size they are plain ones, see :func:`padding_of`.
-PADS_BY_SIZE = {
-    "mmcv.cnn.bricks.conv2d_adaptive_padding.Conv2dAdaptivePadding",
-    "timm.layers.conv2d_same.Conv2dSame",
-    "timm.layers.conv2d_same.Conv2dSameExport",
-}
 _COMPUTES = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
 
 
@@ -50,8 +45,8 @@ def _is_plain(module: nn.Module, base: type[nn.Module]) -> bool:
     """Whether an instance of a subclass of ``base`` holds and computes nothing else."""
     if isinstance(module, BinaryLayer) or "forward" in vars(module):
         return False
-    own = [kind for kind in _above(module, base) if _full_name(kind) not in SAME_FORWARD]
-    if own and _full_name(own[-1]) in PADS_BY_SIZE and padding_of(module) is not None:
+    own = [kind for kind in _above(module, base) if full_name(kind) not in SAME_FORWARD]
+    if own and full_name(own[-1]) in adaptive_padding.PADS_BY_SIZE and adaptive_padding.padding_of(module) is not None:
         own.pop()
     if any(name in vars(kind) for kind in own for name in _COMPUTES):
         return False
@@ -64,19 +59,6 @@ def _above(module: nn.Module, base: type[nn.Module]) -> list[Any]:
     """The classes of ``module`` before ``base`` in the order of their look-up."""
     order = type(module).__mro__
     return list(order[: order.index(base)])
-
-
-def _full_name(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def padding_of(conv: Any) -> Any:
-    """The ``padding`` of a convolution; None for one that pads by the size of its input and not always alike."""
-    if not any(_full_name(kind) in PADS_BY_SIZE for kind in type(conv).__mro__):
-        return conv.padding
-    reach = [dilation * (size - 1) for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
-    steady = all(n == 0 or (step == 1 and n % 2 == 0) for n, step in zip(reach, conv.stride, strict=True))
-    return tuple(n // 2 for n in reach) if steady else None
 
 
 def is_attention(module: nn.Module) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
+from rebnn_mm.adaptive_padding import padding_of
 from rebnn_mm.convert.frozen import reason_of_frozen
-from rebnn_mm.convert.kinds import Names, is_attention, kind_of, matches_any, padding_of
+from rebnn_mm.convert.kinds import Names, is_attention, kind_of, matches_any
 from rebnn_mm.layers.interface import BinaryLayer
 
 Reasons = dict[nn.Module, str | None]

@@ -8,7 +8,8 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from rebnn_mm.convert.kinds import kind_of, padding_of
+from rebnn_mm.adaptive_padding import padding_of
+from rebnn_mm.convert.kinds import kind_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.attention import binary_scaled_dot_product_attention, binary_twin
 from rebnn_mm.layers.interface import BinaryLayer

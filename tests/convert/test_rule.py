@@ -9,8 +9,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from rebnn_mm import adaptive_padding
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.convert import Binarized, binarize, kinds
+from rebnn_mm.convert import Binarized, binarize
 from rebnn_mm.estimators import ClippedSTE
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
@@ -397,7 +398,7 @@ class PadsBySize(nn.Conv2d):
     ],
 )
 def test_padding_by_size_is_plain_where_every_size_gets_the_same(shape, padding, monkeypatch):
-    monkeypatch.setattr(kinds, "PADS_BY_SIZE", {f"{__name__}.PadsBySize"})
+    monkeypatch.setattr(adaptive_padding, "PADS_BY_SIZE", {f"{__name__}.PadsBySize"})
     model = net()
     old = PadsBySize(8, 8, **shape)
     model.body.append(old)

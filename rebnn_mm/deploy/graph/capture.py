@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rebnn_mm.adaptive_padding import pads_by_size
 from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
 from rebnn_mm.errors import UserError
 
@@ -96,8 +97,8 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None =
     """Export ``module`` in eval mode, called with ``inputs``.
 
     The first dimension may always change, and the length of a sequence of integers, (N, L). Height and width of a 4-d
-    input may change if ``any_size``. None decides by what the network is made of: one with attention keeps the size of
-    ``inputs``, all others take any.
+    input may change if ``any_size``. None decides by what the network is made of: one with attention, or with padding
+    by size, keeps the size of ``inputs``, all others take any.
 
     Raises:
         UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
@@ -105,13 +106,14 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None =
     """
     module.eval()  # not chained: that of mmdet's distillers returns nothing
     images = any(x.dim() == 4 for x in inputs)
-    attends = images and any_size is not False and _attends(module, inputs)
-    if attends and any_size:
+    any_size = images and any_size is not False and (any_size or None)
+    one_size = any_size is not False and _needs_one_size(module, inputs)
+    if one_size and any_size:
         raise UserError(
-            f"{type(module).__name__} has attention, which computes with the size of its input: its graph would be for "
-            "images of one size"
+            f"{type(module).__name__} has {one_size}, which computes with the size of its input: its graph would be "
+            "for images of one size"
         )
-    return _traced(_export(module, inputs, spatial=images and any_size is not False and not attends))
+    return _traced(_export(module, inputs, spatial=any_size is not False and not one_size))
 
 
 class _Names(TorchDispatchMode):
@@ -126,14 +128,19 @@ class _Names(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _attends(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether one of the operators of attention runs; a forward that fails is left to the export to explain."""
+def _needs_one_size(module: nn.Module, inputs: Sequence[Tensor]) -> str | None:
+    """What of ``module`` computes with the size of its input, so that its graph is for that size; None if nothing does.
+
+    A forward that fails is left to the export to explain.
+    """
+    if pads_by_size(module):  # torch.export would need minutes for the sizes behind a few of these
+        return "padding by size"
     with _Names() as names, torch.no_grad():
         try:
             module(*inputs)
         except Exception:  # whatever a foreign forward raises
-            return False
-    return any(word in name for name in names.seen for word in _ATTENTION)
+            return None
+    return "attention" if any(word in name for name in names.seen for word in _ATTENTION) else None
 
 
 def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch.export.ExportedProgram:
