@@ -161,7 +161,7 @@ class Subject:
         for model in models.values():
             model.eval()
         calls = {name: lambda model=model: self.inputs.timed(model, batch) for name, model in models.items()}
-        return dict(at=size, **in_turn(calls))
+        return dict(at=size, load=round(os.getloadavg()[0], 1), **in_turn(calls))
 
     def _timed_size(self) -> int:
         self.model.eval()

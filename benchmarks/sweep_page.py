@@ -10,11 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from sweep_configs import RULES
-from sweep_reasons import FAULT, STOCK
+from sweep_reasons import FAULT
 
 Stages = dict[str, dict[str, Any]]
 DONE = "done"
 STAGES = ("build", "binarize", "train", "forward", "export", "operations", "time")
+HEAD = """\
+# Stock models of mmpretrain and mmdet, 1-bit by rule
+
+Written by `python benchmarks/sweep.py mmpretrain --time --page docs/sweep.md` and the same with `mmdet`. Each stock
+model with random weights is made 1-bit by `rebnn_mm.convert.binarize` with its defaults, trained for one step on noise,
+exported, and compared with its file's model. This says what runs, how large and how fast it is; it says nothing about
+accuracy.
+
+- **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers, that
+  are 1-bit.
+- **MB**: all parameters in float32, and the packed file.
+- **ms**: one image through the stock model in torch and through the packed one, in turn, one thread, median of 9 rounds
+  of processor time. Ratios above 1 are faster than float.
+- **equal**: the packed model's outputs against the trained model's. *exact*: the same bits. A number: the largest
+  difference, relative to the largest output, where real-valued parts round in another order; the limit is 1e-4.
+- **stored as**: *graph*, the whole model, which runs with torch alone; *graphs*, the named parts; *layers*, each by
+  itself in the library's own code, for the reason below the table."""
 
 
 def results(lines: Path) -> dict[str, Stages]:
@@ -51,11 +68,12 @@ def remarks(stages: Stages) -> list[str]:
     """What a reader should know of a model that got through."""
     train, said = stages["train"], []
     if stages["build"].get("stock_training"):
-        said.append(f"not trained: {stages['build']['stock_training']['kind']}")
+        failed = stages["build"]["stock_training"]
+        said.append(f"not trained: {failed['kind']}, {_plain(failed['error'])[:80]}")
     for key, text in (
-        ("frozen", "1-bit layers are frozen"),
-        ("idle_in_stock", "get no gradient in the stock model either"),
-        ("one_sided", "have inputs of one sign"),
+        ("frozen", "1-bit layers are frozen, as in the stock model"),
+        ("idle_in_stock", "1-bit layers get no gradient in the stock model either"),
+        ("one_sided", "1-bit layers have inputs of one sign"),
     ):
         if train.get(key):
             said.append(f"{len(train[key])} {text}")
@@ -81,37 +99,77 @@ def write(page: Path, files: dict[str, Path]) -> None:
 def _head() -> str:
     from rebnn_mm.workflows.timing import machine
 
-    return "\n".join(
-        [
-            "# Stock models of mmpretrain and mmdet, 1-bit by rule",
-            "",
-            "Written by `python benchmarks/sweep.py mmpretrain --time --page docs/sweep.md` and the same with `mmdet`. "
-            "Each stock model with random weights is made 1-bit by `rebnn_mm.convert.binarize` with its defaults, "
-            "trained for one step on noise, exported, and compared with its file's model. "
-            "This says what runs, how large and how fast it is; it says nothing about accuracy.",
-            "",
-            "```",
-            machine(),
-            "```",
-        ]
-    )
+    return f"{HEAD}\n\n```\n{machine()}\n```"
 
 
 def _section(library: str, found: dict[str, Stages]) -> str:
-    found = {name: stages for name, stages in found.items() if "end" in stages}
+    found = {name: stages for name, stages in sorted(found.items()) if "end" in stages}
+    done = {name: stages for name, stages in found.items() if verdict(stages)[0] == DONE}
     kinds = Counter(verdict(stages)[0] for stages in found.values())
     commits = sorted({stages["start"]["commit"] for stages in found.values()})
-    ratios = [stages["time"]["ratio"] for stages in found.values() if stages.get("time", {}).get("ratio")]
     lines = [f"## {library}", "", f"Taken is {RULES[library]}. Commit {', '.join(commits)}.", ""]
     lines += [f"- {number} of {len(found)}: {kind}" for kind, number in kinds.most_common()]
-    if ratios:
-        slower = sum(ratio < 1 for ratio in ratios)
-        lines.append(
-            f"- {len(ratios)} timed: packed is {statistics.median(ratios):.2f} times as fast as the stock model in "
-            f"torch (median), {slower} are slower"
-        )
-    lines += ["", *_table(found), *_faults(found)]
+    lines += [*_equality(done), *_times(done), ""]
+    lines += [*_table(done), *_layerwise(done), *_others(found), *_faults(found)]
     return "\n".join(lines)
+
+
+def _equality(done: dict[str, Stages]) -> list[str]:
+    said = Counter("exact" if equality(stages) == "exact" else "rounding" for stages in done.values())
+    if not done:
+        return []
+    return [
+        f"- equal after packing: {said['exact']} in every bit, {said['rounding']} up to rounding in real-valued parts"
+    ]
+
+
+def _times(done: dict[str, Stages]) -> list[str]:
+    timed = [stages["time"] for stages in done.values() if stages.get("time", {}).get("ratio")]
+    if not timed:
+        return []
+    ratios, loads = [line["ratio"] for line in timed], [line["load"] for line in timed if "load" in line]
+    busy = f" Other programs ran meanwhile: load {statistics.median(loads):.0f} (median)." if loads else ""
+    return [
+        f"- {len(timed)} timed: packed is {statistics.median(ratios):.2f} times as fast as the stock model in torch "
+        f"(median), {sum(ratio < 1 for ratio in ratios)} are slower.{busy}"
+    ]
+
+
+def equality(stages: Stages) -> str:
+    """``exact``, or the largest relative difference that rounding made."""
+    rounding = stages["export"].get("rounding", 0.0)
+    return f"{rounding:.0e}" if rounding else "exact"
+
+
+def form(stages: Stages) -> str:
+    """How the file holds the model."""
+    graphs, layerwise = (stages["export"].get(key) for key in ("graphs", "layerwise"))
+    if graphs == ["all"]:
+        return "graph"
+    return f"graphs: {', '.join(graphs)}" + (", layers" if layerwise else "") if graphs else "layers"
+
+
+def _layerwise(done: dict[str, Stages]) -> list[str]:
+    """Why models, or parts of them, are no graphs."""
+    reasons: dict[str, list[str]] = {}
+    for name, stages in done.items():
+        for part, why in stages["export"].get("layerwise", {}).items():
+            reasons.setdefault(_plain(why), []).append(name if part == "all" else f"{name}'s {part}")
+    if not reasons:
+        return []
+    rows = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    return ["", "Stored layer by layer:", "", *(f"- {', '.join(names)}: {why}" for why, names in rows)]
+
+
+def _others(found: dict[str, Stages]) -> list[str]:
+    """Models that do not run here, and whose fault is not ours."""
+    groups: dict[str, list[str]] = {}
+    for name, stages in found.items():
+        kind, reason = verdict(stages)
+        if kind not in (DONE, FAULT):
+            groups.setdefault(kind, []).append(f"`{name}` ({_plain(reason.partition(': ')[2])})")
+    rows = [f"- **{kind}**: {'; '.join(names)}" for kind, names in groups.items()]
+    return ["", "### Not run", "", *rows] if rows else []
 
 
 def _faults(found: dict[str, Stages]) -> list[str]:
@@ -126,38 +184,41 @@ def _faults(found: dict[str, Stages]) -> list[str]:
             groups.setdefault(text + place, []).append(name)
     rows = sorted(groups.items(), key=lambda group: -len(group[1]))
     return (
-        ["", f"### {FAULT}", "", *(f"- {len(names)}: {text} ({', '.join(names)})" for text, names in rows)]
+        ["", f"### {FAULT.capitalize()}", "", *(f"- {', '.join(names)}: {text}" for text, names in rows)]
         if rows
         else []
     )
 
 
-def _table(found: dict[str, Stages]) -> list[str]:
-    head = ("folder", "config", "weights 1-bit", "operations 1-bit", "MB stock", "MB packed", "ms stock", "ms packed")
-    rows = [(*head, "times as fast", "result")]
-    rows.append(("---",) * len(rows[0]))
-    order = sorted(found, key=lambda name: (verdict(found[name])[0] != DONE, verdict(found[name])[0], name))
-    for name in order:
-        stages = found[name]
-        kind, reason = verdict(stages)
-        part, file = stages.get("binarize", {}), stages.get("export", {})
-        share, timed = stages.get("operations", {}), stages.get("time", {})
-        text = reason if kind == DONE else f"{kind}: {reason}" if kind in (FAULT, STOCK) else f"{kind} ({reason})"
+def _table(done: dict[str, Stages]) -> list[str]:
+    if not done:
+        return []
+    head = ("architecture, config", "1-bit: weights", "operations", "MB float", "packed", "ms float", "packed", "ratio")
+    rows = [(*head, "equal", "stored as", "remarks"), ("---", *["---:"] * 8, "---", "---")]
+    for name, stages in done.items():
+        timed = stages.get("time", {})
         rows.append(
             (
-                name,
-                stages.get("build", {}).get("config", ""),
-                _number(part.get("weights"), "{:.0%}"),
-                _number(share.get("operations"), "{:.0%}"),
-                _number(part.get("bytes_stock"), "{:.1f}", 1e6),
-                _number(file.get("bytes_packed"), "{:.1f}", 1e6),
+                f"{name}<br><sub>{stages['build']['config']}</sub>",
+                _number(stages["binarize"]["weights"], "{:.0%}"),
+                _number(stages["operations"]["operations"], "{:.0%}"),
+                _number(stages["binarize"]["bytes_stock"], "{:.1f}", 1e6),
+                _number(stages["export"]["bytes_packed"], "{:.1f}", 1e6),
                 _number(timed.get("float"), "{:.1f}"),
                 _number(timed.get("packed"), "{:.1f}"),
-                _number(timed.get("ratio"), "{:.2f}"),
-                text.replace("|", "/")[:200],
+                _number(timed.get("ratio"), "{:.1f}"),
+                equality(stages),
+                form(stages),
+                _plain(verdict(stages)[1]),
             )
         )
     return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _plain(text: str) -> str:
+    """Without what would end a cell, and without machine-made endings."""
+    text = text.replace("|", "/").replace("UserError: ", "").split("; pack it with its own code")[0]
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:

@@ -23,7 +23,7 @@ def lines(*stages, folder="net"):
         binarize=dict(layers=2, weights=0.9, bytes_stock=4e6),
         train=dict(loss=1.0, frozen=[], idle_in_stock=[], idle=[], one_sided=[]),
         forward=dict(finite=True),
-        export=dict(difference=None, bytes_packed=2e5),
+        export=dict(difference=None, bytes_packed=2e5, rounding=0.0, graphs=["all"], layerwise={}),
         operations=dict(operations=0.8, at=224),
         end=dict(seconds=1.0),
     )
@@ -73,9 +73,33 @@ def test_the_page_counts_and_lists_every_model(tmp_path):
     sweep_page.write(tmp_path / "page.md", {"mmdet": path})
     page = (tmp_path / "page.md").read_text()
     assert "- 1 of 2: done" in page
-    assert "| net | net_small | 90% | 80% | 4.0 | 0.2 |" in page
-    assert "our fault: export: RuntimeError: a / b |" in page  # a bar would end the cell
+    assert "| net<br><sub>net_small</sub> | 90% | 80% | 4.0 | 0.2 |  |  |  | exact | graph |  |" in page
+    assert "### Our fault\n\n- other: export: RuntimeError: a | b" in page
     assert "Commit abc." in page
+
+
+def test_the_page_says_how_models_are_stored_how_equal_they_are_and_why_others_do_not_run(tmp_path):
+    import sweep_page
+
+    neck = dict(graphs=["backbone"], layerwise={"neck": "Neck has attention"}, rounding=2e-6)
+    whole = dict(graphs=[], layerwise={"all": "it calls aten.x; pack it with its own code: load_model(path)"})
+    offline = ("build", dict(ok=False, kind="needs a network", error="URLError: a | b"))
+    time = dict(folder="a", stage="time", ok=True, at=224, load=3.0, ratio=2.5, float=100.0, packed=40.0)
+    path = written(
+        tmp_path,
+        [*lines(("export", neck), folder="a"), time],
+        lines(("export", whole), ("train", dict(frozen=["x"])), folder="b"),
+        lines(offline, folder="c"),
+    )
+    sweep_page.write(tmp_path / "page.md", {"mmdet": path, "mmpretrain": tmp_path / "none.jsonl"})
+    page = (tmp_path / "page.md").read_text()
+    assert "| 4.0 | 0.2 | 100.0 | 40.0 | 2.5 | 2e-06 | graphs: backbone, layers |  |" in page
+    assert "| exact | layers | 1 1-bit layers are frozen, as in the stock model |" in page
+    assert "- a's neck: Neck has attention\n- b: it calls aten.x\n" in page
+    assert "### Not run\n\n- **needs a network**: `c` (URLError: a / b)" in page
+    assert "Other programs ran meanwhile: load 3 (median)." in page
+    assert "- equal after packing: 1 in every bit, 1 up to rounding" in page
+    assert "## mmpretrain" not in page
 
 
 @pytest.mark.parametrize(
