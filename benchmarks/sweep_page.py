@@ -23,8 +23,8 @@ model with random weights is made 1-bit by `rebnn_mm.convert.binarize` with its 
 exported, and compared with its file's model. This says what runs, how large and how fast it is; it says nothing about
 accuracy.
 
-- **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers, that
-  are 1-bit.
+- **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers,
+  that are 1-bit.
 - **MB**: all parameters in float32, and the packed file.
 - **ms**: one image through the stock model in torch and through the packed one, in turn, one thread, median of 9 rounds
   of processor time. Ratios above 1 are faster than float.

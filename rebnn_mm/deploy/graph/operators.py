@@ -92,7 +92,7 @@ _BACKWARD = "it computes gradients, and files are for inference"
 #: Core ATen operators without side effects that files do not call, by base name, and why.
 LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("native_dropout", "rand", "randn", "randperm"), _RANDOM),
-    **dict.fromkeys(("as_strided", "empty_strided", "sym_storage_offset", "sym_stride"), _LAYOUT),
+    **dict.fromkeys(("as_strided", "empty_strided", "sym_is_contiguous", "sym_storage_offset", "sym_stride"), _LAYOUT),
     **dict.fromkeys(("_adaptive_avg_pool2d_backward", "avg_pool2d_backward", "convolution_backward"), _BACKWARD),
     **dict.fromkeys(("embedding_dense_backward", "max_pool2d_with_indices_backward"), _BACKWARD),
     **dict.fromkeys(("native_group_norm_backward", "native_layer_norm_backward"), _BACKWARD),

@@ -18,9 +18,10 @@ from rebnn_mm.errors import UserError
 
 def core_operators():
     """Base names of the core ATen operators that change nothing."""
-    packets = [getattr(torch.ops.aten, name) for name in dir(torch.ops.aten)]
+    registered = (name.split("::") for name in torch._C._dispatch_get_all_op_names())
+    names = {name.split(".")[0] for namespace, name in registered if namespace == "aten"}
     found = {}
-    for packet in (packet for packet in packets if hasattr(packet, "overloads")):
+    for packet in (getattr(torch.ops.aten, name) for name in sorted(names) if hasattr(torch.ops.aten, name)):
         overloads = [getattr(packet, name) for name in packet.overloads()]
         core = [op for op in overloads if torch.Tag.core in op.tags and not op._schema.is_mutable]
         found.update({op._schema.name.removeprefix("aten::"): op for op in core})
