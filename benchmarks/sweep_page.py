@@ -54,8 +54,9 @@ def verdict(stages: Stages) -> tuple[str, str]:
     if "killed" in stages.get("end", {}):
         reached = [stage for stage in STAGES if stage in stages]
         after = STAGES[len(reached)] if len(reached) < len(STAGES) else "the end"
-        kind = "too large for the sweep" if not reached or "took more" in stages["end"]["killed"] else FAULT
-        return kind, f"{after}: {stages['end']['killed']}"
+        killed = stages["end"]["killed"]
+        large = "took more" in killed or (not reached and "exit status -9" in killed)  # -9: by the system
+        return "too large for the sweep" if large else FAULT, f"{after}: {killed}"
     idle, difference = stages["train"].get("idle"), stages["export"].get("difference")
     if idle:
         return FAULT, f"train: {len(idle)} 1-bit layers without a gradient, as {idle[0]}"

@@ -121,6 +121,29 @@ def test_a_failure_is_ours_only_where_the_stock_model_runs(error, stock, kind):
     assert found["error"].endswith(str(error).splitlines()[-1])
 
 
+@pytest.mark.parametrize(
+    ("killed", "kind"),
+    [
+        ("took more than 900 s (exit status -9)", "too large for the sweep"),
+        ("no message (exit status -9)", "too large for the sweep"),
+        ("ImportError: cannot import name 'AutoConfig' (exit status 1)", "our fault"),
+    ],
+)
+def test_a_process_that_ends_before_its_first_stage_is_large_only_if_it_was_stopped(tmp_path, killed, kind):
+    import sweep_page
+
+    start = dict(folder="net", stage="start", commit="abc", timed=False)
+    path = written(tmp_path, [start, dict(folder="net", stage="end", seconds=1.0, killed=killed)])
+    assert sweep_page.verdict(sweep_page.results(path)["net"])[0] == kind
+
+
+def test_no_script_is_named_like_a_package_that_the_scripts_import():
+    """Python looks into the folder of the script first: transformers.py would stand before the package."""
+    names = {path.stem for path in BENCHMARKS.glob("*.py")}
+    known = {"transformers", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "openvino", "executorch", "timm"}
+    assert not names & (known | {"mmcv", "mmdet", "mmengine", "mmpretrain", "rebnn_mm"} | set(sys.stdlib_module_names))
+
+
 def test_no_weights_are_loaded():
     from sweep_configs import without_weights
 

@@ -1,6 +1,6 @@
 """Transformers made 1-bit by rule and packed from their graph, beside torch's float ones: one thread.
 
-python benchmarks/transformers.py [NAME ...] [--rounds 11] [--profile]
+python benchmarks/transformer_networks.py [NAME ...] [--rounds 11] [--profile]
 
 Batch 1 at 224x224, weights random, CPU time; the packed network in both modes, and the real-valued network that it was
 made of. The first row is the one that the others are divided by. Before it is timed, the packed network is compared
