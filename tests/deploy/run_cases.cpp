@@ -115,6 +115,105 @@ int wrong_depthwise() {
     return wrong;
 }
 
+// The same for real-valued convolutions with and without a pooling behind them.
+int wrong_real() {
+    int wrong = 0;
+    // n, h, w, c_in, c_out, kernel_h, kernel_w, stride, padding, chunk, channels last, max-pool
+    const int64_t cases[][12] = {{1, 19, 15, 3, 70, 7, 7, 2, 3, 3, 0, 1},  {2, 9, 8, 3, 16, 3, 3, 2, 1, 3, 0, 0},
+                                 {1, 5, 7, 33, 130, 1, 1, 1, 0, 16, 1, 0}, {2, 6, 5, 4, 20, 1, 1, 2, 0, 4, 0, 0},
+                                 {1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1},     {2, 12, 110, 2, 65, 2, 3, 1, 2, 2, 1, 1}};
+    for (const auto& s : cases) {
+        rebnn_real_conv2d_call call{};
+        call.n = s[0];
+        call.h = s[1];
+        call.w = s[2];
+        call.c_in = s[3];
+        call.c_out = s[4];
+        call.kernel_h = s[5];
+        call.kernel_w = s[6];
+        call.stride = s[7];
+        call.padding = s[8];
+        call.chunk = s[9];
+        call.x_channels_last = int32_t(s[10]);
+        call.max_pool = int32_t(s[11]);
+        call.threads = 2;
+        call.clamp_low = 0.f;
+        call.clamp_high = INFINITY;
+        const int64_t n = s[0], h = s[1], w = s[2], c_in = s[3], c_out = s[4], kh = s[5], kw = s[6];
+        const int64_t sum_h = (h + 2 * s[8] - kh) / s[7] + 1, sum_w = (w + 2 * s[8] - kw) / s[7] + 1;
+        const int64_t out_h = s[11] ? (sum_h + 1) / 2 : sum_h, out_w = s[11] ? (sum_w + 1) / 2 : sum_w;
+        std::vector<float> x(size_t(n * h * w * c_in)), weight(size_t((c_out + 63) / 64 * 64 * kh * kw * c_in));
+        std::vector<float> scale(size_t(c_out), 2.f), offset(size_t(c_out), -1.f), expected;
+        std::vector<float> out(size_t(n * out_h * out_w * c_out));
+        for (size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7919 % 17) - 8.f;
+        for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i * 7907 % 13) - 6.f;
+        const auto sum = [&](int64_t image, int64_t oy, int64_t ox, int64_t channel) {
+            float total = 0;
+            for (int64_t tap = 0; tap < kh * kw; ++tap)
+                for (int64_t c = 0; c < c_in; ++c) {
+                    const int64_t y = oy * s[7] - s[8] + tap / kw, z = ox * s[7] - s[8] + tap % kw;
+                    if (y < 0 || y >= h || z < 0 || z >= w) continue;
+                    const int64_t at = s[10] ? ((image * h + y) * w + z) * c_in + c : ((image * c_in + c) * h + y) * w + z;
+                    total += x[size_t(at)] * weight[size_t(((channel / 64 * kh * kw + tap) * c_in + c) * 64 + channel % 64)];
+                }
+            return total;
+        };
+        for (int64_t o = 0; o < n * out_h * out_w * c_out; ++o) {
+            const int64_t channel = o % c_out, ox = o / c_out % out_w, oy = o / c_out / out_w % out_h;
+            const int64_t image = o / c_out / out_w / out_h;
+            float most = s[11] ? -INFINITY : sum(image, oy, ox, channel);
+            for (int64_t i = 0; s[11] && i < 9; ++i) {
+                const int64_t y = 2 * oy - 1 + i / 3, z = 2 * ox - 1 + i % 3;
+                if (y >= 0 && y < sum_h && z >= 0 && z < sum_w) most = std::max(most, sum(image, y, z, channel));
+            }
+            expected.push_back(std::max(most * 2.f - 1.f, 0.f));
+        }
+        call.x = x.data();
+        call.x_size = int64_t(x.size());
+        call.weight = weight.data();
+        call.weight_size = int64_t(weight.size());
+        call.scale = scale.data();
+        call.offset = offset.data();
+        call.out = out.data();
+        call.out_size = int64_t(out.size());
+        call.workspace_bytes = rebnn_real_conv2d_workspace_bytes(&call);
+        if (call.workspace_bytes < 0) return -1;
+        std::vector<float> workspace(size_t(call.workspace_bytes) / sizeof(float));
+        call.workspace = workspace.data();
+        for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
+            out.assign(out.size(), NAN);
+            if (rebnn_real_conv2d_run(name, &call)) return -1;
+            wrong += out != expected;
+            // one thing at a time that does not fit
+            for (auto size : {&rebnn_real_conv2d_call::x_size, &rebnn_real_conv2d_call::n, &rebnn_real_conv2d_call::h,
+                              &rebnn_real_conv2d_call::w, &rebnn_real_conv2d_call::c_in, &rebnn_real_conv2d_call::c_out,
+                              &rebnn_real_conv2d_call::kernel_h, &rebnn_real_conv2d_call::kernel_w,
+                              &rebnn_real_conv2d_call::weight_size, &rebnn_real_conv2d_call::out_size})
+                for (int64_t value : {int64_t(-1), call.*size + 64, int64_t(1) << 40, int64_t(1) << 62}) {
+                    rebnn_real_conv2d_call bad = call;
+                    bad.*size = value;
+                    wrong += rebnn_real_conv2d_run(name, &bad) != REBNN_BAD_ARGUMENT;
+                }
+            for (auto size : {&rebnn_real_conv2d_call::stride, &rebnn_real_conv2d_call::padding,
+                              &rebnn_real_conv2d_call::chunk, &rebnn_real_conv2d_call::workspace_bytes})
+                for (int64_t value : {int64_t(-1), int64_t(1) << 40}) {
+                    rebnn_real_conv2d_call bad = call;
+                    bad.*size = value;
+                    const bool fits = size == &rebnn_real_conv2d_call::workspace_bytes && (value > 0 || workspace.empty());
+                    wrong += (rebnn_real_conv2d_run(name, &bad) == REBNN_OK) != fits;
+                }
+            for (auto memory : {&rebnn_real_conv2d_call::x, &rebnn_real_conv2d_call::weight,
+                                &rebnn_real_conv2d_call::scale, &rebnn_real_conv2d_call::offset}) {
+                rebnn_real_conv2d_call bad = call;
+                bad.*memory = nullptr;
+                wrong += rebnn_real_conv2d_run(name, &bad) != REBNN_BAD_ARGUMENT;
+            }
+            wrong += rebnn_real_conv2d_run(name, nullptr) != REBNN_BAD_ARGUMENT;
+        }
+    }
+    return wrong + (rebnn_real_conv2d_workspace_bytes(nullptr) != -1);
+}
+
 // A layer with its plan, tables and workspace.
 struct Layer {
     Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t packed_bytes)
@@ -412,7 +511,7 @@ int main(int, char** arguments) {
             wrong += differ != 0;
         }
     }
-    wrong += wrong_pools() + wrong_depthwise() + unrefused() + wrong_without_memory();
+    wrong += wrong_pools() + wrong_depthwise() + wrong_real() + unrefused() + wrong_without_memory();
     for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) std::printf("%s ", name);
     std::printf("- %d cases, %d runs, %d wrong\n", cases, runs, wrong);
     return wrong != 0;

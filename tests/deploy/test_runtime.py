@@ -9,7 +9,6 @@ import torch
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import read_file, write_file
-from rebnn_mm.deploy.graph.functions import TriedConv2d
 from rebnn_mm.deploy.graph.network import GraphNetwork
 
 # small maps: starting threads would cost more than they save
@@ -184,30 +183,6 @@ def test_a_tensor_too_many_is_refused(small, tmp_path):
     write_file(tmp_path / "bad.rebnn", file.info, {**file.tensors, "more": torch.zeros(3)})
     with pytest.raises(RebnnFileError, match="holds 1 tensors that its network has no place for: 'more'"):
         load_model(tmp_path / "bad.rebnn")
-
-
-@pytest.mark.parametrize("shape", [(3, 8, 7), (256, 3, 1), (64, 128, 1), (3, 64, 3)])
-def test_real_convolutions_keep_the_bits_of_the_contiguous_layout(shape, threads):
-    c_in, c_out, kernel = shape
-    weight, conv = torch.randn(c_out, c_in, kernel, kernel), TriedConv2d()
-    for count in (1, 2):
-        threads(count)
-        for size in ((1, c_in, 14, 14), (2, c_in, 19, 25)):
-            conv(torch.zeros(size), weight, None, [1, 1], [kernel // 2] * 2)  # must not decide anything
-            for _ in range(3):
-                x = torch.randn(size)
-                expected = torch.nn.functional.conv2d(x, weight, None, 1, kernel // 2)
-                for layout in (torch.contiguous_format, torch.channels_last):
-                    given = x.contiguous(memory_format=layout)
-                    assert torch.equal(conv(given, weight, None, [1, 1], [kernel // 2] * 2), expected)
-
-
-def test_a_convolution_remembers_a_bounded_number_of_shapes():
-    conv, weight = TriedConv2d(), torch.randn(4, 3, 3, 3)
-    for size in range(5, 5 + 3 * TriedConv2d.REMEMBERED):
-        for _ in range(3):
-            conv(torch.randn(1, 3, size, size), weight)
-    assert len(conv._agrees) <= TriedConv2d.REMEMBERED
 
 
 def test_torch_export_sees_the_operators_and_keeps_the_bits(small):

@@ -12,7 +12,6 @@ from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from rebnn_mm.deploy import pool
 from rebnn_mm.deploy.packing import unpack_signs
-from rebnn_mm.deploy.prepared import is_recorded
 
 NHWC = torch.channels_last
 
@@ -67,37 +66,3 @@ def conv2d_last(x: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry
 def conv2d_exact(x: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any) -> Tensor:
     """``conv2d`` computed in contiguous memory and returned in channels-last memory."""
     return to_last(conv2d(to_first(x), to_first(weight), bias, *geometry))
-
-
-class TriedConv2d:
-    """``conv2d_exact``, computed in channels-last memory for the shapes where that gives the same bits.
-
-    Channels-last is faster (a 7x7 stem 2.5 times), but oneDNN may then add in another order: some shapes give the same
-    bits, some do not, and it depends on the machine and the thread count. So a shape and thread count that comes again
-    is computed both ways once. A shape that comes once is computed in contiguous memory only: a detector that sees a
-    new size with every image never pays for both. The latest :data:`REMEMBERED` shapes are remembered.
-    """
-
-    REMEMBERED = 32
-
-    def __init__(self) -> None:
-        self._agrees: dict[tuple[int, ...], bool | None] = {}  # None: seen, not tried
-
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any) -> Tensor:
-        """Convolve."""
-        if is_recorded(x):  # a graph cannot try out: it takes the layout that is always right
-            return conv2d_exact(x, weight, bias, *geometry)
-        key = (*x.shape, torch.get_num_threads())
-        known = key in self._agrees
-        agrees = self._agrees.get(key)
-        if agrees:
-            return conv2d_last(x, weight, bias, *geometry)
-        y = conv2d_exact(x, weight, bias, *geometry)
-        if not known:
-            while len(self._agrees) >= self.REMEMBERED:
-                self._agrees.pop(next(iter(self._agrees)), None)
-            self._agrees[key] = None
-        # an input of zeros would agree in any layout, so it decides nothing
-        elif agrees is None and 2 * torch.count_nonzero(y) > y.numel():
-            self._agrees[key] = torch.equal(y, conv2d_last(x, weight, bias, *geometry))
-        return y

@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 from rebnn_mm.deploy.format import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.direct import DIRECT
-from rebnn_mm.deploy.graph.functions import TriedConv2d, conv2d_exact, full_precision
+from rebnn_mm.deploy.graph.functions import full_precision
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
+from rebnn_mm.deploy.graph.passes.real import join_real
 from rebnn_mm.deploy.graph.passes.siblings import fold_powers, merge_siblings
 from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.record import decode
@@ -106,7 +107,9 @@ class GraphNetwork(nn.Module):
         if prepared is not None and prepared[0].are(self._buffers.values()):
             return prepared[1]
         sources = Sources(self._buffers.values())
-        program = _Program(self.arranged(), prepared=True)
+        traced = self.arranged()
+        join_real(traced, self.exact)
+        program = _Program(traced, prepared=True)
         self._prepared = sources, program
         return program
 
@@ -244,8 +247,6 @@ class _Program:
 def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: bool) -> _Step:
     if Unit.of(node) is not None:
         return _UnitStep(node, places, traced, prepared)
-    if node.target is conv2d_exact:
-        return _Step(node, places, TriedConv2d())
     return _Step(node, places, DIRECT.get(node.target, node.target) if prepared else node.target)  # type: ignore[arg-type]
 
 

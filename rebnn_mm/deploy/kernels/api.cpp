@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "conv2d.h"
 
@@ -146,8 +147,20 @@ int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int6
     pool.x = x;
     pool.scale = scale;
     pool.offset = offset;
+    pool.clamp_low = -std::numeric_limits<float>::infinity();
+    pool.clamp_high = std::numeric_limits<float>::infinity();
     pool.out = out;
     return run_pool(*rebnn::kKernels[kernel], pool, x_size, out_size, threads);
+}
+
+int64_t rebnn_real_conv2d_workspace_bytes(const rebnn_real_conv2d_call* call) {
+    return call ? rebnn::real_workspace_bytes(*call) : -1;
+}
+
+int32_t rebnn_real_conv2d_run(const char* isa, const rebnn_real_conv2d_call* call) {
+    const int32_t kernel = rebnn::find_kernel(isa);
+    if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
+    return call ? run_real_conv2d(*rebnn::kKernels[kernel], *call) : REBNN_BAD_ARGUMENT;
 }
 
 int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w, int64_t c,

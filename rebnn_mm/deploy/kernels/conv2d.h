@@ -37,6 +37,10 @@ int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threa
 // rebnn_status.
 int32_t run_pool(const Kernel& kernel, Pool pool, int64_t x_size, int64_t out_size, int32_t threads);
 
+// Run one real-valued convolution, and the bytes of its workspace, -1 if arguments do not fit or it is too large.
+int32_t run_real_conv2d(const Kernel& kernel, const rebnn_real_conv2d_call& call);
+int64_t real_workspace_bytes(const rebnn_real_conv2d_call& call);
+
 // Run one real-valued depthwise convolution; `depthwise` holds everything but out_h and out_w. Returns a rebnn_status.
 int32_t run_depthwise(const Kernel& kernel, Depthwise depthwise, int64_t x_size, int64_t out_size, int32_t threads);
 

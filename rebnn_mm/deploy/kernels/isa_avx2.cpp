@@ -4,6 +4,7 @@
 #include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
+#include "real_conv2d.h"
 #include "tiles.h"
 
 #if defined(REBNN_X86)
@@ -29,6 +30,8 @@ struct Avx2 {
     static constexpr int kLanes = 32;
     static constexpr int kPixels = 4;
     static constexpr int kVectors = 2;
+    static constexpr int kRealPixels = 6;
+    static constexpr int kRealVectors = 2;
     static constexpr bool kWordPairs = false;
     static constexpr int kWordSize = 2;
     // A byte holds up to 255: the 8 nibbles of a word count up to 32.
@@ -218,6 +221,7 @@ const Kernel kAvx2 = {"avx2",
                       pack_pixels<Avx2>,
                       compute_block<Avx2>,
                       pool_pixels<Avx2>,
+                      real_pixels<Avx2>,
                       depthwise_rows<Avx2>};
 
 }  // namespace rebnn

@@ -2,6 +2,7 @@
 #include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
+#include "real_conv2d.h"
 #include "tiles.h"
 
 #if defined(REBNN_X86)
@@ -16,6 +17,8 @@ struct Avx512 {
     static constexpr int kLanes = 16;
     static constexpr int kPixels = 4;
     static constexpr int kVectors = 2;
+    static constexpr int kRealPixels = 6;
+    static constexpr int kRealVectors = 4;
     static constexpr bool kWordPairs = true;
     static constexpr int kWordSize = 1;
 
@@ -199,6 +202,7 @@ const Kernel kAvx512 = {"avx512",
                         pack_pixels<Avx512>,
                         compute_block<Avx512>,
                         pool_pixels<Avx512>,
+                        real_pixels<Avx512>,
                         depthwise_rows<Avx512>};
 
 }  // namespace rebnn

@@ -6,6 +6,7 @@
 #include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
+#include "real_conv2d.h"
 #include "tiles.h"
 
 namespace rebnn {
@@ -16,6 +17,8 @@ struct Generic {
     static constexpr int kLanes = 16;   // output channels of a weight vector, Layout::lanes
     static constexpr int kPixels = 2;   // largest tile: pixels ...
     static constexpr int kVectors = 1;  // ... times vectors
+    static constexpr int kRealPixels = 2;  // largest tile of a real-valued convolution: pixels ...
+    static constexpr int kRealVectors = 4;  // ... times vectors, at least 2
     static constexpr bool kWordPairs = false;  // Layout::word_pairs
     static constexpr int kWordSize = 1;        // Plan::word_size
 
@@ -130,6 +133,7 @@ const Kernel kGeneric = {"generic",
                          pack_pixels<Generic>,
                          compute_block<Generic>,
                          pool_pixels<Generic>,
+                         real_pixels<Generic>,
                          depthwise_rows<Generic>};
 
 }  // namespace rebnn

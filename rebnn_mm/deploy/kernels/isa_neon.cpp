@@ -2,6 +2,7 @@
 #include "depthwise.h"
 #include "pack.h"
 #include "pool.h"
+#include "real_conv2d.h"
 #include "tiles.h"
 
 #if defined(REBNN_NEON)
@@ -16,6 +17,8 @@ struct Neon {
     static constexpr int kLanes = 16;
     static constexpr int kPixels = 4;
     static constexpr int kVectors = 1;
+    static constexpr int kRealPixels = 6;
+    static constexpr int kRealVectors = 4;
     static constexpr bool kWordPairs = false;
     static constexpr int kWordSize = 1;
     static constexpr int kParts = kLanes / kWidth;
@@ -138,6 +141,7 @@ const Kernel kNeon = {"neon",
                       pack_pixels<Neon>,
                       compute_block<Neon>,
                       pool_pixels<Neon>,
+                      real_pixels<Neon>,
                       depthwise_rows<Neon>};
 
 }  // namespace rebnn

@@ -44,12 +44,32 @@ struct Block {
     int64_t first_vector, last_vector;
 };
 
-// Max-pool of 3x3 windows, stride 2, padding 1, then fma(maximum, scale, offset); all NHWC.
+// Max-pool of 3x3 windows, stride 2, padding 1, then fma(maximum, scale, offset), limited to [clamp_low, clamp_high]; all
+// NHWC.
 struct Pool {
     int64_t n, h, w, c, out_h, out_w;
     const float* x;
     const float* scale;   // [c]
     const float* offset;  // [c]
+    float clamp_low, clamp_high;
+    float* out;
+};
+
+// Output channels that lie side by side in a real-valued convolution's weight.
+constexpr int64_t kRealBlock = 64;
+
+// A real-valued convolution of one group, fma(sum, scale, offset), limited to [clamp_low, clamp_high]; all NHWC.
+struct RealConv {
+    int64_t n, h, w, c_in, c_out, out_h, out_w, padded_h, padded_w;
+    int64_t kernel_h, kernel_w, stride, padding;
+    int64_t chunk;  // channels whose products are added up by themselves
+    bool x_channels_last;
+    const float* x;
+    float* border;        // x with its padding, NHWC, if there is one or x is NCHW
+    const float* weight;  // [block][tap][c_in][kRealBlock]
+    const float* scale;   // [c_out], or null: neither norm nor clamp
+    const float* offset;  // [c_out]
+    float clamp_low, clamp_high;
     float* out;
 };
 
@@ -84,6 +104,9 @@ struct Kernel {
     void (*compute)(const Conv& conv, const Block& block);
     // Output pixels [first, last) of a pooling, counted through the whole batch.
     void (*pool)(const Pool& pool, int64_t first, int64_t last);
+    // Output pixels [first, last) of a row and one block of channels. x is the first float of the row's first window, out
+    // the row's first float.
+    void (*real_pixels)(const RealConv& conv, const float* x, int64_t first, int64_t last, int64_t block, float* out);
     // Output rows [first, last), counted through the whole batch.
     void (*depthwise)(const Depthwise& depthwise, int64_t first, int64_t last);
 };

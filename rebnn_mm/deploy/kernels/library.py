@@ -18,7 +18,7 @@ from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 5
+ABI_VERSION = 6
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -66,6 +66,22 @@ class Conv2dCall(ctypes.Structure):
     ]
 
 
+class RealConv2dCall(ctypes.Structure):
+    """``rebnn_real_conv2d_call`` of rebnn_kernels.h."""
+
+    SIZES = ("n", "h", "w", "c_in", "c_out", "kernel_h", "kernel_w", "stride", "padding", "chunk")
+    _fields_ = [
+        *(("x", ctypes.c_void_p), ("x_size", ctypes.c_int64)),
+        *((name, ctypes.c_int64) for name in SIZES),
+        *(("weight", ctypes.c_void_p), ("weight_size", ctypes.c_int64)),
+        *(("scale", ctypes.c_void_p), ("offset", ctypes.c_void_p)),
+        *(("workspace", ctypes.c_void_p), ("workspace_bytes", ctypes.c_int64)),
+        *(("out", ctypes.c_void_p), ("out_size", ctypes.c_int64)),
+        *((name, ctypes.c_float) for name in ("clamp_low", "clamp_high")),
+        *((name, ctypes.c_int32) for name in ("x_channels_last", "max_pool", "threads")),
+    ]
+
+
 def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilogue) -> Conv2dSpec:
     """The struct of a layer; it points into the tensors, which the caller keeps."""
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
@@ -99,6 +115,9 @@ class Library:
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, pointer, pointer, size, ctypes.c_int32),
         ]
+        functions.rebnn_real_conv2d_workspace_bytes.restype = size
+        functions.rebnn_real_conv2d_workspace_bytes.argtypes = [ctypes.POINTER(RealConv2dCall)]
+        functions.rebnn_real_conv2d_run.argtypes = [ctypes.c_char_p, ctypes.POINTER(RealConv2dCall)]
         functions.rebnn_depthwise_run.argtypes = [
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, size, size, size, size, size),

@@ -15,7 +15,8 @@ REBNN_INLINE typename Isa::Vec pool_window(const Pool& pool, const PoolWindow& r
     auto largest = load(row);
     for (int64_t ky = 0; ky < rows.count; ++ky, row += pool.w * pool.c)
         for (int64_t kx = 0; kx < columns.count; ++kx) largest = Isa::max(largest, load(row + kx * pool.c));
-    return Isa::fma(largest, load(pool.scale + channel), load(pool.offset + channel));
+    const auto y = Isa::fma(largest, load(pool.scale + channel), load(pool.offset + channel));
+    return Isa::at_most(Isa::at_least(y, Isa::broadcast(pool.clamp_low)), Isa::broadcast(pool.clamp_high));
 }
 
 template <class Isa>

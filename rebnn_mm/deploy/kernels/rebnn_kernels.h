@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 5
+#define REBNN_ABI_VERSION 6
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -114,6 +114,32 @@ REBNN_API int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call);
 REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
                                      int64_t c, const float* scale, const float* offset, float* out, int64_t out_size,
                                      int32_t threads);
+
+// clamp(fma(conv(x, weight), scale, offset)), a real-valued convolution of one group, with max_pool clamp(fma(max_pool(conv(
+// x, weight)), scale, offset)) and the pooling above. x is (n, c_in, h, w) in the format that x_channels_last says, out
+// NHWC. Products are added by fma, tap by tap, rows first, channels innermost; a 1x1 kernel adds up every `chunk` channels
+// by themselves, and then the sums in order. All sizes but n and padding are at least 1 and at most 2^20; NaN stays through
+// the clamp.
+typedef struct rebnn_real_conv2d_call {
+    const float* x;
+    int64_t x_size;  // elements, exactly those of the shape, as of weight and out
+    int64_t n, h, w, c_in, c_out, kernel_h, kernel_w, stride, padding;
+    int64_t chunk;        // at least c_in unless the kernel is 1x1
+    const float* weight;  // (ceil(c_out / 64), kernel_h, kernel_w, c_in, 64)
+    int64_t weight_size;
+    const float* scale;   // c_out
+    const float* offset;  // c_out
+    void* workspace;      // null if it needs no bytes
+    int64_t workspace_bytes;
+    float* out;
+    int64_t out_size;
+    float clamp_low, clamp_high;
+    int32_t x_channels_last, max_pool, threads;
+} rebnn_real_conv2d_call;
+
+// Bytes of memory, aligned for floats, that a call writes to; or -1: sizes that do not fit, or no memory is as large.
+REBNN_API int64_t rebnn_real_conv2d_workspace_bytes(const rebnn_real_conv2d_call* call);
+REBNN_API int32_t rebnn_real_conv2d_run(const char* isa, const rebnn_real_conv2d_call* call);
 
 // clamp(fma(conv(x, weight), scale, offset)), a real-valued depthwise convolution: x is (n, h, w, c), weight
 // (kernel_h, kernel_w, c), scale and offset (c), out (n, h', w', c), with h' as above. Products are added by fma, tap by

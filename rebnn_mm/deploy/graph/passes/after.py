@@ -54,7 +54,7 @@ def _taken_up(traced: Traced, unit: Unit, node: fx.Node, user: fx.Node) -> Unit 
         return _with_sum(traced, unit, node, user, acted)
     if unit.has("last_scale"):
         return None
-    limits = _limits(user)
+    limits = limits_of(user)
     if limits is not None:
         return replace(unit, clamp=limits) if unit.clamp is None else None
     if unit.clamp is None and not unit.has("slope", "after"):
@@ -104,7 +104,7 @@ def _with_constant(unit: Unit, constant: fx.Node) -> Unit | None:
     return None
 
 
-def _limits(user: fx.Node) -> tuple[float, float] | None:
+def limits_of(user: fx.Node) -> tuple[float, float] | None:
     """(lowest, highest) of a ReLU, hardtanh or clamp."""
     if user.target == _aten.relu.default:
         return 0.0, _INF

@@ -1,0 +1,97 @@
+"""Real-valued layers as a prepared network computes them: torch's bits, whichever way they are computed."""
+
+import pytest
+import torch
+from graph_toys import settle
+from torch import nn
+
+from rebnn_mm.deploy.graph.real import Tried
+from rebnn_mm.deploy.kernels import library
+
+WAYS = library.isas()
+
+
+def stem(c_out=20, kernel=7, act=nn.ReLU):
+    conv = nn.Conv2d(3, c_out, kernel, 2, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), act())
+
+
+NETWORKS = {
+    "stem with its pool": lambda: nn.Sequential(*stem(70), nn.MaxPool2d(3, 2, 1)),
+    "stem of relu6": lambda: stem(16, 3, nn.ReLU6),
+    "stem of hardswish": lambda: stem(24, 3, nn.Hardswish),
+    "stem with a bias": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()),
+    "depthwise": lambda: nn.Sequential(
+        nn.Conv2d(3, 40, 1, bias=False), nn.BatchNorm2d(40), nn.ReLU6(),
+        nn.Conv2d(40, 40, 3, 2, 1, groups=40, bias=False), nn.BatchNorm2d(40), nn.ReLU6(),
+        nn.Conv2d(40, 40, 5, 1, 2, groups=40), nn.Conv2d(40, 40, 9, padding="same", groups=40), nn.GELU(),
+        nn.Conv2d(40, 40, 3, 1, 2, dilation=2, groups=40, bias=False), nn.Hardtanh(-1, 2),
+    ),
+    "1x1": lambda: nn.Sequential(
+        nn.Conv2d(3, 250, 3, padding=1), nn.Conv2d(250, 70, 1, bias=False), nn.BatchNorm2d(70), nn.ReLU(),
+        nn.Conv2d(70, 400, 1, 2), nn.Conv2d(400, 30, 1), nn.BatchNorm2d(30), nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(30, 9, 1),
+    ),
+    "odd": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, (1, 3), (2, 1), (0, 1)), nn.Conv2d(8, 12, 3, groups=4), nn.Conv2d(12, 24, 3, groups=12),
+        nn.Conv2d(24, 6, 1, padding=1), nn.Conv2d(6, 6, 3, dilation=2),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", WAYS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bits_are_torchs_in_every_call(packed, threads, name, isa):
+    torch.manual_seed(0)
+    network = settle(NETWORKS[name]())
+    with library.use_isa(isa), torch.no_grad():
+        graph = packed(network, torch.randn(2, 3, 64, 64))[1]
+        loose = packed(network, torch.randn(2, 3, 64, 64), exact=False)[1]
+        for count in (1, 2):
+            threads(count)
+            for shape in ((1, 3, 64, 64), (2, 3, 51, 38)):
+                graph(torch.zeros(shape))  # must not decide anything
+                for _ in range(3):
+                    x = torch.randn(shape)
+                    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+                        assert torch.equal(graph(given), network(x))
+                        assert torch.allclose(loose(given), network(x), rtol=1e-4, atol=1e-4)
+        assert graph(torch.randn(0, 3, 64, 64)).shape[0] == 0
+
+
+@pytest.mark.skipif(WAYS[0] in ("generic", library.PURE_TORCH), reason="needs vector instructions")
+def test_kernels_are_chosen(packed, threads):
+    network = settle(NETWORKS["depthwise"]())
+    graph = packed(network, torch.randn(2, 3, 64, 64))[1]
+    for _ in range(3):
+        graph(torch.randn(1, 3, 64, 64))
+    tried = [step.function for step in graph._program()._steps if isinstance(step.function, Tried)]
+    chosen = [type(way).__name__ for step in tried for way in step._chosen.values()]
+    assert chosen.count("DepthwisePlan") >= 2 and "RealConv2dPlan" in chosen
+
+
+def test_what_is_tried():
+    def wrong(x):
+        return x + 1
+
+    def right(x):
+        calls.append("right")
+        return x * 2
+
+    calls = []
+    tried = Tried(lambda x: x + x, [wrong, right])
+    x = torch.randn(3, 4)
+    assert torch.equal(tried(x), 2 * x) and not calls  # a shape that comes once
+    assert torch.equal(tried(torch.zeros(3, 4)), torch.zeros(3, 4)) and not calls  # zeros decide nothing
+    for times in (1, 2):
+        assert torch.equal(tried(x), 2 * x) and len(calls) == times
+    only = Tried(lambda x: x + x, [wrong])
+    assert all(torch.equal(only(x), 2 * x) for _ in range(4))
+
+
+def test_a_bounded_number_of_shapes_is_remembered():
+    tried = Tried(torch.neg, [torch.neg])
+    for size in range(5, 5 + 3 * Tried.REMEMBERED):
+        for _ in range(3):
+            tried(torch.randn(size))
+    assert len(tried._chosen) <= Tried.REMEMBERED
