@@ -3,7 +3,7 @@
 namespace rebnn {
 
 #if defined(REBNN_X86)
-const Kernel* const kKernels[] = {&kAvx512, &kAvx2, &kGeneric};
+const Kernel* const kKernels[] = {&kAvx512Wide, &kAvx512, &kAvx2, &kGeneric};
 #elif defined(REBNN_NEON)
 const Kernel* const kKernels[] = {&kNeon, &kGeneric};
 #else

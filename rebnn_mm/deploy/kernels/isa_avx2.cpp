@@ -70,6 +70,10 @@ struct Avx2 {
         return _mm256_blendv_ps(a, b, _mm256_or_ps(larger, nan));
     }
 
+    // the instruction gives its second argument where both are zeros
+    static REBNN_INLINE Vec larger(Vec a, Vec b) { return _mm256_max_ps(b, a); }
+    static REBNN_INLINE bool has_nan(Vec a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+
     static REBNN_INLINE Vec is_positive(Vec a) { return _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ); }
     static REBNN_INLINE uint32_t sign_bits(Vec a) { return uint32_t(_mm256_movemask_ps(is_positive(a))); }
     static REBNN_INLINE Int zero() { return _mm256_setzero_si256(); }

@@ -58,6 +58,14 @@ struct Generic {
         return each([&](int i) { return b.v[i] > a.v[i] || b.v[i] != b.v[i] ? b.v[i] : a.v[i]; });
     }
 
+    // The same of numbers; where one is NaN it may give either.
+    static Vec larger(Vec a, Vec b) { return each([&](int i) { return b.v[i] > a.v[i] ? b.v[i] : a.v[i]; }); }
+    static bool has_nan(Vec a) {
+        bool found = false;
+        for (int i = 0; i < kWidth; ++i) found |= a.v[i] != a.v[i];
+        return found;
+    }
+
     // Bit i is a[i] >= 0, so -0.0 counts as positive and NaN as negative.
     static uint32_t sign_bits(Vec a) {
         uint32_t bits = 0;

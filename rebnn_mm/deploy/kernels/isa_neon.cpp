@@ -55,6 +55,8 @@ struct Neon {
         const uint32x4_t larger = vcgtq_f32(b, a), ordered = vceqq_f32(b, b);
         return vbslq_f32(vornq_u32(larger, ordered), b, a);
     }
+    static REBNN_INLINE Vec larger(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(b, a), b, a); }
+    static REBNN_INLINE bool has_nan(Vec a) { return vminvq_u32(vceqq_f32(a, a)) == 0; }
 
     static REBNN_INLINE uint32_t sign_bits(Vec a) {
         const uint32_t bit[kWidth] = {1, 2, 4, 8};

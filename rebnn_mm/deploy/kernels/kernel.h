@@ -117,7 +117,7 @@ extern const int32_t kKernelCount;
 
 extern const Kernel kGeneric;
 #if defined(REBNN_X86)
-extern const Kernel kAvx512, kAvx2;
+extern const Kernel kAvx512Wide, kAvx512, kAvx2;
 #elif defined(REBNN_NEON)
 extern const Kernel kNeon;
 #endif

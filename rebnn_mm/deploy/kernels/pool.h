@@ -12,9 +12,19 @@ template <class Isa, class Load>
 REBNN_INLINE typename Isa::Vec pool_window(const Pool& pool, const PoolWindow& rows, const PoolWindow& columns,
                                            const float* corner, int64_t channel, const Load& load) {
     const float* row = corner + channel;
-    auto largest = load(row);
+    auto largest = load(row), sum = largest;
     for (int64_t ky = 0; ky < rows.count; ++ky, row += pool.w * pool.c)
-        for (int64_t kx = 0; kx < columns.count; ++kx) largest = Isa::max(largest, load(row + kx * pool.c));
+        for (int64_t kx = 0; kx < columns.count; ++kx) {
+            const auto value = load(row + kx * pool.c);
+            largest = Isa::larger(largest, value);
+            sum = Isa::add(sum, value);
+        }
+    if (Isa::has_nan(sum)) {  // perhaps a NaN among them, which must win
+        row = corner + channel;
+        for (int64_t ky = 0; ky < rows.count; ++ky, row += pool.w * pool.c)
+            for (int64_t kx = 0; kx < columns.count; ++kx)
+                largest = kx + ky ? Isa::max(largest, load(row + kx * pool.c)) : load(row);
+    }
     const auto y = Isa::fma(largest, load(pool.scale + channel), load(pool.offset + channel));
     return Isa::at_most(Isa::at_least(y, Isa::broadcast(pool.clamp_low)), Isa::broadcast(pool.clamp_high));
 }
