@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,9 +69,10 @@ class _NativeConv2d:
             self._tables.put((h, w), kept)
         return kept
 
-    def __call__(
+    def prepare(
         self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> _Call:
+        """What calls with tensors of these shapes and strides share."""
         n, c_out, out_h, out_w = shape
         if x.dtype == torch.int32:
             x_format = library.SIGNS
@@ -80,23 +84,52 @@ class _NativeConv2d:
         size *= n
         if size >= _TOO_LARGE:
             raise MemoryError(f"out of memory: an input of {tuple(x.shape)} to {self._spec}")
+        out = torch.empty(shape, device="meta", memory_format=memory_format) if self._floats else None
+        signs_shape = (n, out_h, out_w, words(c_out)) if self._signs else None
+        native = library.Conv2dCall(*self._plan.with_size, *tables, x_size=x.numel(), n=n, x_format=x_format)
+        native.out_size = 0 if out is None else out.numel()
+        native.signs_size = 0 if signs_shape is None else prod(signs_shape)
+        native.out_channels_last = memory_format is torch.channels_last
+        like = None if out is None else (out.shape, out.stride())
+        return _Call(bytes(native), size, like, signs_shape, (self._plan, kept))
+
+    def run(self, call: _Call, x: Tensor, residual: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The layer; ``call`` was prepared for such tensors."""
+        native = library.Conv2dCall.from_buffer_copy(call.native)
+        native.workspace, native.workspace_bytes = workspaces.of(call.workspace).with_size
+        native.x = x.data_ptr()
+        if residual is not None:
+            native.residual = residual.data_ptr()
         out = signs = None
-        if self._floats:
-            out = torch.empty(shape, dtype=torch.float32, device=_CPU, memory_format=memory_format)
-        if self._signs:
-            signs = torch.empty((n, out_h, out_w, words(c_out)), dtype=torch.int32, device=_CPU)
-        call = library.Conv2dCall(
-            *(*self._plan.with_size, *tables, *workspaces.of(size).with_size),
-            *(x.data_ptr(), x.numel(), n),
-            None if residual is None else residual.data_ptr(),
-            *((None, 0) if out is None else (out.data_ptr(), out.numel())),
-            *((None, 0) if signs is None else (signs.data_ptr(), signs.numel())),
-            *(x_format, memory_format is torch.channels_last, torch.get_num_threads()),
-        )
-        status = self._functions.rebnn_conv2d_run(call)
+        if call.like is not None:
+            out = torch.empty_strided(*call.like, dtype=torch.float32, device=_CPU)
+            native.out = out.data_ptr()
+        if call.signs is not None:
+            signs = torch.empty(call.signs, dtype=torch.int32, device=_CPU)
+            native.signs = signs.data_ptr()
+        native.threads = torch.get_num_threads()
+        status = self._functions.rebnn_conv2d_run(native)
         if status:
             library.check_status(status, f"an input of {tuple(x.shape)} to {self._spec}")
         return out, signs
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What calls with tensors of the same shapes and strides share.
+
+    Attributes:
+        native: The bytes of a ``Conv2dCall`` without the addresses of tensors and workspace.
+        workspace: Its size.
+        like: Shape and strides of the floats, and ``signs`` the shape of the signs; None if there are none.
+        kept: What the addresses point to.
+    """
+
+    native: bytes
+    workspace: int
+    like: tuple[Sequence[int], Sequence[int]] | None
+    signs: Sequence[int] | None
+    kept: tuple[Buffer, Buffer]
 
 
 class _TorchConv2d:
@@ -106,9 +139,10 @@ class _TorchConv2d:
         self._weight = unpack_signs(packed, spec.weight_shape)
         self._spec, self._before, self._after = spec, before, after
 
-    def __call__(
-        self, x: Tensor, residual: Tensor | None, shape: Sequence[int], memory_format: torch.memory_format
+    def run(
+        self, x: Tensor, residual: Tensor | None, memory_format: torch.memory_format
     ) -> tuple[Tensor | None, Tensor | None]:
+        """The layer."""
         # autocast would count in 16 bits, which do not hold the integers
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             y, signs = reference_conv2d(x, self._weight, self._spec, self._before, self._after, residual)
@@ -139,11 +173,10 @@ class Conv2dPlan:
         self.spec, self.signs, self.floats = spec, after.sign is not None, after.floats
         self._sided = before != InputSide()
         self.isa = library.current_isa()
-        self._run: _NativeConv2d | _TorchConv2d
-        if self.isa == library.PURE_TORCH:
-            self._run = _TorchConv2d(*self._arguments)
-        else:
-            self._run = _NativeConv2d(self.isa, *self._arguments)
+        self._native = None if self.isa == library.PURE_TORCH else _NativeConv2d(self.isa, *self._arguments)
+        self._torch = _TorchConv2d(*self._arguments) if self._native is None else None
+        # no lock: each step is one operation of the interpreter, and what is lost is only made again
+        self._calls: dict[Any, _Call] = {}
 
     def __copy__(self) -> Conv2dPlan:
         return self  # never changed after the constructor
@@ -169,6 +202,14 @@ class Conv2dPlan:
         Raises:
             TypeError, ValueError: ``x`` or ``residual`` has another dtype, device or shape.
         """
+        key = None
+        if self._native is not None and _is_plain(x) and (residual is None or _is_plain(residual)):
+            rest = None if residual is None else (residual.shape, residual.stride(), residual.dtype)
+            key = x.shape, x.stride(), x.dtype, rest
+            call = self._calls.get(key)
+            if call is not None:
+                return _chosen(*self._native.run(call, x, residual))
+        given = x, residual
         shape = self.spec.output_shape(x)
         memory_format = output_format(x, self.signs)
         if residual is not None:
@@ -182,10 +223,26 @@ class Conv2dPlan:
             x = x.contiguous()
         else:
             x = _resolved(x).contiguous(memory_format=memory_format_of(x))
-        y, signs = self._run(x, residual, shape, memory_format)
-        if y is None or signs is None:
-            return y if signs is None else signs  # type: ignore[return-value]
-        return y, signs
+        if self._native is None:
+            assert self._torch is not None
+            return _chosen(*self._torch.run(x, residual, memory_format))
+        call = self._native.prepare(x, residual, shape, memory_format)
+        if x is given[0] and residual is given[1]:  # no copy was needed: the next one may skip all of this
+            if len(self._calls) >= SHAPES:
+                self._calls.clear()
+            self._calls[key] = call
+        return _chosen(*self._native.run(call, x, residual))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether shape, strides and dtype say all about its memory."""
+    return x.layout is torch.strided and x.is_cpu and not x.is_neg()
+
+
+def _chosen(y: Tensor | None, signs: Tensor | None) -> Result:
+    if y is None or signs is None:
+        return y if signs is None else signs  # type: ignore[return-value]
+    return y, signs
 
 
 def _resolved(x: Tensor) -> Tensor:

@@ -447,7 +447,7 @@ def test_what_is_kept_between_calls_is_bounded():
     for size in (*range(3, 3 + 2 * SHAPES), 4, 4):
         x = torch.randn(1, 64, size, size)
         assert_same(plan(x), layer(x))
-    assert len(plan._run._tables) == SHAPES
+    assert len(plan._native._tables) == SHAPES
 
 
 def test_buffers():

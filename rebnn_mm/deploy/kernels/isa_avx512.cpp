@@ -212,10 +212,15 @@ bool supported() {
 }
 
 // AMD since Zen 5: family 26. Others have not been measured.
-bool is_wide() {
+bool find_wide() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!supported() || !__builtin_cpu_is("amd") || !__get_cpuid(1, &a, &b, &c, &d)) return false;
     return (a >> 8 & 15) + (a >> 20 & 255) >= 26;
+}
+
+bool is_wide() {
+    static const bool wide = find_wide();  // once: cpuid takes microseconds in a virtual machine
+    return wide;
 }
 
 }  // namespace
