@@ -1,4 +1,4 @@
-"""Max-pool and the norm behind it in one pass over the data, as a ResNet's stem has them."""
+"""Pooling in one pass over channels-last memory: a max-pool and the norm behind it, and the mean of all pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from rebnn_mm.deploy.prepared import is_recorded
 
 def pays(x: Tensor) -> bool:
     """Whether :func:`max_pool_norm` runs here and beats torch, which it does with vector instructions only."""
-    return not is_recorded(x) and library.current_isa() not in ("generic", library.PURE_TORCH)
+    return not is_recorded(x) and has_vectors()
+
+
+def has_vectors() -> bool:
+    """Whether the kernels have vector instructions here, as torch has."""
+    return library.current_isa() not in ("generic", library.PURE_TORCH)
 
 
 def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -49,4 +54,33 @@ def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         torch.get_num_threads(),
     )
     library.check_status(status, f"max-pooling an input of {tuple(x.shape)}")
+    return out
+
+
+def pixel_mean(x: Tensor, lanes: int) -> Tensor:
+    """``adaptive_avg_pool2d(x, 1)`` from channels-last memory, in the order in which torch adds contiguous pixels.
+
+    (N, C, H, W) -> (N, C, 1, 1). torch would put the pixels in order first.
+
+    Args:
+        x: float32 on the CPU, C, H and W at least 1.
+        lanes: Floats in torch's vectors: 8 on x86, where its sums take AVX2, 4 on ARM.
+
+    Raises:
+        TypeError, ValueError: A tensor of another type, device or shape.
+        RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
+    """
+    native = library.load()
+    if native is None:
+        raise RuntimeError("pixel_mean needs the native library; see rebnn_mm.deploy.kernels.library")
+    check_float(x, "the input")
+    if x.dim() != 4 or min(x.shape[1:]) < 1:
+        raise ValueError(f"the input is (N, C, H, W), C, H and W at least 1; got {tuple(x.shape)}")
+    n, c, h, w = x.shape
+    x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
+    out = torch.empty((n, c, 1, 1), dtype=torch.float32, device="cpu")
+    status = native.functions.rebnn_mean_run(
+        library.current_isa().encode(), x.data_ptr(), x.numel(), n, h * w, c, lanes, out.data_ptr(), out.numel()
+    )
+    library.check_status(status, f"the mean of an input of {tuple(x.shape)}")
     return out

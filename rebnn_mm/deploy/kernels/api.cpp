@@ -153,6 +153,21 @@ int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_size, int6
     return run_pool(*rebnn::kKernels[kernel], pool, x_size, out_size, threads);
 }
 
+int32_t rebnn_mean_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t pixels, int64_t c,
+                       int64_t lanes, float* out, int64_t out_size) {
+    const int32_t kernel = rebnn::find_kernel(isa);
+    if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
+    constexpr int64_t kLargest = int64_t(1) << 20;
+    if (pixels < 1 || pixels > kLargest || c < 1 || c > kLargest || lanes < 4 || lanes > 16) return REBNN_BAD_ARGUMENT;
+    if (!rebnn::is_of_size(x_size, {n, pixels, c}) || !rebnn::is_of_size(out_size, {n, c})) return REBNN_BAD_ARGUMENT;
+    if (n == 0) return REBNN_OK;
+    if (!x || !out) return REBNN_BAD_ARGUMENT;
+    for (int64_t image = 0; image < n; ++image)
+        rebnn::kKernels[kernel]->sum_pixels(x + image * pixels * c, c, pixels, lanes, out + image * c);
+    for (int64_t i = 0; i < n * c; ++i) out[i] /= float(pixels);
+    return REBNN_OK;
+}
+
 int64_t rebnn_real_conv2d_workspace_bytes(const rebnn_real_conv2d_call* call) {
     return call ? rebnn::real_workspace_bytes(*call) : -1;
 }

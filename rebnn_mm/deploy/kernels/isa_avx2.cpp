@@ -2,6 +2,7 @@
 // the table's row is popcount(a ^ w) for all 16 w, and 32 output channels index it with a nibble of their weights.
 // Nibbles lie in bytes of their own, so that nothing is left to do but load, shuffle and add.
 #include "depthwise.h"
+#include "mean.h"
 #include "pack.h"
 #include "pool.h"
 #include "real_conv2d.h"
@@ -225,6 +226,7 @@ const Kernel kAvx2 = {"avx2",
                       pack_pixels<Avx2>,
                       compute_block<Avx2>,
                       pool_pixels<Avx2>,
+                      sum_pixels<Avx2>,
                       real_pixels<Avx2>,
                       depthwise_rows<Avx2>};
 

@@ -1,5 +1,6 @@
 // AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
 #include "depthwise.h"
+#include "mean.h"
 #include "pack.h"
 #include "pool.h"
 #include "real_conv2d.h"
@@ -232,6 +233,7 @@ const Kernel kAvx512 = {"avx512",
                         pack_pixels<Avx512>,
                         compute_block<Avx512>,
                         pool_pixels<Avx512>,
+                        sum_pixels<Avx512>,
                         real_pixels<Avx512>,
                         depthwise_rows<Avx512>};
 
@@ -242,6 +244,7 @@ const Kernel kAvx512Wide = {"avx512_wide",
                             pack_pixels<Avx512Wide>,
                             compute_block<Avx512Wide>,
                             pool_pixels<Avx512>,
+                            sum_pixels<Avx512>,
                             real_pixels<Avx512>,
                             depthwise_rows<Avx512>};
 

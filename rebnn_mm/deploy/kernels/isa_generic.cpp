@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "depthwise.h"
+#include "mean.h"
 #include "pack.h"
 #include "pool.h"
 #include "real_conv2d.h"
@@ -141,6 +142,7 @@ const Kernel kGeneric = {"generic",
                          pack_pixels<Generic>,
                          compute_block<Generic>,
                          pool_pixels<Generic>,
+                         sum_pixels<Generic>,
                          real_pixels<Generic>,
                          depthwise_rows<Generic>};
 

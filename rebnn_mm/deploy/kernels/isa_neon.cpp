@@ -1,5 +1,6 @@
 // ARM NEON, 64 bit: a byte popcount and pairwise widening additions.
 #include "depthwise.h"
+#include "mean.h"
 #include "pack.h"
 #include "pool.h"
 #include "real_conv2d.h"
@@ -143,6 +144,7 @@ const Kernel kNeon = {"neon",
                       pack_pixels<Neon>,
                       compute_block<Neon>,
                       pool_pixels<Neon>,
+                      sum_pixels<Neon>,
                       real_pixels<Neon>,
                       depthwise_rows<Neon>};
 

@@ -18,7 +18,7 @@ from rebnn_mm.deploy.layer import TENSORS, ConvSpec, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 6
+ABI_VERSION = 7
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -115,6 +115,7 @@ class Library:
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, pointer, pointer, size, ctypes.c_int32),
         ]
+        functions.rebnn_mean_run.argtypes = [ctypes.c_char_p, pointer, *[size] * 5, pointer, size]
         functions.rebnn_real_conv2d_workspace_bytes.restype = size
         functions.rebnn_real_conv2d_workspace_bytes.argtypes = [ctypes.POINTER(RealConv2dCall)]
         functions.rebnn_real_conv2d_run.argtypes = [ctypes.c_char_p, ctypes.POINTER(RealConv2dCall)]

@@ -1,23 +1,27 @@
-"""Real-valued convolutions with what follows them as one step of a prepared program."""
+"""Real-valued convolutions with what follows them, and global means, as one step of a prepared program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.depthwise import DepthwisePlan
 from rebnn_mm.deploy.graph.capture import Traced
-from rebnn_mm.deploy.graph.functions import conv2d_exact, conv2d_last, max_pool_affine
+from rebnn_mm.deploy.graph.functions import conv2d_exact, conv2d_last, max_pool_affine, to_first
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.real import Chain, Tried, Way
-from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layer import ConvSpec
+from rebnn_mm.deploy.pool import has_vectors, pixel_mean
 from rebnn_mm.deploy.real_conv2d import RealConv2dPlan
 
+_MEAN = torch.ops.aten.adaptive_avg_pool2d.default
+_LANES = (8, 4)  # floats in the vectors of torch's sums
 _FEW = 4  # input channels of a stem
 # how many products of a 1x1 kernel libraries add up before they start another sum (MKL: 192 on AMD)
 _CHUNKS = (192, 256, 384)
@@ -29,6 +33,8 @@ def join_real(traced: Traced, exact: bool) -> None:
     Large kernels of many channels stay torch's: they are as fast there. With ``exact`` every step is tried out against
     torch (see :class:`Tried`). Its result is in channels-last memory, as before.
     """
+    if exact:
+        _join_means(traced)
     for node in list(traced.graph.nodes):
         joined = _Joined.at(traced, node)
         step = None if joined is None else joined.step(traced, exact)
@@ -40,6 +46,23 @@ def join_real(traced: Traced, exact: bool) -> None:
         joined.nodes[-1].replace_all_uses_with(new)
         for part in reversed(joined.nodes):
             traced.graph.erase_node(part)
+
+
+def _join_means(traced: Traced) -> None:
+    """``adaptive_avg_pool2d(to_first(x), 1)`` -> one step that reads channels-last memory."""
+    for node in list(traced.graph.nodes):
+        source = node.args[0] if node.target == _MEAN and list(node.args[1]) == [1, 1] else None
+        if source is None or source.target is not to_first or not has_vectors():
+            continue
+        ways = [partial(pixel_mean, lanes=lanes) for lanes in _LANES]
+        step = Tried(Chain([(to_first, (), {}), (_MEAN, (node.args[1],), {})]), ways)
+        with traced.graph.inserting_before(node):
+            new = traced.graph.create_node("call_function", step, (source.args[0],), name="mean")
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        for part in (node, source):
+            if not part.users:
+                traced.graph.erase_node(part)
 
 
 @dataclass
@@ -125,7 +148,7 @@ def _pair(value: Any) -> Any:
 
 def _has_kernel(spec: ConvSpec) -> bool:
     """Whether there is a kernel for it that beats torch, which has vector instructions."""
-    if library.current_isa() in ("generic", library.PURE_TORCH):
+    if not has_vectors():
         return False
     alike = all(vertical == horizontal for vertical, horizontal in (spec.stride, spec.padding, spec.dilation))
     c_out, in_group, *kernel = spec.weight_shape
