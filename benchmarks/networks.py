@@ -2,8 +2,8 @@
 
 python benchmarks/networks.py [NAME ...] [--size 224 [224]] [--rounds 7]
 
-NAME is a network of torchvision (``resnet18``), or a config of MMPretrain or MMDetection, of which backbone and neck are
-taken (``mmpretrain:convmixer/convmixer-768-32_10xb64_in1k``, ``mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco``).
+NAME is a network of torchvision (``resnet18``), or a config of MMPretrain or MMDetection, of which backbone and neck
+are taken (``mmpretrain:convmixer/convmixer-768-32_10xb64_in1k``, ``mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco``).
 Weights are random; the packed network runs in both modes. The first row is the one that the others are divided by.
 """
 

@@ -10,7 +10,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.pool import max_pool_norm
+from rebnn_mm.deploy.pool import max_pool_norm, pixel_mean
 
 NATIVE = [name for name in library.isas() if name != library.PURE_TORCH]
 pytestmark = [
@@ -78,3 +78,60 @@ def test_an_instruction_set_that_is_not_there(monkeypatch):
     monkeypatch.setattr(library, "load", lambda: None)
     with pytest.raises(RuntimeError, match="needs the native library"):
         max_pool_norm(torch.zeros(1, 1, 1, 1), torch.zeros(1), torch.zeros(1))
+
+
+def torch_mean(x, lanes):
+    """torch's sum of contiguous pixels, as SumKernel.cpp adds: see mean.h."""
+    n, c, h, w = x.shape
+    rows, pixels = x.reshape(n, c, h * w), h * w
+    vectors, steps = pixels // lanes, pixels // lanes // 4
+    levels = [torch.zeros(n, c, 4, lanes) for _ in range(4)]
+    whole = rows[:, :, : steps * 4 * lanes].reshape(n, c, steps, 4, lanes)
+    for step in range(1, steps + 1):
+        levels[0] = levels[0] + whole[:, :, step - 1]
+        if step % 16 == 0:
+            for level in range(1, 4):
+                levels[level], levels[level - 1] = levels[level] + levels[level - 1], torch.zeros(n, c, 4, lanes)
+                if step >> (4 * level) & 15:
+                    break
+    sums = levels[0] + levels[1] + levels[2] + levels[3]
+    for vector in range(steps * 4, vectors):
+        sums[:, :, 0] += rows[:, :, vector * lanes : (vector + 1) * lanes]
+    lane_sums = sums[:, :, 0] + sums[:, :, 1] + sums[:, :, 2] + sums[:, :, 3]
+    total = torch.zeros(n, c)
+    for rest in range(vectors * lanes, pixels):
+        total = total + rows[:, :, rest]
+    for lane in range(lanes):
+        total = total + lane_sums[:, :, lane]
+    return (total / pixels).view(n, c, 1, 1)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@given(
+    n=st.integers(0, 2),
+    c=st.integers(1, 40),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    lanes=st.sampled_from((4, 8, 16)),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=30)
+def test_the_mean_is_added_in_torchs_order(name, n, c, size, lanes, seed):
+    x = torch.randn(n, c, *size, generator=torch.Generator().manual_seed(seed))
+    with library.use_isa(name):
+        found = pixel_mean(x.contiguous(memory_format=torch.channels_last), lanes)
+    assert torch.equal(found, torch_mean(x, lanes))
+    assert torch.allclose(found, x.mean((2, 3), keepdim=True), atol=1e-5)
+
+
+def test_bad_arguments_of_a_mean():
+    functions = library.load().functions
+    for isa, *sizes, status in (
+        *((b"sse9", 1, 1, 1, 1, 8, 1, 1), (b"generic", -1, 1, -1, 1, 8, 1, 2), (b"generic", 8, 2, 2, 2, 3, 4, 2)),
+        *((b"generic", 8, 2, 2, 2, 17, 4, 2), (b"generic", 8, 2, 2, 2, 8, 5, 2), (b"generic", 8, 2, 0, 2, 8, 4, 2)),
+        *((b"generic", 1 << 40, 1, 1 << 40, 1, 8, 1, 2), (b"generic", 8, 2, 2, 2, 8, 4, 2)),
+    ):
+        size, images, pixels, channels, lanes, out = sizes
+        assert functions.rebnn_mean_run(isa, None, size, images, pixels, channels, lanes, None, out) == status
+    assert functions.rebnn_mean_run(b"generic", None, 0, 0, 5, 7, 8, None, 0) == 0
+    with pytest.raises(ValueError, match="the input is"):
+        pixel_mean(torch.zeros(1, 2, 3), 8)

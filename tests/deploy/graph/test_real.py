@@ -5,8 +5,12 @@ import torch
 from graph_toys import settle
 from torch import nn
 
+from rebnn_mm.deploy.graph.functions import to_first
 from rebnn_mm.deploy.graph.real import Tried
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.plan import Conv2dPlan
 
 WAYS = library.isas()
 
@@ -95,3 +99,31 @@ def test_a_bounded_number_of_shapes_is_remembered():
         for _ in range(3):
             tried(torch.randn(size))
     assert len(tried._chosen) <= Tried.REMEMBERED
+
+
+@pytest.mark.parametrize("shape", [(2, 256, 9, 11), (1, 5, 200, 150), (0, 256, 9, 11), (1, 1, 130, 130), (2, 3, 4, 5)])
+def test_the_contiguous_layout(shape):
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    y = to_first(x)
+    assert torch.equal(x, y) and y.is_contiguous()
+
+
+def test_a_plan_for_a_shape_again(threads):
+    weight = torch.randn(40, 40, 3, 3)
+    plan = Conv2dPlan(pack_signs(weight), ConvSpec.of(weight.shape, padding=1), InputSide(), Epilogue(torch.rand(40)))
+    x, rest = torch.randn(2, 40, 6, 5), torch.randn(2, 40, 6, 5)
+    expected, added = plan(x), plan(x, rest)
+    for _ in range(2):
+        assert torch.equal(plan(x), expected) and torch.equal(plan(x, rest), added)
+        assert torch.equal(plan(x.contiguous(memory_format=torch.channels_last), rest), added)
+        assert torch.equal(plan(torch._neg_view(-x), torch._neg_view(-rest)), added)
+        assert torch.equal(plan(x.transpose(2, 3).contiguous().transpose(2, 3), rest), added)
+        with pytest.raises(TypeError, match="float64"):
+            plan(x.double())
+        with pytest.raises(TypeError, match="float64"):
+            plan(x, rest.double())
+        with pytest.raises(ValueError, match="output's shape"):
+            plan(x, rest[:1])
+    for size in range(3, 60):
+        plan(torch.randn(1, 40, size, 3))
+    assert torch.equal(plan(x, rest), added)
