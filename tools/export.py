@@ -1,6 +1,7 @@
 """Pack a trained network into one small file, or write it for another engine.
 
-python tools/export.py CONFIG CHECKPOINT OUT [--to rebnn|onnx|openvino|executorch] [--fp16] [--no-verify | --exact]
+python tools/export.py CONFIG CHECKPOINT OUT [--to rebnn|onnx|openvino|executorch] [--fp16 | --int8]
+                       [--no-verify | --exact]
 python tools/export.py MODEL.rebnn OUT [--to ...] [options of the engine]
 
 Without --to the ending of OUT decides: .rebnn, .onnx, .xml (OpenVINO), .pte (ExecuTorch).
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     packing = parser.add_argument_group("from a config and a checkpoint")
     packing.add_argument("--fp16", action="store_true", help="store real-valued weights in 16 bits; states the error")
+    packing.add_argument("--int8", action="store_true", help="store them in 8 bits, with a scale for each channel")
     packing.add_argument("--exact", action="store_true", help="refuse any difference, also one of rounding")
     packing.add_argument("--metric", nargs="+", action=DictAction, help="measured results to store: NAME=VALUE")
     packing.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
-        packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact)
+        packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact, args.int8)
         for report in export_to(args.source, args.out, args.to, packed, engine):
             print(report)
     print(f"written to {args.out}")

@@ -13,14 +13,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.format import BinaryTensor, write_file
+from rebnn_mm.deploy.format import BinaryTensor, Stored, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
 from rebnn_mm.deploy.pack import check_layer, is_packed, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
+from rebnn_mm.deploy.rounding import Rounding
 from rebnn_mm.deploy.runtime import load_model
-from rebnn_mm.deploy.verify import Check, Difference, compare, run
+from rebnn_mm.deploy.verify import Check, Difference, compare
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
@@ -34,6 +35,7 @@ def export_model(
     check: Check | None = None,
     float16: bool = False,
     parts: Sequence[Part] | None = None,
+    int8: bool = False,
 ) -> ExportReport:
     """Write ``model``, with one bit for each binary weight, to ``path``.
 
@@ -51,10 +53,12 @@ def export_model(
         parts: What to store as graphs, which run fused and with torch alone. None is the whole model where it can be
             called with the first input of ``check``, or with images if it starts with a convolution. What cannot be
             captured is packed layer by layer, and the report says why.
+        int8: Store those weights in 8 bits instead, with one scale for each output channel or row; those of fewer than
+            1024 values stay in 32 bits. As with ``float16``, the packed model equals the model with rounded weights.
 
     Raises:
         ValueError: No 1-bit layer; a layer or a type that a file cannot hold; a weight beyond float16; a packed
-            model that differs.
+            model that differs; two ways to round, or rounding to 8 bits where ``check`` demands the trained bits.
         TypeError: ``card`` holds something else than plain values.
     """
     if not binary_layers(model):
@@ -62,20 +66,27 @@ def export_model(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="
             "dict(type='ReBNNConv2d'), or make it 1-bit with rebnn_mm.convert.binarize"
         )
+    rounding = _rounding(float16, int8, check)
     trained = copy_model(model)
-    rounded = _round_real_weights(copy_model(trained)) if float16 else trained
+    rounded = copy_model(trained) if rounding.kind else trained
+    rounding.apply(rounded)
     card = card or ModelCard()
     stored, reasons = _store(rounded, _whole(rounded, card, check) if parts is None else parts)
-    tensors = collect_tensors(rounded, float16, [part.name for part in stored])
+    tensors = collect_tensors(rounded, [part.name for part in stored])
     for part in stored:
-        tensors |= _tensors_of(part, rounded, float16)
+        prefix = f"{part.name}." if part.name else ""
+        tensors |= {prefix + name: tensor for name, tensor in part.tensors.items()}
+    tensors = {name: rounding.stored(name, tensor) for name, tensor in tensors.items()}
+    change = rounding.change(trained, rounded, check, tensors)
     whole = next((part for part in stored if part.whole), None)
     info: dict[str, Any] = dict(
         producer=f"rebnn_mm {__version__}",
         **card.plain(),
         graphs={part.name: part.record for part in stored},
-        float16=_float16_error(trained, rounded, check) if float16 else None,
+        float16=change if float16 else None,
     )
+    if int8:
+        info["int8"] = change
     if whole is not None:
         info["whole"] = dict(part=whole.name, kind=whole.whole)
     differences: tuple[Difference, ...] = ()
@@ -85,7 +96,18 @@ def export_model(
             differences = _compare(rounded, temporary, check, whole is not None)
     checked = 0 if check is None else len(check.inputs)
     notes = (*map(str, stored), *(f"{name or 'the model'} is packed layer by layer: {why}" for name, why in reasons))
-    return size_report(rounded, tensors, size, info["float16"], checked, differences, notes)
+    return size_report(rounded, tensors, size, (rounding.kind, change), checked, differences, notes)
+
+
+def _rounding(float16: bool, int8: bool, check: Check | None) -> Rounding:
+    if float16 and int8:
+        raise UserError("float16 and int8 (--fp16 and --int8) are two ways to store the same weights: choose one")
+    if int8 and check is not None and check.exact:
+        raise UserError(
+            "exact=True (--exact) demands the trained model's bits, and int8 (--int8) rounds its weights, which "
+            "changes them: leave one of them out. The report states by how much outputs change"
+        )
+    return Rounding("float16" if float16 else "int8" if int8 else None)
 
 
 def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]:
@@ -124,19 +146,7 @@ def _store(model: nn.Module, parts: Sequence[Part]) -> tuple[list[StoredPart], l
     return stored, reasons
 
 
-def _tensors_of(part: StoredPart, model: nn.Module, float16: bool) -> dict[str, Tensor | BinaryTensor]:
-    """Tensors of a part by their names in the model, real weights in 16 bits if asked for."""
-    prefix = f"{part.name}." if part.name else ""
-    real = {f"{name}.weight" if name else "weight" for name, m in model.named_modules() if _is_real_weight(m, "weight")}
-    return {
-        prefix + name: tensor.half() if float16 and prefix + name in real and isinstance(tensor, Tensor) else tensor
-        for name, tensor in part.tensors.items()
-    }
-
-
-def collect_tensors(
-    model: nn.Module, float16: bool = False, without: Sequence[str] = ()
-) -> dict[str, Tensor | BinaryTensor]:
+def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, Stored]:
     """All tensors that inference needs, by their first name in the model, but those of the modules ``without``.
 
     Binary weights are packed and their scales named ``alpha``, whatever the method; batch norms around packed
@@ -148,7 +158,7 @@ def collect_tensors(
     binary = binary_layers(model)
     for name, layer in binary.items():
         check_layer(name, layer)
-    tensors: dict[str, Tensor | BinaryTensor] = {}
+    tensors: dict[str, Stored] = {}
     seen: set[int] = set()
     folded = _folded_norms(model)
     inside = {module for name in without for module in model.get_submodule(name).modules()}
@@ -167,8 +177,6 @@ def collect_tensors(
             full = f"{prefix}.{name}" if prefix else name
             if name == "weight" and prefix in binary:
                 tensors[full] = BinaryTensor(pack_signs(binary[prefix].binary_weight()), tuple(tensor.shape))
-            elif float16 and _is_real_weight(module, name):
-                tensors[full] = tensor.detach().half()
             else:
                 tensors[full] = tensor.detach()
             if tensor.dtype == torch.float64:
@@ -182,42 +190,6 @@ def _scale(layer: BinaryLayer) -> Tensor:
     """(C_out, 1, ...): the layer's scale; 1, which changes no bit, where it has none."""
     scale = layer.scale()
     return torch.ones(scale_shape(layer), dtype=torch.float32, device="cpu") if scale is None else scale
-
-
-def _is_real_weight(module: nn.Module, name: str) -> bool:
-    binary = isinstance(module, BinaryLayer) and module.binarizes_weight
-    kinds = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
-    return name == "weight" and isinstance(module, kinds) and not binary
-
-
-def _round_real_weights(model: nn.Module) -> nn.Module:
-    """Round in place what :func:`collect_tensors` stores in 16 bits."""
-    for name, module in model.named_modules():
-        if _is_real_weight(module, "weight"):
-            weight = module.weight.data
-            if weight.abs().max() > torch.finfo(torch.float16).max:
-                raise UserError(f"{name}.weight reaches {weight.abs().max():.3g}, beyond float16: export in float32")
-            weight.copy_(weight.half())
-    return model
-
-
-def _float16_error(trained: nn.Module, rounded: nn.Module, check: Check | None) -> dict[str, float | None]:
-    """Largest change that rounding makes, relative to the largest value, of any weight and of the outputs."""
-    weights = zip(trained.state_dict().values(), rounded.state_dict().values(), strict=True)
-    worst = max(_relative(a, b) for a, b in weights if a.is_floating_point())
-    if check is None:
-        return dict(weights=worst, outputs=None)
-    pairs = []
-    for x in check.inputs:
-        a, b = run(trained, x, check), run(rounded, x, check)
-        shared = [(a[name], b[name]) for name in a if name in b]
-        pairs += [_relative(u, v) for u, v in shared if u.shape == v.shape and u.numel()]
-    return dict(weights=worst, outputs=max(pairs, default=0.0))
-
-
-def _relative(a: Tensor, b: Tensor) -> float:
-    scale = float(a.abs().max()) if a.numel() else 0.0
-    return float((a.double() - b.double()).abs().max()) / scale if scale > 0 else 0.0
 
 
 def _compare(trained: nn.Module, path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy import plain
+from rebnn_mm.deploy.int8 import QuantizedTensor
 from rebnn_mm.deploy.packing import packed_bytes
 from rebnn_mm.errors import MissingFileError, UserError
 
@@ -49,6 +50,7 @@ MAX_FILE = 8 << 30
 _PREFIX = struct.Struct("<8sIIQQ")
 _DIGEST_AT, _HEADER_AT = 32, 64
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "uint8": torch.uint8}
+_WEIGHTS = ("bit", "int8")  # at least two dimensions, none of them empty
 _MAX_DIMS, _MAX_NAME = 8, 512
 
 
@@ -64,6 +66,9 @@ class BinaryTensor:
     shape: tuple[int, ...]
 
 
+Stored = Tensor | BinaryTensor | QuantizedTensor
+
+
 @dataclass(frozen=True)
 class PackedFile:
     """What a file holds.
@@ -76,7 +81,7 @@ class PackedFile:
     """
 
     info: dict[str, Any]
-    tensors: dict[str, Tensor | BinaryTensor]
+    tensors: dict[str, Stored]
     size: int
 
 
@@ -89,10 +94,14 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return packed_bytes(self.shape) if self.dtype == "bit" else prod(self.shape) * _DTYPES[self.dtype].itemsize
+        if self.dtype == "bit":
+            return packed_bytes(self.shape)
+        if self.dtype == "int8":
+            return 4 * self.shape[0] + prod(self.shape)
+        return prod(self.shape) * _DTYPES[self.dtype].itemsize
 
 
-def write_file(path: str | Path, info: Mapping[str, Any], tensors: Mapping[str, Tensor | BinaryTensor]) -> int:
+def write_file(path: str | Path, info: Mapping[str, Any], tensors: Mapping[str, Stored]) -> int:
     """Write a file and flush it to the disk; returns its size. Not atomic by itself: see :mod:`rebnn_mm.files.atomic`.
 
     Raises:
@@ -154,7 +163,11 @@ def read_file(path: str | Path) -> PackedFile:
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise _error(path, f"its header is malformed: {error}") from None
     info = {key: value for key, value in header.items() if key != "tensors"}
-    return PackedFile(info, {entry.name: _view(mapped, entry) for entry in entries}, actual)
+    tensors = {entry.name: _view(mapped, entry) for entry in entries}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizedTensor) and not _is_scale(tensor.scale):
+            raise _error(path, f"a scale of {name!r} is not finite and above 0: export it again")
+    return PackedFile(info, tensors, actual)
 
 
 def _check_prefix(path: Path, prefix: bytes, actual: int) -> int:
@@ -207,10 +220,10 @@ def _lay_out(rows: Iterable[tuple[Any, Any, Any]]) -> tuple[list[_Entry], int]:
     for name, dtype, shape in rows:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
             raise ValueError(f"a tensor's name is no text of 1 to {_MAX_NAME} characters")
-        if dtype != "bit" and dtype not in _DTYPES:
-            raise ValueError(f"{name!r} has the type {dtype!r}; allowed are bit, {', '.join(_DTYPES)}")
+        if dtype not in _WEIGHTS and dtype not in _DTYPES:
+            raise ValueError(f"{name!r} has the type {dtype!r}; allowed are {', '.join((*_WEIGHTS, *_DTYPES))}")
         plain_shape = isinstance(shape, list) and all(type(n) is int and 0 <= n <= MAX_FILE * 8 for n in shape)
-        if not plain_shape or len(shape) > _MAX_DIMS or (dtype == "bit" and (len(shape) < 2 or min(shape) < 1)):
+        if not plain_shape or len(shape) > _MAX_DIMS or (dtype in _WEIGHTS and (len(shape) < 2 or min(shape) < 1)):
             raise ValueError(f"{name!r} has no usable shape")
         entry = _Entry(name, dtype, tuple(shape), _align(end))
         entries.append(entry)
@@ -218,25 +231,24 @@ def _lay_out(rows: Iterable[tuple[Any, Any, Any]]) -> tuple[list[_Entry], int]:
     return entries, end
 
 
-def _kind(name: str, tensor: Tensor | BinaryTensor) -> tuple[str, list[int]]:
+def _kind(name: str, tensor: Stored) -> tuple[str, list[int]]:
     """(dtype, shape) of a tensor to be written."""
     if isinstance(tensor, BinaryTensor):
         return "bit", list(tensor.shape)
+    if isinstance(tensor, QuantizedTensor):
+        return "int8", list(tensor.shape)
     for text, dtype in _DTYPES.items():
         if tensor.dtype == dtype:
             return text, list(tensor.shape)
     raise UserError(f"{name!r} has the type {tensor.dtype}; a file holds {', '.join(_DTYPES)}: convert it first")
 
 
-def _pieces(
-    header: bytes, first: int, entries: list[_Entry], tensors: Iterable[Tensor | BinaryTensor]
-) -> Iterable[bytes]:
+def _pieces(header: bytes, first: int, entries: list[_Entry], tensors: Iterable[Stored]) -> Iterable[bytes]:
     yield header
     position = _HEADER_AT + len(header)
     for entry, tensor in zip(entries, tensors, strict=True):
         yield bytes(first + entry.offset - position)
-        data = (tensor.packed if isinstance(tensor, BinaryTensor) else tensor).detach().cpu().contiguous().numpy()
-        raw = data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+        raw = b"".join(map(_raw, parts_of(tensor)))
         if len(raw) != entry.size:
             raise ValueError(f"{entry.name!r} holds {len(raw)} bytes, its shape {entry.shape} takes {entry.size}")
         yield raw
@@ -245,7 +257,28 @@ def _pieces(
         yield bytes(first - position)
 
 
-def _view(mapped: mmap.mmap, entry: _Entry) -> Tensor | BinaryTensor:
+def parts_of(tensor: Stored) -> tuple[Tensor, ...]:
+    """The plain tensors that a stored one consists of, in the order of their bytes."""
+    if isinstance(tensor, QuantizedTensor):
+        return tensor.scale, tensor.values
+    return (tensor.packed,) if isinstance(tensor, BinaryTensor) else (tensor,)
+
+
+def _raw(tensor: Tensor) -> bytes:
+    data = tensor.detach().cpu().contiguous().numpy()
+    return data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _is_scale(scale: Tensor) -> bool:
+    return bool(((scale > 0) & scale.isfinite()).all())
+
+
+def _view(mapped: mmap.mmap, entry: _Entry) -> Stored:
+    if entry.dtype == "int8":
+        channels = entry.shape[0]
+        scale = torch.frombuffer(mapped, dtype=torch.float32, count=channels, offset=entry.offset)
+        values = torch.frombuffer(mapped, dtype=torch.int8, count=prod(entry.shape), offset=entry.offset + 4 * channels)
+        return QuantizedTensor(values.view(entry.shape), scale)
     dtype = torch.uint8 if entry.dtype == "bit" else _DTYPES[entry.dtype]
     count = entry.size // dtype.itemsize
     if count:

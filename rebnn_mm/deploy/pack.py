@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from rebnn_mm.convert.kinds import kind_of, names_by_module
 from rebnn_mm.deploy.format import PackedFile, RebnnFileError
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.int8_plan import LEAST_LINEAR, IntegerLinear, supported
 from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLinear
 from rebnn_mm.deploy.weights import Weights, graphs_of
 from rebnn_mm.errors import UserError
@@ -36,11 +38,30 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
         part = _submodule(model, name)
         packed[part] = weights.at(name).network(record, exact)
     model = _replaced(model, weights, packed)
-    kinds = (PackedConv2d, PackedLinear, GraphNetwork)
+    if not exact and supported():
+        _put_on_integers(model, weights, packed)
+    kinds = (PackedConv2d, PackedLinear, GraphNetwork, IntegerLinear)
     _load_rest(model, weights, {new for new in packed.values() if isinstance(new, kinds)})
     weights.check_all_used()
     model.eval()  # not chained: that of mmdet's distillers returns nothing
     return model
+
+
+def _put_on_integers(model: nn.Module, weights: Weights, done: dict[nn.Module, nn.Module]) -> None:
+    """Replace linear layers whose weights the file holds in 8 bits, but those that an attention reads itself."""
+    inside = {part for new in done.values() for part in new.modules() if isinstance(new, GraphNetwork)}
+    layers: dict[Any, tuple[str, ...]] = dict(names_by_module(model)[0])
+    for layer, (first, *others) in layers.items():
+        if layer in inside or kind_of(layer) != "Linear" or layer.weight.numel() < LEAST_LINEAR:
+            continue
+        own = weights.at(first)
+        weight = own.eight_bits("weight", *layer.weight.shape)
+        if weight is not None:
+            bias = None if layer.bias is None else own.real("bias", len(layer.weight))
+            done[layer] = IntegerLinear(weight, bias)
+            for name in (first, *others):
+                parent, _, child = name.rpartition(".")
+                model.get_submodule(parent)._modules[child] = done[layer]
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from rebnn_mm.analysis.opcount import LayerCount, count_bytes
-from rebnn_mm.deploy.format import BinaryTensor
+from rebnn_mm.deploy.format import Stored, parts_of
+from rebnn_mm.deploy.rounding import precision as precision_of
 from rebnn_mm.deploy.verify import TOLERANCE, Difference
 
 
@@ -19,7 +21,7 @@ class LayerSize:
     Attributes:
         name: Dotted name in the model.
         kind: Class name.
-        precision: ``'1-bit'`` if its weight is, else ``'real'``.
+        precision: Of its weight in the file: ``'1-bit'``, ``'int8'``, ``'float16'``, or else ``'real'``.
         before: Bytes in the checkpoint's weights.
         after: Bytes in the file.
     """
@@ -39,7 +41,9 @@ class ExportReport:
         layers: Convolutions and linear layers, in the model's order.
         others: The other modules that hold tensors.
         size: Bytes of the whole file, header and alignment included.
-        float16: Largest relative change by 16-bit weights, of ``weights`` and ``outputs``; None without them.
+        float16: What 16-bit weights change, as :meth:`rebnn_mm.deploy.rounding.Rounding.change` says it; None without
+            them.
+        int8: The same for 8-bit weights.
         checked: Inputs on which the packed model was compared with the trained one.
         differences: Outputs in which it differs, by rounding in real-valued parts, see :mod:`rebnn_mm.deploy.verify`.
         graphs: Sentences on what is stored as a graph, and on what could not be.
@@ -48,10 +52,11 @@ class ExportReport:
     layers: tuple[LayerSize, ...]
     others: tuple[LayerSize, ...]
     size: int
-    float16: dict[str, float | None] | None
+    float16: dict[str, Any] | None
     checked: int
     differences: tuple[Difference, ...] = ()
     graphs: tuple[str, ...] = ()
+    int8: dict[str, Any] | None = None
 
     @property
     def before(self) -> int:
@@ -59,14 +64,14 @@ class ExportReport:
         return sum(row.before for row in (*self.layers, *self.others))
 
     def __str__(self) -> str:
-        kinds: dict[str, list[LayerSize]] = {}
+        kinds: dict[tuple[str, str], list[LayerSize]] = {}
         for row in self.others:
-            kinds.setdefault(row.kind, []).append(row)
+            kinds.setdefault((row.kind, row.precision), []).append(row)
         rows = [("layer", "precision", "bytes before", "bytes after")]
         rows += [(row.name, row.precision, f"{row.before:,}", f"{row.after:,}") for row in self.layers]
-        for kind, group in kinds.items():
+        for (kind, precision), group in kinds.items():
             sums = (f"{sum(row.before for row in group):,}", f"{sum(row.after for row in group):,}")
-            rows.append((f"({len(group)} x {kind})", "real", *sums))
+            rows.append((f"({len(group)} x {kind})", precision, *sums))
         tensors = sum(row.after for row in (*self.layers, *self.others))
         rows.append(("(header, alignment)", "", "0", f"{self.size - tensors:,}"))
         rows.append(("total", "", f"{self.before:,}", f"{self.size:,}"))
@@ -87,20 +92,30 @@ class ExportReport:
             f"{largest.name} ({largest.precision}) with {largest.after / self.size:.0%}",
         ]
         notes += self.graphs
-        if self.float16:
-            outputs = self.float16["outputs"]
-            said = "not measured" if outputs is None else f"{outputs:.2g}"
-            notes.append(
-                f"float16: largest change of a weight {self.float16['weights']:.2g}, of an output {said}, relative to "
-                "the largest value"
-            )
+        for kind, change in (("float16", self.float16), ("int8", self.int8)):
+            if change:
+                notes.append(self._rounded(kind, change))
         if self.differences:
             notes += self._rounding()
         elif self.checked:
-            notes.append(f"packed and trained model gave the same bits on {self.checked} inputs")
+            rounded = "trained model with these rounded weights" if self.float16 or self.int8 else "trained model"
+            notes.append(f"packed and {rounded} gave the same bits on {self.checked} inputs")
         else:
             notes.append("NOT compared with the trained model")
         return notes
+
+    @staticmethod
+    def _rounded(kind: str, change: dict[str, Any]) -> str:
+        said = (
+            f"{kind}: {change['layers']} real-valued layers and embeddings take {change['bytes_after']:,} bytes, not "
+            f"{change['bytes_before']:,}; largest change of a weight {change['weights']:.2g} of the largest one, "
+        )
+        if change["outputs"] is None:
+            return said + "of an output not measured"
+        said += f"of an output {change['outputs']:.2g}, against the trained model"
+        if not change["decisions"]:
+            return said
+        return f"{said}; {change['turned']} of {change['decisions']} decisions (largest score of a row, label) turned"
 
     def _rounding(self) -> list[str]:
         notes = [
@@ -110,32 +125,32 @@ class ExportReport:
         for one in self.differences:
             turned = " - rounding turned a sign, or a choice between values" if one.relative > TOLERANCE else ""
             notes.append(f"  {one}{turned}")
-        return [*notes, "export with --exact (exact=True) to refuse any difference"]
+        return notes if self.int8 else [*notes, "export with --exact (exact=True) to refuse any difference"]
 
 
 def size_report(
     model: nn.Module,
-    tensors: Mapping[str, Tensor | BinaryTensor],
+    tensors: Mapping[str, Stored],
     size: int,
-    float16: dict[str, float | None] | None,
+    rounding: tuple[str | None, dict[str, Any] | None],
     checked: int,
     differences: tuple[Difference, ...] = (),
     graphs: tuple[str, ...] = (),
 ) -> ExportReport:
-    """Compare a trained model with the tensors of its file; the other arguments as in the report."""
+    """Compare a trained model with the tensors of its file; ``rounding`` is how and what it changed."""
     after: dict[str, int] = {}
-    binary = set()
+    precisions: dict[str, str] = {}
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0] or "(model)"
-        data = tensor.packed if isinstance(tensor, BinaryTensor) else tensor
-        after[module] = after.get(module, 0) + data.numel() * data.element_size()
-        if isinstance(tensor, BinaryTensor):
-            binary.add(module)
+        after[module] = after.get(module, 0) + sum(part.numel() * part.element_size() for part in parts_of(tensor))
+        if precision_of(tensor) != "real":
+            precisions[module] = precision_of(tensor)
     count = count_bytes(model)
 
     def row_of(part: LayerCount) -> LayerSize:
-        precision = "1-bit" if part.name in binary else "real"
+        precision = precisions.get(part.name, "real")
         return LayerSize(part.name, part.kind, precision, part.bytes_trained, after.get(part.name, 0))
 
     layers, others = tuple(map(row_of, count.layers)), tuple(map(row_of, count.others))
-    return ExportReport(layers, others, size, float16, checked, differences, graphs)
+    changes = {kind: rounding[1] if rounding[0] == kind else None for kind in ("float16", "int8")}
+    return ExportReport(layers, others, size, changes["float16"], checked, differences, graphs, changes["int8"])

@@ -88,8 +88,9 @@ def load_model(path: str | Path, model: nn.Module | None = None, exact: bool = T
         path: Written by :func:`rebnn_mm.deploy.export_model`.
         model: A model of the same architecture, with any weights: it is changed to the packed one and
             returned. For models of your own that are no graph and that no config describes.
-        exact: Give the trained model's bits; False allows a faster memory layout and folded norms in real-valued
-            layers.
+        exact: Give the trained model's bits (of a file with rounded weights, the bits that those give in float); False
+            allows a faster memory layout and folded norms in real-valued layers, and computes those with weights in 8
+            bits on integers, their inputs rounded likewise.
 
     Raises:
         MissingFileError: ``path`` is no file.

@@ -137,7 +137,8 @@ def _pairs(trained: nn.Module, packed: nn.Module) -> Iterator[tuple[str, nn.Modu
     parts = dict(trained.named_modules())
     inside: set[nn.Module] = set()
     for name, twin in packed.named_modules():
-        if isinstance(twin, (PackedLayer, GraphNetwork)) and twin not in inside and name in parts:
+        whole = isinstance(twin, GraphNetwork) and not name  # also holds real-valued operators: nothing to hold
+        if isinstance(twin, (PackedLayer, GraphNetwork)) and twin not in inside and name in parts and not whole:
             inside.update(twin.modules())
             yield name, parts[name], twin
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from rebnn_mm.deploy.format import BinaryTensor, PackedFile, RebnnFileError
+from rebnn_mm.deploy.format import BinaryTensor, PackedFile, RebnnFileError, Stored
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.record import scale_name
+from rebnn_mm.deploy.int8 import QuantizedTensor
 from rebnn_mm.deploy.packing import unpack_signs
 
 
@@ -55,8 +57,19 @@ class Weights:
             RebnnFileError: It is not there, not real-valued, or of another shape.
         """
         tensor = self._take(name, shape, "real-valued")
-        assert isinstance(tensor, Tensor)
-        return tensor.float()
+        assert not isinstance(tensor, BinaryTensor)
+        return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()
+
+    def eight_bits(self, name: str, *shape: int) -> QuantizedTensor | None:
+        """A real-valued tensor of ``shape`` that the file holds in 8 bits; None if it holds no such one of this name.
+
+        Raises as :meth:`real`.
+        """
+        if not isinstance(self._file.tensors.get(self._prefix + name), QuantizedTensor):
+            return None
+        tensor = self._take(name, shape, "real-valued")
+        assert isinstance(tensor, QuantizedTensor)
+        return tensor
 
     def integer(self, name: str, *shape: int) -> Tensor:
         """An integer tensor of ``shape``; raises as :meth:`real`."""
@@ -81,7 +94,9 @@ class Weights:
     def network(self, record: Any, exact: bool) -> GraphNetwork:
         """The network of a graph record, from the tensors below this prefix; raises RebnnFileError as it does."""
         below = [name for name in self._file.tensors if name.startswith(self._prefix)]
-        own = {name.removeprefix(self._prefix): _values(self._file.tensors[name]) for name in below}
+        own: dict[str, Tensor] = {}
+        for name in below:
+            own |= _values(name.removeprefix(self._prefix), self._file.tensors[name])
         network = GraphNetwork(record, own, exact)
         self._used.update(self._prefix + name for name in network.tensor_names)
         return network
@@ -92,7 +107,7 @@ class Weights:
         if rest:
             raise RebnnFileError(f"the file holds {len(rest)} tensors that its network has no place for: {rest[0]!r}")
 
-    def _take(self, name: str, shape: tuple[int, ...], kind: str) -> Tensor | BinaryTensor:
+    def _take(self, name: str, shape: tuple[int, ...], kind: str) -> Stored:
         full = self._prefix + name
         tensor = self._file.tensors.get(full)
         if tensor is None or _kind(tensor) != kind or tuple(tensor.shape) != shape:
@@ -102,14 +117,18 @@ class Weights:
         return tensor
 
 
-def _values(tensor: Tensor | BinaryTensor) -> Tensor:
-    """What a graph computes with: bits as they are stored, 16-bit floats as float32."""
+def _values(name: str, tensor: Stored) -> dict[str, Tensor]:
+    """What a graph is given: bits and 8-bit weights as they are stored, 16-bit floats as float32."""
     if isinstance(tensor, BinaryTensor):
-        return tensor.packed
-    return tensor.float() if tensor.is_floating_point() else tensor
+        return {name: tensor.packed}
+    if isinstance(tensor, QuantizedTensor):
+        return {name: tensor.values, scale_name(name): tensor.scale}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor}
 
 
-def _kind(tensor: Tensor | BinaryTensor) -> str:
+def _kind(tensor: Stored) -> str:
     if isinstance(tensor, BinaryTensor):
         return "1-bit"
+    if isinstance(tensor, QuantizedTensor):
+        return "real-valued"
     return "real-valued" if tensor.is_floating_point() else "integer"

@@ -44,6 +44,7 @@ def export_config(
     verify: bool = True,
     metrics: dict[str, float] | None = None,
     exact: bool = False,
+    int8: bool = False,
 ) -> ExportReport:
     """Write the trained model to ``path``, with its config, class names, preprocessing and origin.
 
@@ -57,6 +58,7 @@ def export_config(
             :mod:`rebnn_mm.deploy.verify` allows.
         metrics: What the trained model was measured at, to be stored.
         exact: Allow no difference in any output.
+        int8: As for :func:`rebnn_mm.deploy.export_model`.
 
     Raises:
         FileNotFoundError: No such checkpoint or folder.
@@ -87,7 +89,7 @@ def export_config(
             exact,
             chosen=("chosen",),
         )
-    return export_model(model, path, card, check, float16, parts_of(cfg, model))
+    return export_model(model, path, card, check, float16, parts_of(cfg, model), int8)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class ExportOptions:
     verify: bool = True
     metrics: dict[str, float] | None = None
     exact: bool = False
+    int8: bool = False
 
 
 def export_to(
@@ -137,7 +140,7 @@ def export_to(
             raise UserError(f"{source[0]} is packed already: it takes no option for a config and a checkpoint")
         return _without_none([_converted(source[0], out, name, engine)])
     cfg = read_config(source[0], options.cfg_options)
-    packing = (options.float16, options.verify, options.metrics, options.exact)
+    packing = (options.float16, options.verify, options.metrics, options.exact, options.int8)
     with TemporaryDirectory() as folder:  # a .rebnn file comes out whole or not at all
         packed = Path(out) if name == "rebnn" else Path(folder) / "packed.rebnn"
         reports = [export_config(cfg, source[1], packed, *packing)]

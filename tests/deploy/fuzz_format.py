@@ -1,7 +1,8 @@
 """Long fuzzing of the loader, outside the default tests: python tests/deploy/fuzz_format.py [SECONDS] [SEED].
 
-Mutates a sound classifier file, in its header's values or anywhere in its bytes, signs it anew so that the checksum
-holds, loads it and runs it. Anything but a RebnnFileError, or a run that works, is printed with the bytes
+Mutates a sound file (a classifier in float32 or int8, a network of embeddings and attention in int8) in its header's
+values or anywhere in its bytes, signs it anew so that the checksum holds, loads it, exact or not, and runs it. Anything
+but a RebnnFileError, an input that is too small for what the file asks, or a run that works, is printed with the bytes
 kept in fuzz_<hash>.rebnn; add what it finds to test_format.py or test_runtime.py.
 """
 
@@ -20,10 +21,13 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.deploy import ModelCard, Preprocessing, RebnnFileError, export_model, load_model
+from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.format import MAGIC, VERSION
+from rebnn_mm.errors import UserError, UserTypeError
+from rebnn_mm.layers import ReBNNLinear
 
 ODD = [
     None,
@@ -41,6 +45,7 @@ ODD = [
     1e308,
     "",
     "bit",
+    "int8",
     "rgb",
     [],
     {},
@@ -108,25 +113,56 @@ def pad(text: bytes, body: bytes) -> bytes:
     return bytes(-(64 + len(zlib.compress(bytes(text)))) % 64) + bytes(body).lstrip(b"\0")
 
 
+class Words(nn.Module):
+    """What has no place in a classifier: embeddings, attention, linear layers on sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(50, 32), nn.Linear(32, 40)
+        self.attend, self.fc = nn.MultiheadAttention(32, 2, batch_first=True), ReBNNLinear(32, 32)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, L) -> (N, L, 40)."""
+        x = self.fc(self.words(tokens))
+        return self.out(x + self.attend(x, x, x, need_weights=False)[0])
+
+
+def sound_files(folder: Path) -> list[tuple[bytes, torch.Tensor]]:
+    """Bytes of files that load, each with an input."""
+    card, image = ModelCard(preprocessing=Preprocessing((1.0,) * 3, (2.0,) * 3)), torch.randn(1, 3, 32, 32)
+    tokens = torch.randint(0, 50, (2, 7))
+    found = []
+    for model, x, options in (
+        (ReBNNResNet(18, base_channels=2), image, dict(card=card)),
+        (ReBNNResNet(18, base_channels=8), image, dict(card=card, int8=True)),
+        (Words().eval(), tokens, dict(check=Check([tokens]), int8=True)),
+    ):
+        export_model(model, folder / "sound.rebnn", **options)
+        found.append(((folder / "sound.rebnn").read_bytes(), x))
+    return found
+
+
 def main() -> None:
     """Mutate until the time is over."""
     seconds, seed = [*map(int, sys.argv[1:]), *(60, 0)[len(sys.argv) - 1 :]]
     torch.set_num_threads(1)
     rng, results = random.Random(seed), Counter()
     folder = Path(tempfile.mkdtemp())
-    net = ReBNNResNet(18, base_channels=2)
-    export_model(net, folder / "sound.rebnn", ModelCard(preprocessing=Preprocessing((1.0,) * 3, (2.0,) * 3)))
-    sound, end = (folder / "sound.rebnn").read_bytes(), time.monotonic() + seconds
+    sound, end = sound_files(folder), time.monotonic() + seconds
     while time.monotonic() < end:
-        data = mutate(sound, rng)
+        original, x = rng.choice(sound)
+        data = mutate(original, rng)
         (folder / "m.rebnn").write_bytes(data)
         try:
             with torch.no_grad():
-                load_model(folder / "m.rebnn")(torch.randn(1, 3, 32, 32))
+                load_model(folder / "m.rebnn", exact=rng.random() < 0.5)(x)
             results["runs"] += 1
         except RebnnFileError:
             results["refused"] += 1
-        except Exception:
+        except Exception as error:
+            if isinstance(error, UserError) and not isinstance(error, UserTypeError):
+                results["refused the input"] += 1  # it is too small for what the file asks
+                continue
             traceback.print_exc()
             kept = Path(f"fuzz_{hashlib.sha256(data).hexdigest()[:12]}.rebnn")
             kept.write_bytes(data)

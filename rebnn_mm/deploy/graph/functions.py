@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm, conv2d, max_pool2d
+from torch.nn.functional import batch_norm, conv2d, embedding, max_pool2d
 
 from rebnn_mm.deploy import pool
 from rebnn_mm.deploy.packing import unpack_signs
@@ -41,6 +41,11 @@ def affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     its two constants are exactly ``scale`` and ``offset``.
     """
     return batch_norm(x, torch.zeros_like(scale), torch.ones_like(scale), scale, offset, eps=1e-30)
+
+
+def embedding_rows(values: Tensor, scale: Tensor, indices: Tensor) -> Tensor:
+    """``embedding(dequantize(values, scale), indices)``, of the rows that are read only."""
+    return embedding(indices, values).float() * embedding(indices, scale.unsqueeze(1))
 
 
 def to_last(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from rebnn_mm.deploy.layer import sides_of
 from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
 from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.prepared import Sources, is_recorded
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import UserError, UserTypeError
 
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything
 MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, OverflowError)
@@ -40,7 +40,8 @@ class GraphNetwork(nn.Module):
         record: From :func:`rebnn_mm.deploy.graph.record.encode`.
         tensors: The file's, by name.
         exact: Give the trained network's bits; False lets real-valued layers take the faster memory layout and fold
-            their norms (differences of some 1e-6 before a sign may turn that sign).
+            their norms (differences of some 1e-6 before a sign may turn that sign), and computes those whose weights
+            are in 8 bits on integers, where torch and the processor are fast at it (differences of some 1e-2).
 
     Attributes:
         inputs: What each input must be.
@@ -83,7 +84,7 @@ class GraphNetwork(nn.Module):
                 raise UserError(f"inputs of {', '.join(str(len(x)) for x in inputs)} images: give as many of each")
             return _joined([self(*(x[i : i + 1] for x in inputs)) for i in range(len(inputs[0]))])
         recorded = any(map(is_recorded, inputs))
-        program = _Program(self.arranged(), prepared=False) if recorded else self._program()
+        program = _Program(self.arranged(eight_bits=False), prepared=False) if recorded else self._program()
         # detached, not under no_grad: torch.export would put everything within that into a graph of its own
         with full_precision():
             return program(tuple(x.detach() for x in inputs))
@@ -92,10 +93,10 @@ class GraphNetwork(nn.Module):
         """The graph of the record with the tensors as they are now."""
         return decode(self._record, dict(zip(self.tensor_names, self._buffers.values(), strict=True)))
 
-    def arranged(self) -> Traced:
-        """The same, prepared for running: constants computed, layouts chosen."""
+    def arranged(self, eight_bits: bool = True) -> Traced:
+        """The same, prepared for running: constants computed, layouts chosen; ``eight_bits`` as for :func:`prepare`."""
         traced = self.traced()
-        prepare(traced, self.exact)
+        prepare(traced, self.exact, eight_bits)
         fold_powers(traced)
         merge_siblings(traced)
         pass_thresholds(traced, self.exact)
@@ -233,7 +234,9 @@ class _Program:
             for step in self._steps:
                 step.run(values)
         except MALFORMED as error:
-            if isinstance(error, UserError) or any(map(is_recorded, inputs)):
+            # inputs were checked: a value of a wrong type comes from the graph, one of a wrong size may be the user's
+            users = isinstance(error, UserError) and not isinstance(error, UserTypeError)
+            if users or any(map(is_recorded, inputs)):
                 raise
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
             line = str(error).strip().split("\n")[0] or type(error).__name__

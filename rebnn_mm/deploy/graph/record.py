@@ -12,6 +12,7 @@ bool, a number, a string, a list of values, or a dict with one key: ``{"input": 
 node's result, ``{"tensor": name}`` for a tensor of the file, ``{"dtype": name}``, ``{"memory_format": name}``, and in
 outputs ``{"tuple": [...]}`` and ``{"dict": [[key, value], ...]}``. ``form`` is the number of dimensions of a node's
 result, ``"channels_last"`` for a 4-d one that the trained network holds in that memory, or None for what is no tensor.
+A tensor that the file holds in 8 bits stands for its float values.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.format import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.operators import OPERATORS, name_of
+from rebnn_mm.deploy.int8 import dequantize
 from rebnn_mm.errors import UserError
 
 _INPUT_DTYPES = ("float32", "int64", "int32", "bool")
@@ -42,6 +44,7 @@ _FORMATS = {
 }
 _MOST_NODES = 1 << 17
 _DEEPEST = 16
+SCALE = ":scale"
 
 
 def encode(traced: Traced) -> dict[str, Any]:
@@ -114,7 +117,11 @@ def _output(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
 
 
 def decode(record: Any, tensors: dict[str, Tensor]) -> Traced:
-    """The graph of :func:`encode`, checked; ``tensors`` are those that the file holds.
+    """The graph of :func:`encode`, checked; a weight in 8 bits comes in with a call of :func:`dequantize`.
+
+    Args:
+        record: Plain values.
+        tensors: Those that the file holds; with an int8 one comes its scale, under :func:`scale_name`.
 
     Raises:
         RebnnFileError: The record is not what this module describes.
@@ -134,6 +141,7 @@ class _Decoder:
         self.inputs: list[fx.Node] = []
         self.nodes: list[fx.Node] = []
         self.attributes: dict[str, fx.Node] = {}
+        self.floats: dict[str, fx.Node] = {}  # of weights in 8 bits
 
     def traced(self) -> Traced:
         specs = [_input_spec(row) for row in self.record["inputs"]]
@@ -185,10 +193,24 @@ class _Decoder:
     def _tensor(self, name: Any) -> fx.Node:
         if name not in self.tensors:
             raise ValueError(f"it names the tensor {name!r}, which the file does not hold")
+        if self.tensors[name].dtype != torch.int8:
+            return self._attribute(name)
+        if name not in self.floats:
+            parts = self._attribute(name), self._attribute(scale_name(name))
+            self.floats[name] = self.graph.call_function(dequantize, parts)
+            self.floats[name].meta["rank"] = self.tensors[name].dim()
+        return self.floats[name]
+
+    def _attribute(self, name: str) -> fx.Node:
         if name not in self.attributes:
             self.attributes[name] = self.graph.create_node("get_attr", name)
             self.attributes[name].meta["rank"] = self.tensors[name].dim()
         return self.attributes[name]
+
+
+def scale_name(name: str) -> str:
+    """The name under which a graph has the scale of the 8-bit weight ``name``."""
+    return f"{name}{SCALE}"
 
 
 def _index(value: Any) -> int:

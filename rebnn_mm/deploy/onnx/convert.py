@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.operators import name_of
 from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.int8 import dequantize
 from rebnn_mm.deploy.onnx import elementwise, images, numbers, products, reductions, shapes
 from rebnn_mm.deploy.onnx.builder import Builder, Value
 from rebnn_mm.deploy.onnx.units import Signs, add_unit, unpacked
@@ -52,6 +53,9 @@ def convert(g: Builder, traced: Traced, inputs: Sequence[Value]) -> Any:
         elif node.op == "get_attr":
             values[node] = traced.tensors[node.target]
             g.call_it(values[node], node.target)
+        elif node.target is dequantize:
+            values[node] = dequantize(*(values[source] for source in node.args))
+            g.call_it(values[node], node.args[0].target)
         elif node.op == "output":
             return fx.node.map_arg(node.args[0], values.__getitem__)
         else:

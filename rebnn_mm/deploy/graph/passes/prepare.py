@@ -8,17 +8,34 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.passes.integers import compute_on_integers
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.passes.rows import keep_tables
+from rebnn_mm.deploy.int8 import dequantize
 
 _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
 _CONV = torch.ops.aten.conv2d.default
 
 
-def prepare(traced: Traced, exact: bool) -> None:
-    """Evaluate all calls that depend on constants only; without ``exact`` fold norms into real-valued convolutions."""
-    if not exact:
-        _fold_into_convolutions(traced)
+def prepare(traced: Traced, exact: bool, eight_bits: bool = False) -> None:
+    """Evaluate all calls that depend on constants only.
+
+    Args:
+        traced: Is changed in place.
+        exact: Leave every bit as it is; False folds norms into real-valued convolutions.
+        eight_bits: Leave embeddings' tables in 8 bits, and, unless ``exact``, compute layers with such weights on
+            integers where that is supported. False turns all of them into floats.
+    """
+    if eight_bits:
+        keep_tables(traced)
+    if eight_bits and not exact:
+        compute_on_integers(traced)
     with torch.no_grad():
+        for node in list(traced.graph.nodes):
+            if node.target is dequantize:  # first: a norm is folded into floats
+                _evaluate(traced, node)
+        if not exact:
+            _fold_into_convolutions(traced)
         for node in list(traced.graph.nodes):
             _evaluate(traced, node)
     traced.tidy()
