@@ -2,9 +2,11 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,3 +151,10 @@ def test_private_names_are_not_reached_through_their_module():
 def test_files_are_short():
     lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
     assert not {name: length for name, length in lengths.items() if length > 300}
+
+
+def test_scripts_hide_no_package():
+    """A folder of scripts comes first on the path of each of them."""
+    names = {file.stem for folder in ("benchmarks", "tools") for file in (ROOT / folder).glob("*.py")}
+    names.remove("test")  # OpenMMLab's name for the tool; Python's own tests are imported by nothing
+    assert not [name for name in names if PathFinder.find_spec(name) is not None or name in sys.stdlib_module_names]

@@ -51,7 +51,7 @@ def test_the_finder_is_there_once_and_finds_nothing_else():
         importlib.import_module("rebnn_mm.integrations.nothing")
 
 
-def test_a_config_with_old_names_is_read(tmp_path):
+def test_a_config_with_old_names_is_read_and_the_log_says_so(tmp_path, monkeypatch):
     pytest.importorskip("mmpretrain")
     from rebnn_mm.integrations.build import read_config
 
@@ -65,9 +65,14 @@ def test_a_config_with_old_names_is_read(tmp_path):
         f"custom_imports = dict(imports={names}, allow_failed_imports=False)\n"
         "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier')\n"
     )
+    logged = []
+    monkeypatch.setattr("rebnn_mm.integrations.config.print_log", lambda text, *how: logged.append(text))
     with pytest.warns(DeprecationWarning) as said:
         read_config(file)
-    assert [str(warning.message).split()[0] for warning in said] == [name for name in names if name in MOVED]
+    old = [name for name in names if name in MOVED]
+    assert [str(warning.message).split()[0] for warning in said] == old
+    for name, text in zip(old, logged, strict=True):
+        assert f"write {MOVED[name]} for {name} in custom_imports" in text
 
 
 def test_an_old_name_run_as_a_module_says_where_it_went():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
+from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
 from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.moved import MOVED
 
 # mmengine: BERT, whose parts are all registered at the root
 SCOPES = ("mmdet", "mmpretrain", "mmengine")
@@ -102,9 +105,15 @@ def _replace(cfg: Config, change: Callable[[Any, Any], Any]) -> None:
 
 
 def _import_modules(path: Path, cfg: Config) -> None:
-    """What mmengine does with ``custom_imports`` when it reads a config."""
+    """What mmengine does with ``custom_imports`` when it reads a config; it says which names of ours are old."""
+    custom = cfg.get("custom_imports") or {"imports": []}
+    names = custom.get("imports") or []
+    for name in [names] if isinstance(names, str) else names:
+        if name in MOVED:  # Python shows a DeprecationWarning of a module that a library imports to nobody
+            text = f"config {path}: write {MOVED[name]} for {name} in custom_imports; the old name goes with the next"
+            print_log(f"{text} release", "current", logging.WARNING)
     try:
-        import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": []}))
+        import_modules_from_strings(**custom)
     except ImportError as error:
         first: BaseException = error  # mmengine wraps it
         while first.__context__ is not None:
