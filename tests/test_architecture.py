@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A part imports from the lines above its own only. What a part is for stands in docs/code.md.
 ORDER = (
     ("errors", "moved", "builders", "busy_machine", "tracing", "copying", "weight_readers"),
-    ("functional", "files", "fast_path"),
+    ("functional", "files", "fast_path", "adaptive_padding"),
     ("estimators",),
     ("layers",),
     ("backbones", "balance", "distill", "bert", "analysis"),
