@@ -20,7 +20,8 @@ ORDER = (
     ("estimators",),
     ("layers",),
     ("backbones", "balance", "distill", "bert", "analysis"),
-    ("hooks", "convert", "deploy"),
+    ("hooks", "convert"),
+    ("deploy",),
     ("integrations",),
     ("workflows", "compare"),
 )
