@@ -106,9 +106,10 @@ def layer_candidates(channels: int, size: int, threads: int) -> dict[str, Candid
     for name, module in (("layer", layer), ("unit", unit)):
         network = network_of(module, [x])
         assert isinstance(network, GraphNetwork)
-        compare_results(network, compile_model(to_openvino(network, [x.shape])), [x])
+        model = to_openvino(network, [x.shape])
+        compare_results(network, model, compile_model(model), [x])
         calls[f"{name}, packed"] = lambda network=network: network(last)
-        calls[f"{name}, OpenVINO 1-bit"] = openvino_call(to_openvino(network, [x.shape]), x, threads)
+        calls[f"{name}, OpenVINO 1-bit"] = openvino_call(model, x, threads)
     calls["layer, OpenVINO 1-bit as found"] = openvino_call(as_found(channels, size), x, threads, nhwc=False)
     real = as_real(network_of(layer, [x]), x)
     calls["layer, OpenVINO float32"] = openvino_call(real, x, threads)
@@ -134,7 +135,7 @@ def network_candidates(size: int, threads: int) -> dict[str, Candidate]:
     ready = to_openvino(network, [x.shape])
     compiled = compile_model(ready)
     on_bits = sum(p.on_bits and p.kind == "BinaryConvolution" for p in primitives(compiled))
-    print(f"{compare_results(network, compiled, [x])}; {on_bits} layers on bits in OpenVINO")
+    print(f"{compare_results(network, ready, compiled, [x])}; {on_bits} layers on bits in OpenVINO")
     calls: dict[str, Callable[[], object]] = {
         "packed, exact=False": lambda: network(x),
         "packed": lambda: exact(x),

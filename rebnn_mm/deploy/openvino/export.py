@@ -62,7 +62,7 @@ def export_openvino(
     inputs = _inputs(network, card, None if size is None else (size[0], size[1]), length)
     classes = card.classes if isinstance(network, PackedClassifier) else None
     model = to_onnx(network, "packed")
-    run = None if not verify else lambda compiled: compare(network, compiled, inputs)
+    run = None if not verify else lambda model, compiled: compare(network, model, compiled, inputs)
     return write_openvino(model, out, [list(x.shape) for x in inputs], classes, run)
 
 
@@ -71,7 +71,7 @@ def write_openvino(
     out: Path,
     shapes: Sequence[Sequence[int]],
     classes: Sequence[str] | None = None,
-    check: Callable[[Any], Comparison] | None = None,
+    check: Callable[[Any, Any], Comparison] | None = None,
 ) -> OpenVinoReport:
     """Write an ``onnx.ModelProto`` in the packed form for inputs of these shapes.
 
@@ -80,11 +80,11 @@ def write_openvino(
         out: The file to write, ``*.xml``.
         shapes: Of the inputs.
         classes: Names to store.
-        check: Takes the compiled network, and raises where it is wrong; None checks nothing.
+        check: Takes the ``openvino.Model`` and what it was compiled to, and raises where it is wrong.
     """
     converted = from_onnx(model, shapes)
     compiled = compile_model(converted)
-    comparison = None if check is None else check(compiled)
+    comparison = None if check is None else check(converted, compiled)
     if classes:
         converted.set_rt_info(json.dumps(classes), "classes")
     return OpenVinoReport(count_units(converted), primitives(compiled), _write(converted, out), comparison)

@@ -14,9 +14,12 @@ openvino = pytest.importorskip("openvino", reason="optional: pip install rebnn_m
 from graph_toys import settle  # noqa: E402
 from onnx_toys import Linears, ShortcutLast, Units  # noqa: E402
 
+from rebnn_mm.convert import binarize  # noqa: E402
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model  # noqa: E402
 from rebnn_mm.deploy.graph.parts import Part  # noqa: E402
 from rebnn_mm.deploy.openvino import export_openvino  # noqa: E402
+from rebnn_mm.deploy.openvino.export import to_openvino  # noqa: E402
+from rebnn_mm.deploy.openvino.signs import turned_signs  # noqa: E402
 from rebnn_mm.deploy.runtime import load_parts  # noqa: E402
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError  # noqa: E402
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear  # noqa: E402
@@ -61,6 +64,57 @@ def test_every_step_of_a_unit(name, tmp_path):
     assert len(report.on_bits) == on_bits, str(report)
     assert f"{on_bits} of {report.units} 1-bit layers are computed on bits" in str(report)
     assert report.units == units
+
+
+def test_signs_that_turn_are_counted(plain, monkeypatch):
+    """A shift that OpenVINO does not get turns those signs that it alone decides."""
+    network = load_model(plain)
+    x = torch.randn(1, 3, 12, 12)
+    model = to_openvino(network, [x.shape])
+    assert str(turned_signs(network, model, [x])) == "0 of 800 signs turned"
+    from rebnn_mm.deploy.openvino import units
+
+    monkeypatch.setattr(units, "sign_thresholds", lambda side, n: (torch.full((n,), 3e38), torch.zeros(n) > 0))
+    signs = turned_signs(network, to_openvino(network, [x.shape]), [x])
+    assert signs.total == 800 and 200 < signs.turned < 700
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "densenet121", "vit"])
+def test_stock_networks(name, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    if name == "vit":
+        model = models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5)
+        nn.init.normal_(model.heads.head.weight)
+    else:
+        model = getattr(models, name)(num_classes=5)
+    binarize(model)
+    x = torch.randn(2, 3, *((32, 32) if name == "vit" else (64, 64)))
+    packed(model, tmp_path, x)
+    report = export_openvino(tmp_path / "m.rebnn", tmp_path / "m.xml", size=x.shape[2:])
+    assert len(report.on_bits) == report.units > 10
+    assert report.comparison.signs.total > 1000
+    assert report.comparison.mean < 1e-3 or report.comparison.signs.turned
+
+
+@pytest.mark.slow
+def test_bert(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = transformers.BertConfig(vocab_size=50, max_position_embeddings=40, attn_implementation="eager", **sizes)
+    model = transformers.BertForSequenceClassification(config)
+    binarize(model, input_norm=False)
+    tokens, mask = torch.randint(0, 50, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
+    part = Part("", [tokens, mask, 0 * mask], lambda net, *inputs: net(*inputs).logits, whole="network")
+    export_model(model.eval(), tmp_path / "m.rebnn", parts=[part])
+    report = export_openvino(tmp_path / "m.rebnn", tmp_path / "m.xml", length=16)
+    assert len(report.on_bits) == report.units == 12
+    inputs = torch.randint(0, 50, (1, 16)), (torch.arange(16) < 11).long()[None], torch.zeros(1, 16, dtype=torch.int64)
+    torch.testing.assert_close(
+        run(tmp_path / "m.xml", *inputs), [load_model(tmp_path / "m.rebnn")(*inputs)], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_zero_gives_plus_one_and_padding_nothing(tmp_path):
