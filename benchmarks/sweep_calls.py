@@ -54,8 +54,8 @@ def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> dic
     found["rounding"] = max((one.relative for one in report.differences), default=0.0)
     notes = (note.split(" is packed layer by layer: ") for note in report.graphs)
     found["layerwise"] = {note[0].replace("the model", "all"): note[1] for note in notes if len(note) > 1}
-    names = [part.name or "all" for part in parts]
-    found["graphs"] = [name for name in names if name not in found["layerwise"]]
+    graphs = (note.partition(": a graph of ") for note in report.graphs)
+    found["graphs"] = [name.replace("the whole model", "all") for name, graph, _ in graphs if graph]
     return found
 
 

@@ -15,7 +15,8 @@ from sweep_configs import find
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.graph.parts import Part, find_inputs
+from rebnn_mm.deploy.graph.parts import Part
+from rebnn_mm.workflows.detector_parts import detector_parts
 
 # Steps of a training pipeline that need a file, or mix in other images of the data set
 _FILE_STEPS = ("LoadImageFromFile",)
@@ -58,14 +59,11 @@ class Inputs:
         return model(batch) if isinstance(model, GraphNetwork) else self.features(model, batch)
 
     def graphs(self, model: nn.Module) -> list[Part]:
-        """What is stored as graphs: the whole model, or of a detector backbone and neck."""
-        batch = torch.cat([normalized(image(self.size, self.channels, seed)) for seed in (0, 1)])
-        if self.whole:
-            return [Part("", [batch], self.features, whole="network")]
-        names = [name for name in ("backbone", "neck") if isinstance(getattr(model, name, None), nn.Module)]
-        model.eval()
-        parts = find_inputs(model, names, lambda one: self.features(one, batch))
-        return [replace(part, any_size=True) for part in parts]
+        """What is stored as graphs: the whole model, or of a detector backbone, neck and towers."""
+        pictures = torch.stack([image(self.size, self.channels, seed) for seed in (0, 1)])
+        if not self.whole:
+            return detector_parts(model, pictures)
+        return [Part("", [normalized(pictures)], self.features, whole="network")]
 
     def usable(self, model: nn.Module) -> Inputs:
         """With those parts only that ``model`` can do: some detectors cannot give their heads' output alone.
@@ -127,8 +125,8 @@ def image(size: int, channels: int = 3, seed: int = 0) -> Tensor:
 
 
 def normalized(picture: Tensor) -> Tensor:
-    """(C, H, W) uint8 -> (1, C, H, W) around zero."""
-    return (picture[None].float() - 128) / 64
+    """(C, H, W) uint8 -> (1, C, H, W) around zero; a batch stays one."""
+    return ((picture if picture.dim() == 4 else picture[None]).float() - 128) / 64
 
 
 def flatten(outputs: Any) -> list[Tensor]:

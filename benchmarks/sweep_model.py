@@ -116,10 +116,11 @@ class Subject:
         if self.trained_stock is None:
             return dict(skipped="the stock model does not train here")
         trained: set[str] = set()
-        for inputs in self.options:  # on a map of one pixel a norm leaves no gradient: try a larger image then
+        # on a map of one pixel a norm leaves no gradient, and a sampler may pass a level by: try others then
+        for seed, inputs in enumerate(2 * self.options):
             watch = OneSided(self.model)
             try:
-                loss, now = train_steps(self.model, inputs)
+                loss, now = train_steps(self.model, inputs, seed)
             finally:
                 watch.remove()
             trained |= now

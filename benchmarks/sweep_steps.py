@@ -33,12 +33,12 @@ def initialise(model: nn.Module) -> None:
                 weight.fill_(1)
 
 
-def train_steps(model: nn.Module, inputs: Inputs) -> tuple[float, set[str]]:
+def train_steps(model: nn.Module, inputs: Inputs, seed: int = 0) -> tuple[float, set[str]]:
     """A step of SGD: the loss, and the parameters with a gradient that is not zero everywhere.
 
     If a parameter got none there is a second step: what lies before a layer that starts at zero needs one.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model.train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=1e-3)

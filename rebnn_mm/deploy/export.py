@@ -14,7 +14,7 @@ from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.card import ModelCard
 from rebnn_mm.deploy.format import BinaryTensor, Stored, write_file
-from rebnn_mm.deploy.graph.parts import Part, StoredPart, store_part
+from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
 from rebnn_mm.deploy.pack import check_layer, is_packed, scale_shape
 from rebnn_mm.deploy.packing import pack_signs
@@ -77,6 +77,7 @@ def export_model(
         prefix = f"{part.name}." if part.name else ""
         tensors |= {prefix + name: tensor for name, tensor in part.tensors.items()}
     tensors = {name: rounding.stored(name, tensor) for name, tensor in tensors.items()}
+    shared = _take_repeated(tensors)
     change = rounding.change(trained, rounded, check, tensors)
     whole = next((part for part in stored if part.whole), None)
     info: dict[str, Any] = dict(
@@ -84,6 +85,7 @@ def export_model(
         **card.plain(),
         graphs={part.name: part.record for part in stored},
         float16=change if float16 else None,
+        shared=shared,
     )
     if int8:
         info["int8"] = change
@@ -93,10 +95,10 @@ def export_model(
     with atomic_path(path) as temporary:
         size = write_file(temporary, info, tensors)
         if check is not None:
-            differences = _compare(rounded, temporary, check, whole is not None)
+            differences = _compare(rounded, [part.name for part in stored], temporary, check, whole is not None)
     checked = 0 if check is None else len(check.inputs)
     notes = (*map(str, stored), *(f"{name or 'the model'} is packed layer by layer: {why}" for name, why in reasons))
-    return size_report(rounded, tensors, size, (rounding.kind, change), checked, differences, notes)
+    return size_report(rounded, tensors, size, (rounding.kind, change), checked, differences, notes, shared)
 
 
 def _rounding(float16: bool, int8: bool, check: Check | None) -> Rounding:
@@ -138,12 +140,29 @@ def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]
 def _store(model: nn.Module, parts: Sequence[Part]) -> tuple[list[StoredPart], list[tuple[str, str]]]:
     """The parts that can be stored as graphs, and (name, reason) of the others."""
     stored, reasons = [], []
-    for part in parts:
+    left = list(parts)
+    while left:
+        part = left.pop(0)
         try:
             stored.append(store_part(model, part))
         except UserError as error:
             reasons.append((part.name, str(error)))
+            left += part.within() if part.within is not None else ()
     return stored, reasons
+
+
+def _take_repeated(tensors: dict[str, Stored]) -> dict[str, str]:
+    """Take out 1-bit weights that are there already, as of convolutions in several graphs; name -> the name kept."""
+    first: dict[Any, str] = {}
+    shared = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, BinaryTensor):
+            kept = first.setdefault((tensor.shape, tensor.packed.numpy().tobytes()), name)
+            if kept != name:
+                shared[name] = kept
+    for name in shared:
+        del tensors[name]
+    return shared
 
 
 def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, Stored]:
@@ -192,12 +211,16 @@ def _scale(layer: BinaryLayer) -> Tensor:
     return torch.ones(scale_shape(layer), dtype=torch.float32, device="cpu") if scale is None else scale
 
 
-def _compare(trained: nn.Module, path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:
+def _compare(trained: nn.Module, parts: Sequence[str], path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:
     """The outputs in which the file's model differs from ``trained``; raises UserError if it may not."""
     if check.load:
         packed = check.load(path)
     else:
         packed = load_model(path) if whole else load_model(path, model=copy_model(trained))
+    chains = [name for name in parts if isinstance(trained.get_submodule(name), nn.ModuleList)]
+    trained = copy_model(trained) if chains else trained
+    for name in chains:  # as one module each, as the packed model has them
+        put_part(trained, name, joined(trained.get_submodule(name)))
     return compare(trained, packed, check, check.exact)
 
 

@@ -35,13 +35,14 @@ def pack_model(model: nn.Module, file: PackedFile, exact: bool = True) -> nn.Mod
     weights = Weights(file)
     packed: dict[nn.Module, nn.Module] = {}
     for name, record in graphs_of(file).items():
-        part = _submodule(model, name)
-        packed[part] = weights.at(name).network(record, exact)
+        part, network = _submodule(model, name), weights.at(name).network(record, exact)
+        packed[part] = nn.ModuleList([network]) if isinstance(part, nn.ModuleList) else network  # a chain stays a list
+    graphs = list(packed.values())
     model = _replaced(model, weights, packed)
     if not exact and supported():
         _put_on_integers(model, weights, packed)
-    kinds = (PackedConv2d, PackedLinear, GraphNetwork, IntegerLinear)
-    _load_rest(model, weights, {new for new in packed.values() if isinstance(new, kinds)})
+    kinds = (PackedConv2d, PackedLinear, IntegerLinear)
+    _load_rest(model, weights, {*graphs, *(new for new in packed.values() if isinstance(new, kinds))})
     weights.check_all_used()
     model.eval()  # not chained: that of mmdet's distillers returns nothing
     return model

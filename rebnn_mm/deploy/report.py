@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,10 +136,14 @@ def size_report(
     checked: int,
     differences: tuple[Difference, ...] = (),
     graphs: tuple[str, ...] = (),
+    shared: Iterable[str] = (),
 ) -> ExportReport:
-    """Compare a trained model with the tensors of its file; ``rounding`` is how and what it changed."""
+    """Compare a trained model with the tensors of its file.
+
+    ``rounding`` is how and what it changed; ``shared`` names 1-bit weights that the file holds under another name.
+    """
     after: dict[str, int] = {}
-    precisions: dict[str, str] = {}
+    precisions = dict.fromkeys((name.rpartition(".")[0] for name in shared), "1-bit")
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0] or "(model)"
         after[module] = after.get(module, 0) + sum(part.numel() * part.element_size() for part in parts_of(tensor))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,8 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.record import scale_name
 from rebnn_mm.deploy.int8 import QuantizedTensor
 from rebnn_mm.deploy.packing import unpack_signs
+
+Tensors = dict[str, Stored]
 
 
 def graphs_of(file: PackedFile) -> dict[str, Any]:
@@ -30,25 +33,30 @@ class Weights:
 
     Args:
         file: From :func:`rebnn_mm.deploy.format.read_file`.
-        prefix: Put before every name, with its final dot.
+
+    Raises:
+        RebnnFileError: It shares tensors that it does not hold.
     """
 
-    def __init__(self, file: PackedFile, prefix: str = "", _used: set[str] | None = None) -> None:
-        self._file = file
-        self._prefix = prefix
-        self._used = set() if _used is None else _used
+    def __init__(self, file: PackedFile) -> None:
+        self._tensors = {**file.tensors, **_shared(file)}
+        self._stored = tuple(file.tensors)
+        self._prefix = ""
+        self._used: set[str] = set()
 
     def at(self, name: str) -> Weights:
         """The tensors below ``name``."""
-        return Weights(self._file, f"{self._prefix}{name}." if name else self._prefix, self._used)
+        below = copy.copy(self)
+        below._prefix = f"{self._prefix}{name}." if name else self._prefix
+        return below
 
     def has(self, name: str) -> bool:
         """Whether the file holds ``name``."""
-        return self._prefix + name in self._file.tensors
+        return self._prefix + name in self._tensors
 
     def is_binary(self, name: str) -> bool:
         """Whether the file holds ``name`` with one bit an element."""
-        return isinstance(self._file.tensors.get(self._prefix + name), BinaryTensor)
+        return isinstance(self._tensors.get(self._prefix + name), BinaryTensor)
 
     def real(self, name: str, *shape: int) -> Tensor:
         """A real-valued tensor of ``shape``, as float32.
@@ -65,7 +73,7 @@ class Weights:
 
         Raises as :meth:`real`.
         """
-        if not isinstance(self._file.tensors.get(self._prefix + name), QuantizedTensor):
+        if not isinstance(self._tensors.get(self._prefix + name), QuantizedTensor):
             return None
         tensor = self._take(name, shape, "real-valued")
         assert isinstance(tensor, QuantizedTensor)
@@ -93,28 +101,39 @@ class Weights:
 
     def network(self, record: Any, exact: bool) -> GraphNetwork:
         """The network of a graph record, from the tensors below this prefix; raises RebnnFileError as it does."""
-        below = [name for name in self._file.tensors if name.startswith(self._prefix)]
+        below = [name for name in self._tensors if name.startswith(self._prefix)]
         own: dict[str, Tensor] = {}
         for name in below:
-            own |= _values(name.removeprefix(self._prefix), self._file.tensors[name])
+            own |= _values(name.removeprefix(self._prefix), self._tensors[name])
         network = GraphNetwork(record, own, exact)
         self._used.update(self._prefix + name for name in network.tensor_names)
         return network
 
     def check_all_used(self) -> None:
         """Raise RebnnFileError if the file holds tensors that nobody asked for: it is of another network."""
-        rest = [name for name in self._file.tensors if name not in self._used]
+        rest = [name for name in self._stored if name not in self._used]
         if rest:
             raise RebnnFileError(f"the file holds {len(rest)} tensors that its network has no place for: {rest[0]!r}")
 
     def _take(self, name: str, shape: tuple[int, ...], kind: str) -> Stored:
         full = self._prefix + name
-        tensor = self._file.tensors.get(full)
+        tensor = self._tensors.get(full)
         if tensor is None or _kind(tensor) != kind or tuple(tensor.shape) != shape:
             found = "is missing" if tensor is None else f"is a {_kind(tensor)} tensor of shape {tuple(tensor.shape)}"
             raise RebnnFileError(f"{full!r} {found}; the network needs a {kind} one of shape {shape}")
         self._used.add(full)
         return tensor
+
+
+def _shared(file: PackedFile) -> Tensors:
+    """Tensors that the file holds under another name: two graphs may share a weight."""
+    names = file.info.get("shared", {})
+    if not isinstance(names, dict):
+        raise RebnnFileError(f"the file's shared tensors are a {type(names).__name__}, not a dict")
+    for name, other in names.items():
+        if name in file.tensors or not isinstance(other, str) or other not in file.tensors:
+            raise RebnnFileError(f"the file's {name!r} is to be {other!r}, which does not fit its tensors")
+    return {name: file.tensors[other] for name, other in names.items()}
 
 
 def _values(name: str, tensor: Stored) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import rebnn_mm
 from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.export import Check, export_model
-from rebnn_mm.deploy.graph.parts import Part, find_inputs
+from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.report import ExportReport
 from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
@@ -27,8 +27,8 @@ from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pipeline import channel_order, image_channels, preprocessor_of, turns_channels
 from rebnn_mm.integrations.outputs import outputs
 from rebnn_mm.integrations.packed import load_packed_model
-from rebnn_mm.integrations.samples import data_sample
 from rebnn_mm.layers import binary_layers
+from rebnn_mm.workflows.detector_parts import detector_parts
 from rebnn_mm.workflows.inference import dataset_meta
 from rebnn_mm.workflows.inspection import image_shape, input_shape
 
@@ -162,7 +162,7 @@ def _without_none(reports: list[Any]) -> list[Any]:
 
 
 def parts_of(cfg: Config, model: nn.Module) -> list[Part]:
-    """What of a model is stored as graphs: a classifier or BERT as a whole, of a detector backbone and neck."""
+    """What of a model is stored as graphs: a classifier or BERT as a whole, of a detector its parts."""
     if scope_of(cfg) == "mmengine":
         from rebnn_mm.integrations.bert import NET_INPUTS
 
@@ -182,9 +182,7 @@ def parts_of(cfg: Config, model: nn.Module) -> list[Part]:
         if isinstance(scores, Tensor) and scores.dim() == 2:
             return [Part("", [x], lambda whole, x: whole(x, mode="tensor"), whole="classifier")]
         return [Part("backbone", [x])]
-    x = _normalized(model, noise((128, 160), 2, channels), [data_sample("mmdet", (128, 160)) for _ in range(2)])
-    names = [name for name in ("backbone", "neck") if isinstance(getattr(model, name, None), nn.Module)]
-    return [replace(part, any_size=True) for part in find_inputs(model, names, lambda m: m.extract_feat(x))]
+    return detector_parts(model, noise((128, 160), 2, channels))
 
 
 def _normalized(model: nn.Module, images: Tensor, samples: list[Any] | None) -> Tensor:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from rebnn_mm.adaptive_padding import pads_by_size
 from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
+from rebnn_mm.deploy.graph.sizes import ONE_SIZE, needs_one_size, usual_sizes
 from rebnn_mm.errors import UserError
-
-# A network with one of these computes with the size of its input (position tables, windows, masks): its graph is for
-# the size it was exported with. All others are exported for any size.
-_ATTENTION = ("softmax", "scaled_dot_product_attention", "roll")
 
 
 @dataclass(frozen=True)
@@ -93,12 +88,18 @@ class Traced:
         self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in named}
 
 
-def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None = None) -> Traced:
+def capture(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    any_size: bool | None = None,
+    open_sizes: Sequence[Collection[int]] | None = None,
+) -> Traced:
     """Export ``module`` in eval mode, called with ``inputs``.
 
     The first dimension may always change, and the length of a sequence of integers, (N, L). Height and width of a 4-d
-    input may change if ``any_size``. None decides by what the network is made of: one with attention, or with padding
-    by size, keeps the size of ``inputs``, all others take any.
+    input, and the length of a sequence of vectors, (N, L, C), may change if ``any_size``. None decides by what the
+    network is made of: one with attention, or with padding by size, keeps the size of ``inputs``, all others take any.
+    Where ``open_sizes`` is given, it names instead for each input the dimensions that may change besides the first.
 
     Raises:
         UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
@@ -106,52 +107,26 @@ def capture(module: nn.Module, inputs: Sequence[Tensor], any_size: bool | None =
     """
     module.eval()  # not chained: that of mmdet's distillers returns nothing
     images = any(x.dim() == 4 for x in inputs)
-    any_size = images and any_size is not False and (any_size or None)
-    one_size = any_size is not False and _needs_one_size(module, inputs)
+    one_size = needs_one_size(module, inputs) if images and any_size is not False else None
     if one_size and any_size:
-        raise UserError(
-            f"{type(module).__name__} has {one_size}, which computes with the size of its input: its graph would be "
-            "for images of one size"
-        )
-    return _traced(_export(module, inputs, spatial=any_size is not False and not one_size))
+        raise UserError(f"{module._get_name()} has {one_size}, which computes with the size of its input: {ONE_SIZE}")
+    spatial = any_size is True or (images and any_size is None and not one_size)
+    usual = [usual_sizes(x, spatial) for x in inputs]
+    sizes = [{0, *places} for places in (usual if open_sizes is None else open_sizes)]
+    traced = _traced(_export(module, inputs, sizes))
+    for x, spec, places in zip(inputs, traced.inputs, sizes, strict=True):
+        if any_size and any(x.shape[place] > 1 and spec.shape[place] is not None for place in places):
+            raise UserError(f"{module._get_name()} computes with the size of its input {tuple(x.shape)}: {ONE_SIZE}")
+    return traced
 
 
-class _Names(TorchDispatchMode):
-    """Notes the names of the operators that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen.add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-def _needs_one_size(module: nn.Module, inputs: Sequence[Tensor]) -> str | None:
-    """What of ``module`` computes with the size of its input, so that its graph is for that size; None if nothing does.
-
-    A forward that fails is left to the export to explain.
-    """
-    if pads_by_size(module):  # torch.export would need minutes for the sizes behind a few of these
-        return "padding by size"
-    with _Names() as names, torch.no_grad():
-        try:
-            module(*inputs)
-        except Exception:  # whatever a foreign forward raises
-            return None
-    return "attention" if any(word in name for name in names.seen for word in _ATTENTION) else None
-
-
-def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch.export.ExportedProgram:
+def _export(module: nn.Module, inputs: Sequence[Tensor], sizes: Sequence[set[int]]) -> torch.export.ExportedProgram:
     auto = torch.export.Dim.AUTO
-    shapes = []
-    for x in inputs:
-        open_sizes = (
-            {2, 3} if spatial and x.dim() == 4 else {1} if x.dim() == 2 and not x.is_floating_point() else set()
-        )
-        # a size of one is taken for fixed, which torch would say in a warning
-        shapes.append({place: auto for place in (0, *sorted(open_sizes)) if x.dim() and x.shape[place] != 1})
+    # a size of one is taken for fixed, which torch would say in a warning
+    shapes = [
+        {place: auto for place in sorted(places) if x.dim() and x.shape[place] != 1}
+        for x, places in zip(inputs, sizes, strict=True)
+    ]
     try:
         with warnings.catch_warnings(), _quiet_shapes():
             warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
@@ -164,7 +139,7 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], spatial: bool) -> torch
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"{type(module).__name__} cannot be captured as a graph: {type(error).__name__}: {line}"
+            f"{module._get_name()} cannot be captured as a graph: {type(error).__name__}: {line}"
         ) from error
 
 

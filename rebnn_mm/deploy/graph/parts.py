@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError
 
+Run = Callable[[nn.Module], Any]
 Stored = dict[str, Tensor | BinaryTensor]
 
 
@@ -28,10 +29,12 @@ class Part:
     """A module of a model that is to be stored as a graph.
 
     Attributes:
-        name: Its dotted name; empty for the whole model.
+        name: Its dotted name; empty for the whole model. An ``nn.ModuleList`` stands for the chain of its modules.
         inputs: Tensors to call it with: a batch of at least two images, as sizes of one are taken for fixed.
         call: How to call it, ``call(module, *inputs)``; None is ``module(*inputs)``.
         any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
+        open_sizes: Likewise.
+        within: Gives smaller parts, to be taken where this one cannot be stored.
         whole: Set where the part is all that the file's model computes: ``'classifier'`` of images, or ``'network'``.
     """
 
@@ -39,7 +42,9 @@ class Part:
     inputs: Sequence[Tensor]
     call: Callable[..., Any] | None = None
     any_size: bool | None = None
+    open_sizes: Sequence[Collection[int]] | None = None
     whole: str | None = None
+    within: Callable[[], Sequence[Part]] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class _Called(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         return self.call(self.module, *inputs)
 
+    def _get_name(self) -> str:
+        return type(self.module).__name__  # in messages
+
 
 def store_part(model: nn.Module, part: Part) -> StoredPart:
     """Capture and fuse one part of ``model``, which is in eval mode and is not changed.
@@ -80,7 +88,7 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     Raises:
         UserError: It cannot be captured, or calls an operator that files do not hold.
     """
-    module = lower(copy.deepcopy(model.get_submodule(part.name)))
+    module = lower(joined(copy.deepcopy(model.get_submodule(part.name))))
     traced = _captured(module, part, part.inputs)
     record = encode(traced)
     if any(len(x) > 1 and spec.shape[0] is not None for x, spec in zip(part.inputs, traced.inputs, strict=True)):
@@ -105,7 +113,7 @@ def _called(module: nn.Module, part: Part) -> nn.Module:
 
 def _captured(module: nn.Module, part: Part, inputs: Sequence[Tensor]) -> Traced:
     """The fused graph of a lowered module, called with ``inputs``."""
-    traced = capture(_called(module, part), inputs, part.any_size)
+    traced = capture(_called(module, part), inputs, part.any_size, part.open_sizes)
     if part.call is not None:
         traced = _renamed(traced, "module.")
     fuse(traced)
@@ -127,28 +135,52 @@ def _check_single(record: dict[str, Any], traced: Traced, module: nn.Module, par
             raise UserError(f"{type(module).__name__} gives other results for one image than for several together")
 
 
-def find_inputs(model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], Any]) -> list[Part]:
-    """The parts of these names, called as they first are in ``run(model)``.
+def find_inputs(model: nn.Module, names: Sequence[str], *runs: Run) -> list[Part]:
+    """The parts of these names, called as they first are in the first of ``runs``.
 
     Left out are those that it does not call, and those that it calls with more than tensors, in tuples or lists.
+
+    Args:
+        model: The model.
+        names: Modules of it.
+        runs: Each calls the model, ``run(model)``, with inputs of other sizes: what differs in size is left open.
     """
-    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    first, *others = [_first_calls(model, names, run) for run in runs]
+    return [
+        Part(name, call.inputs, call, open_sizes=_differing(call, [calls[name] for calls in others if name in calls]))
+        for name, call in first.items()
+    ]
+
+
+def _first_calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, _Structure]:
+    """How each module is called first, in the order of ``names``."""
+    calls: dict[str, _Structure | None] = {}
 
     def remember(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            calls.setdefault(name, (args, keywords))
+            if name not in calls:
+                calls[name] = _called_with(args, keywords)
 
         return hook
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(remember(name), with_kwargs=True) for name in names]
+    firsts = [(name, first_of(model.get_submodule(name))) for name in names]
+    hooks = [first.register_forward_pre_hook(remember(name), with_kwargs=True) for name, first in firsts]
     try:
         with torch.no_grad():
             run(model)
     finally:
         for hook in hooks:
             hook.remove()
-    found = ((name, _called_with(*calls[name])) for name in names if name in calls)
-    return [Part(name, given.inputs, given) for name, given in found if given is not None]
+    return {name: call for name in names if (call := calls.get(name)) is not None}
+
+
+def _differing(call: _Structure, others: Sequence[_Structure]) -> list[set[int]] | None:
+    """For each input of ``call`` the dimensions that have other sizes in one of ``others``; None without others."""
+    places: list[set[int]] = [set() for _ in call.inputs]
+    for other in others:
+        for found, x, y in zip(places, call.inputs, other.inputs, strict=True):
+            found.update(place for place in range(x.dim()) if x.shape[place] != y.shape[place])
+    return places if others else None
 
 
 @dataclass(frozen=True)
@@ -164,10 +196,32 @@ class _Structure:
 
 def _called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> _Structure | None:
     """None where not all arguments are tensors, as a packed part's must be."""
-    values, form = tree_flatten(args, is_leaf=lambda value: not isinstance(value, (tuple, list)))
-    if keywords or not all(isinstance(value, Tensor) for value in values):
+    if not is_called_with_tensors(args, keywords):
         return None
+    values, form = tree_flatten(args)
     return _Structure(tuple(value.detach().clone() for value in values), form)
+
+
+def is_called_with_tensors(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    """Whether the arguments of a call are tensors, or tuples and lists of them."""
+    values = tree_leaves(args, is_leaf=lambda value: not isinstance(value, (tuple, list)))
+    return not keywords and bool(values) and all(isinstance(value, Tensor) for value in values)
+
+
+def first_of(module: nn.Module) -> nn.Module:
+    """What is called first of a part: of a list of modules, which is a part if they are a chain, its first."""
+    return module[0] if isinstance(module, nn.ModuleList) else module
+
+
+def joined(module: nn.Module) -> nn.Module:
+    """A part as one module: of a list of modules the chain."""
+    return nn.Sequential(*module) if isinstance(module, nn.ModuleList) else module
+
+
+def put_part(model: nn.Module, name: str, part: nn.Module) -> None:
+    """Put ``part`` in the place of the module ``name``; a chain stays a list, of one."""
+    before = model.get_submodule(name)
+    model.set_submodule(name, nn.ModuleList([part]) if isinstance(before, nn.ModuleList) else part)
 
 
 def _renamed(traced: Traced, prefix: str) -> Traced:

@@ -1,5 +1,7 @@
 """Parts of a model as graphs: how they are called, and blocks in their code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from graph_toys import settle
@@ -7,11 +9,11 @@ from torch import nn
 
 from rebnn_mm.deploy.export import export_model
 from rebnn_mm.deploy.graph.capture import capture
-from rebnn_mm.deploy.graph.parts import find_inputs
+from rebnn_mm.deploy.graph.parts import find_inputs, store_part
 from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.verify import Check
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers import ReBNNConv2d
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
 class Pyramid(nn.Module):
@@ -51,6 +53,25 @@ def test_a_part_is_called_as_the_model_calls_it(tmp_path, levels):
 def test_a_part_that_takes_more_than_tensors_is_no_graph():
     model = settle(Detector(2, scale=0.5))
     assert find_inputs(model, ["neck"], lambda m: m(torch.randn(2, 4, 16, 16))) == []
+
+
+class Layered(nn.Module):
+    """Outputs of several layers at once: the batch is no more the first dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Sequential(ReBNNLinear(4, 4, input_norm=True), nn.ReLU())
+
+    def forward(self, x):
+        return self.embed(torch.stack([x, x + 1, x * 2]).flatten(3).transpose(2, 3))
+
+
+def test_a_second_run_tells_which_sizes_change():
+    model = settle(Layered())
+    x, y = torch.randn(2, 4, 6, 8), torch.randn(1, 4, 5, 3)
+    (part,) = find_inputs(model, ["embed"], lambda m: m(x), lambda m: m(y))
+    spec = store_part(model, replace(part, any_size=True)).record["inputs"][0]
+    assert spec["shape"] == (None, None, None, 4)
 
 
 class Blocks(nn.Module):
