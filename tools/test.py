@@ -1,6 +1,6 @@
 """Evaluate a checkpoint with its config's metric.
 
-python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--cfg-options KEY=VALUE ...]
+python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--inexact] [--cfg-options KEY=VALUE ...]
 """
 
 import argparse
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="weights trained with it, or its packed .rebnn file")
     parser.add_argument("--out", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", help="write pictures with predictions here")
+    parser.add_argument("--inexact", action="store_true", help="of a .rebnn file, test what exact=False computes")
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = launch.read_run_config(args)
         if args.show_dir:
             launch.use_show_dir(cfg, args.show_dir)
-        launch.test(cfg, args.checkpoint, args.out)
+        launch.test(cfg, args.checkpoint, args.out, not args.inexact)
 
 
 if __name__ == "__main__":

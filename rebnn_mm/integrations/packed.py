@@ -31,9 +31,9 @@ _TYPE_KEYS = ("type", "base", "runner_type")
 
 
 @MODELS.register_module()
-def PackedModel(path: str, config: dict[str, Any] | None = None) -> nn.Module:
+def PackedModel(path: str, config: dict[str, Any] | None = None, exact: bool = True) -> nn.Module:
     """:func:`load_packed_model` for use as ``type`` in a config: ``model=dict(type='PackedModel', path='m.rebnn')``."""
-    return load_packed_model(path, None if config is None else Config(config))
+    return load_packed_model(path, None if config is None else Config(config), exact)
 
 
 def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool = True) -> nn.Module:

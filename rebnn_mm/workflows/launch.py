@@ -193,7 +193,7 @@ def train(cfg: Config) -> Runner:
     return runner
 
 
-def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, float]:
+def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = True) -> dict[str, float]:
     """Evaluate ``checkpoint`` with the config's metric; returns the metrics.
 
     Args:
@@ -201,15 +201,18 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
         checkpoint: Path of the weights, which must be those of the config's model, all of them; or of its packed
             ``.rebnn`` file, which runs on the CPU.
         out: Write all predictions to this ``.pkl`` file.
+        exact: False loads a packed file as :func:`rebnn_mm.deploy.load_model` does with ``exact=False``.
 
     Raises:
         ValueError, OSError: A data set or checkpoint that cannot be used.
     """
+    if not exact and not is_packed_file(checkpoint):
+        raise UserError(f"--inexact is for .rebnn files, {checkpoint} is a checkpoint: leave it out, or export first")
     if out and not out.endswith((".pkl", ".pickle")):
         raise UserError(f"--out {out}: predictions are written as .pkl")
     cfg.resume = False
     if is_packed_file(checkpoint):
-        runner = _packed_runner(cfg, checkpoint)
+        runner = _packed_runner(cfg, checkpoint, exact)
     else:
         weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
         cfg.load_from = checkpoint
@@ -222,14 +225,14 @@ def test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, floa
     return runner.test()
 
 
-def _packed_runner(cfg: Config, path: str) -> Runner:
+def _packed_runner(cfg: Config, path: str, exact: bool) -> Runner:
     """A runner around the packed model of ``path``."""
     from rebnn_mm.integrations import packed  # noqa: F401  # registers PackedModel
 
     if get_device() != "cpu":
         raise UserError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
     cfg.load_from = None
-    cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict())
+    cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict(), exact=exact)
     cfg.pop("data_preprocessor", None)  # it is in the packed model; the runner would hand it over to PackedModel
     return build_runner(cfg)
 

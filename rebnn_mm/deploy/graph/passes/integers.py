@@ -40,7 +40,8 @@ def compute_on_integers(traced: Traced) -> None:
 
 
 def _convolve(traced: Traced, node: fx.Node, values: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-    stride, padding, dilation, groups = (*node.args[3:], *([1, 1], [0, 0], [1, 1], 1)[len(node.args) - 3 :])
+    given = node.args[3:]
+    stride, padding, dilation, groups = (*given, *([1, 1], [0, 0], [1, 1], 1)[len(given) :])
     geometry = (*map(_both, (stride, padding, dilation)), groups)
     source = node.args[0]
     if groups != 1 or values.dim() != 4 or not isinstance(source, fx.Node) or source.meta.get("rank") != 4:
