@@ -84,7 +84,7 @@ class GraphNetwork(nn.Module):
                 raise UserError(f"inputs of {', '.join(str(len(x)) for x in inputs)} images: give as many of each")
             return _joined([self(*(x[i : i + 1] for x in inputs)) for i in range(len(inputs[0]))])
         recorded = any(map(is_recorded, inputs))
-        program = _Program(self.arranged(eight_bits=False), prepared=False) if recorded else self._program()
+        program = _Program(self.arranged(recorded), prepared=False) if recorded else self._program()
         # detached, not under no_grad: torch.export would put everything within that into a graph of its own
         with full_precision():
             return program(tuple(x.detach() for x in inputs))
@@ -93,13 +93,19 @@ class GraphNetwork(nn.Module):
         """The graph of the record with the tensors as they are now."""
         return decode(self._record, dict(zip(self.tensor_names, self._buffers.values(), strict=True)))
 
-    def arranged(self, eight_bits: bool = True) -> Traced:
-        """The same, prepared for running: constants computed, layouts chosen; ``eight_bits`` as for :func:`prepare`."""
+    def arranged(self, recorded: bool = False) -> Traced:
+        """The same, prepared for running: constants computed, layouts chosen.
+
+        Args:
+            recorded: Leave out the passes that read values of constants: a call that is recorded has only their sizes.
+                Weights in 8 bits become floats, see :func:`prepare`.
+        """
         traced = self.traced()
-        prepare(traced, self.exact, eight_bits)
-        fold_powers(traced)
-        merge_siblings(traced)
-        pass_thresholds(traced, self.exact)
+        prepare(traced, self.exact, eight_bits=not recorded, check=not recorded)
+        if not recorded:
+            fold_powers(traced)
+            merge_siblings(traced)
+            pass_thresholds(traced, self.exact)
         choose_layout(traced, self.exact)
         return traced
 
@@ -189,13 +195,18 @@ class _Step:
             values[place] = None
 
 
-class _Place(int):
-    """A place in the list of values, among arguments."""
+class _Place:
+    """A place in the list of values, among arguments; no int, whose subclasses torch.compile does not build."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
 
 
 def _filled(value: Any, values: list[Any]) -> Any:
     if isinstance(value, _Place):
-        return values[value]
+        return values[value.index]
     if isinstance(value, (list, tuple)):
         return [_filled(item, values) for item in value]
     return value
@@ -286,7 +297,7 @@ def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
 
 def _result(value: Any, values: list[Any]) -> Any:
     if isinstance(value, _Place):
-        return values[value]
+        return values[value.index]
     if isinstance(value, dict):
         return {key: _result(item, values) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

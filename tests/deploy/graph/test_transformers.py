@@ -103,3 +103,15 @@ def test_real_valued_attention_of_torch_is_captured_as_it_trains(tmp_path):
     assert not report.differences
     assert torch.backends.mha.get_fastpath_enabled()
     torch.testing.assert_close(load_model(tmp_path / "m.rebnn")(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what torch's tools say of each other, and of sizes that are checked
+@pytest.mark.parametrize("name", ["torchvision's ViT", "torchvision's Swin"])
+def test_a_packed_transformer_is_recorded_by_torchs_tools(name, packed):
+    model, x = trained(NETWORKS[name]), torch.randn(2, 3, 32, 32)
+    network = packed(model, x)[1]
+    expected = network(x)
+    assert torch.equal(torch.export.export(network, (x,)).module()(x), expected)
+    assert torch.equal(torch.compile(network, backend="eager")(x), expected)
+    assert torch.equal(torch.jit.trace(network, x)(x), expected)

@@ -17,7 +17,7 @@ _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memo
 _CONV = torch.ops.aten.conv2d.default
 
 
-def prepare(traced: Traced, exact: bool, eight_bits: bool = False) -> None:
+def prepare(traced: Traced, exact: bool, eight_bits: bool = False, check: bool = True) -> None:
     """Evaluate all calls that depend on constants only.
 
     Args:
@@ -25,6 +25,7 @@ def prepare(traced: Traced, exact: bool, eight_bits: bool = False) -> None:
         exact: Leave every bit as it is; False folds norms into real-valued convolutions.
         eight_bits: Leave embeddings' tables in 8 bits, and, unless ``exact``, compute layers with such weights on
             integers where that is supported. False turns all of them into floats.
+        check: Refuse constants of a size that no network has; False for a graph that has been checked before.
     """
     if eight_bits:
         keep_tables(traced)
@@ -33,15 +34,15 @@ def prepare(traced: Traced, exact: bool, eight_bits: bool = False) -> None:
     with torch.no_grad():
         for node in list(traced.graph.nodes):
             if node.target is dequantize:  # first: a norm is folded into floats
-                _evaluate(traced, node)
+                _evaluate(traced, node, check)
         if not exact:
             _fold_into_convolutions(traced)
         for node in list(traced.graph.nodes):
-            _evaluate(traced, node)
+            _evaluate(traced, node, check)
     traced.tidy()
 
 
-def _evaluate(traced: Traced, node: fx.Node) -> None:
+def _evaluate(traced: Traced, node: fx.Node, check: bool) -> None:
     sources = node.all_input_nodes
     if node.op != "call_function" or any(source.op != "get_attr" for source in sources):
         return
@@ -51,7 +52,8 @@ def _evaluate(traced: Traced, node: fx.Node) -> None:
     def value_of(argument: fx.Node) -> Any:
         return traced.tensors[argument.target]
 
-    _check_size(node, traced)
+    if check:
+        _check_size(node, traced)
     value = node.target(*fx.node.map_arg(node.args, value_of), **fx.node.map_arg(node.kwargs, value_of))
     if isinstance(value, Tensor):
         new = traced.add_constant("computed", value)
