@@ -174,10 +174,12 @@ class _Step:
         inner = [node.args[i] for i in range(len(node.args)) if i not in positions]
         self.nested = _has_nodes((inner, self.keywords))
         if self.nested:
-            self.arguments = [fx.node.map_arg(value, lambda n: _Place(places[n])) for value in node.args]
-            self.keywords = {
-                key: fx.node.map_arg(value, lambda n: _Place(places[n])) for key, value in node.kwargs.items()
-            }
+
+            def place_of(source: fx.Node) -> Any:
+                return _Place(places[source])
+
+            self.arguments = [fx.node.map_arg(value, place_of) for value in node.args]
+            self.keywords = {key: fx.node.map_arg(value, place_of) for key, value in node.kwargs.items()}
 
     def __str__(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
