@@ -6,10 +6,11 @@ import json
 import re
 import statistics
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sweep_configs import RULES
+from sweep_configs import RULES, folders
 from sweep_reasons import FAULT
 
 Stages = dict[str, dict[str, Any]]
@@ -109,7 +110,9 @@ def _section(library: str, found: dict[str, Stages]) -> str:
     kinds = Counter(verdict(stages)[0] for stages in found.values())
     commits = sorted({stages["start"]["commit"] for stages in found.values()})
     lines = [f"## {library}", "", f"Taken is {RULES[library]}. Commit {', '.join(commits)}.", ""]
+    left = len(set(folders(library)) - set(found)) if find_spec(library) else 0
     lines += [f"- {number} of {len(found)}: {kind}" for kind, number in kinds.most_common()]
+    lines += [f"- {left} folders are not in this table yet: the command goes on with them"] if left else []
     lines += [*_equality(done), *_times(done), ""]
     lines += [*_table(done), *_layerwise(done), *_others(found), *_faults(found)]
     return "\n".join(lines)
@@ -147,7 +150,12 @@ def form(stages: Stages) -> str:
     graphs, layerwise = (stages["export"].get(key) for key in ("graphs", "layerwise"))
     if graphs == ["all"]:
         return "graph"
-    return f"graphs: {', '.join(graphs)}" + (", layers" if layerwise else "") if graphs else "layers"
+    if not graphs:
+        return "layers"
+    body = [name for name in graphs if name in ("backbone", "neck")]
+    towers = len(graphs) - len(body)
+    parts = [*body, *([f"{towers} {'other' if body else 'part'}{'s' if towers > 1 else ''}"] if towers else [])]
+    return f"graphs: {', '.join(parts)}" + (", layers" if layerwise else "")
 
 
 def _layerwise(done: dict[str, Stages]) -> list[str]:

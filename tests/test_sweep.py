@@ -197,3 +197,17 @@ def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path
     again = subprocess.run([*command, "--page", str(tmp_path / "page.md")], check=True, capture_output=True, text=True)
     assert "0 to do" in again.stdout
     assert "| resnet | resnet34_8xb32_in1k |" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("graphs", "said"),
+    [
+        (["backbone", "neck"], "graphs: backbone, neck"),
+        (["backbone", "neck", "head.a", "head.b"], "graphs: backbone, neck, 2 others"),
+        (["backbone.layer1"], "graphs: 1 part"),
+    ],
+)
+def test_towers_are_counted(graphs, said):
+    import sweep_page
+
+    assert sweep_page.form(dict(export=dict(graphs=graphs, layerwise={}))) == said
