@@ -183,17 +183,19 @@ def example_inputs(
         raise UserError(f"size={size}: height and width, 1 to {_LARGEST} pixels")
     inputs = []
     for spec in specs:
-        wanted: tuple[int | None, ...] = (1, *spec.shape[1:])
-        known = (None, None, *size) if size is not None and len(wanted) == 4 else (None, length)
-        shape = [n if n is not None else k for n, k in zip(wanted, (*known, *[None] * 8), strict=False)]
+        shape: list[int | None] = [1, *spec.shape[1:]]
+        if len(shape) == 4 and size is not None:
+            shape[2:] = size
+        elif len(shape) == 2 and length is not None and spec.dtype == "int64":
+            shape[1] = length
         if None in shape:
             what = "the images' size: size=(H, W)" if len(shape) == 4 else "the length of sequences: length=N"
             raise UserError(f"the network takes any size and its file names none: give {what}")
         dtype = getattr(torch, spec.dtype)
         if dtype.is_floating_point:
-            x = torch.randn(shape, generator=generator)
+            x = torch.randn([n or 1 for n in shape], generator=generator)
         else:
-            x = torch.randint(0, 2, shape, generator=generator).to(dtype)
+            x = torch.randint(0, 2, [n or 1 for n in shape], generator=generator).to(dtype)
         spec.check(x, "an input of this size" if size is None else f"an input of size={tuple(size)}")
         inputs.append(as_taken(x))
     return inputs
