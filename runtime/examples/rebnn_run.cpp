@@ -1,4 +1,5 @@
 // rebnn_run MODEL.pte IMAGE [--repeat N] [--threads N] [--top N]   labels of an image, and times
+// rebnn_run MODEL.pte IMAGE --detector [...]                       score, name, left, top, right, bottom of boxes
 // rebnn_run MODEL.pte --input FILE ... [--output FILE]             raw float32 inputs (images NCHW) to raw results
 // rebnn_run MODEL.pte --noise [--repeat N]                         times only
 #include <sys/resource.h>
@@ -37,7 +38,7 @@ double peak_megabytes() {
 struct Options {
     std::string model, image, output;
     std::vector<std::string> inputs;
-    bool noise = false;
+    bool noise = false, detector = false;
     int repeat = 0, threads = 1, top = 5;
 };
 
@@ -62,13 +63,14 @@ Options parsed(int argc, char** argv) {
         else if (word == "--input") options.inputs.push_back(value());
         else if (word == "--output") options.output = value();
         else if (word == "--noise") options.noise = true;
+        else if (word == "--detector") options.detector = true;
         else if (word.rfind("--", 0) == 0) throw rebnn::Error(word + " is no option; see the head of rebnn_run.cpp");
         else if (options.model.empty()) options.model = word;
         else if (options.image.empty()) options.image = word;
         else throw rebnn::Error("one model and one image, what is " + word + "?");
     }
     if (options.model.empty() || options.image.empty() + options.inputs.empty() + !options.noise != 2)
-        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE | --input FILE ... | --noise  [--output FILE] [--repeat N] [--threads N] [--top N]");
+        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--repeat N] [--threads N] [--top N]");
     return options;
 }
 
@@ -101,6 +103,21 @@ void classify(const Options& options) {
     print_times(options.repeat, [&] { model.scores(image); });
 }
 
+void detect(const Options& options) {
+    const auto begin = Clock::now();
+    rebnn::Detector model(options.model);
+    const double loaded = milliseconds(begin);
+    const rebnn::Image image = rebnn::read_image(options.image);
+    const auto boxes = model(image);
+    const double first = milliseconds(begin);
+    for (size_t i = 0; i < boxes.size() && i < size_t(options.top); ++i) {
+        const rebnn::Box& box = boxes[i];
+        std::printf("%.4f  %s  %.1f %.1f %.1f %.1f\n", box.score, box.name.c_str(), box.left, box.top, box.right, box.bottom);
+    }
+    std::printf("%zu boxes; loaded in %.1f ms, first result after %.1f ms\n", boxes.size(), loaded, first);
+    print_times(options.repeat, [&] { model(image); });
+}
+
 std::vector<float> read_floats(const std::string& path, size_t count) {
     std::ifstream file(path, std::ios::binary);
     const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
@@ -130,14 +147,16 @@ void compute(const Options& options) {
         if (!options.noise) values = read_floats(options.inputs[i], count);
         inputs.push_back({input.shape, std::move(values)});
     }
-    const auto results = model(inputs);
+    // noise is noise in any order: times are then those of the network alone
+    const auto layout = options.noise ? rebnn::Layout::nhwc : rebnn::Layout::nchw;
+    const auto results = model(inputs, layout);
     std::printf("loaded in %.1f ms, first result after %.1f ms\n", loaded, milliseconds(begin));
     if (!options.output.empty()) {
         std::ofstream file(options.output, std::ios::binary);
         for (const auto& result : results) file.write(reinterpret_cast<const char*>(result.values.data()), std::streamsize(result.values.size() * sizeof(float)));
         if (!file.flush()) throw rebnn::Error(options.output + " cannot be written");
     }
-    print_times(options.repeat, [&] { model(inputs); });
+    print_times(options.repeat, [&] { model(inputs, layout); });
 }
 
 }  // namespace
@@ -146,7 +165,9 @@ int main(int argc, char** argv) {
     try {
         const Options options = parsed(argc, argv);
         rebnn::set_threads(options.threads);
-        options.image.empty() ? compute(options) : classify(options);
+        if (options.image.empty()) compute(options);
+        else if (options.detector) detect(options);
+        else classify(options);
         std::printf("peak memory %.1f MB\n", peak_megabytes());
         return 0;
     } catch (const std::exception& error) {

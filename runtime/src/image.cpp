@@ -47,6 +47,12 @@ void target_size(const Image& image, const Json& resize, int32_t* height, int32_
         else *height = int32_t(int64_t(wanted_h) * image.height / image.width);
         return;
     }
+    if (mode == "fit") {
+        const double scale = std::min(double(wanted_h) / image.height, double(wanted_w) / image.width);
+        *height = std::min(scaled(image.height, scale), wanted_h);
+        *width = std::min(scaled(image.width, scale), wanted_w);
+        return;
+    }
     if (mode != "inside") throw std::runtime_error("the program's card is malformed: an unknown resize");
     const double long_side = std::max(wanted_h, wanted_w), short_side = std::min(wanted_h, wanted_w);
     const double scale = std::min(long_side / std::max(image.height, image.width), short_side / std::min(image.height, image.width));

@@ -96,7 +96,7 @@ size_t check_seal(const uint8_t* data, size_t size, const std::string& path) {
     if (version != kProgramVersion)
         throw Error(path + " was exported by " + (version < kProgramVersion ? "an older" : "a newer") + " version (program version " +
                     std::to_string(version) + ", this one reads " + std::to_string(kProgramVersion) + "): export it again");
-    if (read_at<uint64_t>(seal, 16) != size || crc32(data, size - kSeal) != read_at<uint32_t>(seal, 12))
+    if (read_at<uint64_t>(seal, 16) != size || read_at<uint64_t>(seal, 24) != 0 || crc32(data, size - kSeal) != read_at<uint32_t>(seal, 12))
         throw Error(path + " is damaged: its checksum is wrong; copy or export it again");
     return size - kSeal;
 }

@@ -64,6 +64,7 @@ def export_executorch(
     verify: bool | Sequence[Sequence[Tensor]] = True,
     allow_slow: bool = False,
     length: int | None = None,
+    about: dict[str, Any] | None = None,
 ) -> ExecutorchReport:
     """Write a network as an ExecuTorch program for inputs of one size, a batch of one.
 
@@ -81,6 +82,7 @@ def export_executorch(
         verify: Run the program and compare it with the packed network, on noise or, for a list of inputs, on these.
         allow_slow: Write also what leaves real-valued products to the portable kernels.
         length: Length of sequences of integers.
+        about: More for the program's card, see :func:`program_card`.
 
     Raises:
         MissingPackageError: ExecuTorch is not installed, or too new for this torch to run programs with ``verify``.
@@ -95,7 +97,7 @@ def export_executorch(
     with torch.no_grad():
         results = flatten(module(*given))
     kind = "classifier" if isinstance(network, PackedClassifier) else "network"
-    text = program_card(kind, card, given, len(results))
+    text = program_card(card, given, len(results), **{"kind": kind, **(about or {})})
     program = lower_module(module, given, text, allow_slow)
     data = sealed(program.data)
     lines: tuple[str, ...] = ()
@@ -150,8 +152,7 @@ def network_of(
     if inputs is None:
         raise UserError(f"a {type(source).__name__} can be exported with inputs=[...], or from its .rebnn file")
     model = lower(copy_model(source))
-    batch = [torch.cat([x, x]) for x in inputs]  # sizes of one are taken for fixed
-    traced = fuse(capture(model, batch))
+    traced = fuse(capture(model, inputs, any_size=False))
     return GraphNetwork(encode(traced), traced.tensors, exact=False)
 
 

@@ -57,10 +57,10 @@ def _wrong(data: bytes) -> str:
     seal = data[-SEAL_BYTES:]
     if len(data) < SEAL_BYTES + 8 or seal[:8] != MAGIC:
         return "is cut off, or no program that rebnn_mm exported: export it again"
-    version, crc, size, _ = struct.unpack("<2I2Q", seal[8:])
+    version, crc, size, zero = struct.unpack("<2I2Q", seal[8:])
     if version != VERSION:
         age = "an older" if version < VERSION else "a newer"
         return f"was exported by {age} version (program version {version}, this one reads {VERSION}): export it again"
-    if size != len(data) or zlib.crc32(data[:-SEAL_BYTES]) != crc:
+    if size != len(data) or zero or zlib.crc32(data[:-SEAL_BYTES]) != crc:
         return "is damaged: its checksum is wrong; copy or export it again"
     return ""

@@ -12,7 +12,8 @@
     detector       what boxes are decoded with, or null; see :mod:`rebnn_mm.integrations.executorch`
 
 ``resize`` is null, or {mode, height, width}: ``'exact'`` to this size; ``'inside'`` as large as fits into it, the sides
-in proportion; ``'short'`` so that the shorter side is ``height``. ``crop`` is true where the middle of what comes out
+in proportion; ``'short'`` so that the shorter side is ``height``; ``'fit'`` as large as fits,
+height into height. ``crop`` is true where the middle of what comes out
 is cut to the input's size; a smaller picture is filled up with the mean, below and at the right.
 """
 
@@ -34,9 +35,23 @@ KINDS = ("classifier", "network", "detector")
 
 
 def program_card(
-    kind: str, card: ModelCard, inputs: Sequence[Tensor], outputs: int, detector: dict[str, Any] | None = None
+    card: ModelCard,
+    inputs: Sequence[Tensor],
+    outputs: int,
+    kind: str = "network",
+    detector: dict[str, Any] | None = None,
+    resize: dict[str, Any] | None = None,
 ) -> str:
-    """The card's text."""
+    """The card's text.
+
+    Args:
+        card: Of the packed file.
+        inputs: What ``forward`` takes.
+        outputs: Number of its results.
+        kind: One of :data:`KINDS`.
+        detector: How boxes are decoded.
+        resize: ``resize`` and ``crop``, instead of those of the test pipeline in ``card``.
+    """
     own = dict(
         format=FORMAT,
         producer=f"rebnn_mm {__version__}",
@@ -44,7 +59,7 @@ def program_card(
         inputs=[_input(x) for x in inputs],
         outputs=outputs,
         classes=None if card.classes is None else list(card.classes),
-        preprocessing=_preprocessing(card),
+        preprocessing=_preprocessing(card, resize),
         detector=detector,
     )
     return json.dumps(own, ensure_ascii=False)
@@ -58,11 +73,11 @@ def _input(x: Tensor) -> dict[str, Any]:
     )
 
 
-def _preprocessing(card: ModelCard) -> dict[str, Any] | None:
+def _preprocessing(card: ModelCard, resize: dict[str, Any] | None) -> dict[str, Any] | None:
     if card.preprocessing is None:
         return None
     plain = {key: value for key, value in asdict(card.preprocessing).items() if key != "size"}
-    return {**plain, **resize_of(card)}
+    return {**plain, **(resize or resize_of(card))}
 
 
 def resize_of(card: ModelCard) -> dict[str, Any]:

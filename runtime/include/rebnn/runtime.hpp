@@ -48,6 +48,7 @@ struct Input {
 };
 
 class Program;
+class Decoder;
 
 // Any network: tensors in, tensors out.
 class Network {
@@ -66,6 +67,7 @@ public:
 private:
     friend class Classifier;
     friend class Detector;
+    friend std::string kind_of(const Network& network);
     std::unique_ptr<Program> program_;
 };
 
@@ -93,5 +95,32 @@ private:
     int32_t outputs_ = 0;
     std::vector<std::string> classes_;
 };
+
+struct Box {
+    float left, top, right, bottom;  // pixels of the image that was given
+    float score;
+    int32_t label;
+    std::string name;
+};
+
+// Images in, boxes out, best first: a one-stage detector with the boxes of RetinaNet (anchors) or FCOS (points).
+class Detector {
+public:
+    explicit Detector(const std::string& path);
+    ~Detector();
+    Detector(Detector&&) noexcept;
+    Detector& operator=(Detector&&) noexcept;
+
+    std::vector<Box> operator()(const Image& image);
+    const std::vector<std::string>& classes() const { return classes_; }
+
+private:
+    Network network_;
+    std::vector<std::string> classes_;
+    std::unique_ptr<Decoder> decoder_;
+};
+
+// 'classifier', 'detector' or 'network': what a file holds.
+std::string kind_of(const Network& network);
 
 }  // namespace rebnn

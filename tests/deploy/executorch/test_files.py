@@ -23,7 +23,7 @@ def test_a_sealed_program_comes_back(tmp_path):
     assert read_program(tmp_path / "a.pte")[:100] == PROGRAM
 
 
-@pytest.mark.parametrize("at", [0, 50, 111, 125, 130])
+@pytest.mark.parametrize("at", [0, 50, 111, 125, 130, 143])
 def test_a_changed_byte_is_refused(tmp_path, at):
     data = bytearray(sealed(PROGRAM))
     data[at] ^= 4
@@ -94,7 +94,7 @@ def test_the_card_tells_how_the_test_pipeline_resizes(steps, resize, crop):
 
 def test_the_card_is_json_that_names_layouts():
     card = ModelCard(classes=("Käse", "b"), preprocessing=Preprocessing((1.0,) * 3, (2.0,) * 3, "bgr", (8, 9)))
-    found = json.loads(program_card("classifier", card, [torch.zeros(1, 3, 8, 9), torch.zeros(1, 4).long()], 1))
+    found = json.loads(program_card(card, [torch.zeros(1, 3, 8, 9), torch.zeros(1, 4).long()], 1, "classifier"))
     assert found["inputs"] == [
         dict(shape=[1, 3, 8, 9], dtype="float32", layout="nhwc"),
         dict(shape=[1, 4], dtype="int64", layout="plain"),
