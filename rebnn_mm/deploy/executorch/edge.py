@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.executorch import edge_passes as passes
+from rebnn_mm.deploy.executorch.edge_products import spell_attention, spell_products
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.unit import Unit
@@ -27,6 +28,8 @@ _PASSES = (
     passes.fold_norms,
     passes.spell_norms,
     passes.spell_slopes,
+    spell_attention,
+    spell_products,
     passes.round_pools_down,
     passes.keep_dimensions,
     passes.own_constants,
@@ -104,6 +107,7 @@ def record_values(traced: Traced, inputs: Sequence[Tensor]) -> None:
             value = values[node]
             if isinstance(value, Tensor):
                 node.meta["shape"] = tuple(value.shape)
+                node.meta["float"] = value.is_floating_point()
             elif isinstance(value, (int, float)):
                 node.meta["size"] = value
             for source in node.all_input_nodes:  # what nobody reads any more

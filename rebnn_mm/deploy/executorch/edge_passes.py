@@ -61,10 +61,10 @@ def pool_last(traced: Traced) -> None:
         users = list(node.users)
         relu = users[0] if len(users) == 1 and users[0].target == _aten.relu.default else None
         with traced.graph.inserting_before(node):
-            new = _call(traced, affine, (x, scale, offset), x.meta["shape"])
+            new = call(traced, affine, (x, scale, offset), x.meta["shape"])
             if relu is not None:
-                new = _call(traced, _aten.relu.default, (new,), x.meta["shape"])
-            new = _call(traced, _aten.max_pool2d.default, (new, [3, 3], [2, 2], [1, 1]), node.meta["shape"])
+                new = call(traced, _aten.relu.default, (new,), x.meta["shape"])
+            new = call(traced, _aten.max_pool2d.default, (new, [3, 3], [2, 2], [1, 1]), node.meta["shape"])
         (relu or node).replace_all_uses_with(new)
     traced.tidy()
 
@@ -85,9 +85,9 @@ def fold_norms(traced: Traced) -> None:
         folded = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         moved = offset if bias is None else bias * scale + offset
         name = str(layer.args[1].target)
-        constants = [_constant(traced, f"{name}.{part}", v) for part, v in (("folded", folded), ("moved", moved))]
+        constants = [constant(traced, f"{name}.{part}", v) for part, v in (("folded", folded), ("moved", moved))]
         with traced.graph.inserting_before(node):
-            new = _call(traced, layer.target, (layer.args[0], *constants, *layer.args[3:]), node.meta["shape"])
+            new = call(traced, layer.target, (layer.args[0], *constants, *layer.args[3:]), node.meta["shape"])
         node.replace_all_uses_with(new)
     traced.tidy()
 
@@ -102,12 +102,12 @@ def spell_norms(traced: Traced) -> None:
         values = [traced.constant(vector) for vector in vectors]
         assert all(value is not None for value in values), "an affine's vectors are constants"
         shaped = [
-            _constant(traced, f"{vector.target}.spelled", value.view(1, -1, *[1] * (len(shape) - 2)))
+            constant(traced, f"{vector.target}.spelled", value.view(1, -1, *[1] * (len(shape) - 2)))
             for vector, value in zip(vectors, values, strict=True)
         ]
         with traced.graph.inserting_before(node):
-            product = _call(traced, _aten.mul.Tensor, (x, shaped[0]), shape)
-            node.replace_all_uses_with(_call(traced, _aten.add.Tensor, (product, shaped[1]), shape))
+            product = call(traced, _aten.mul.Tensor, (x, shaped[0]), shape)
+            node.replace_all_uses_with(call(traced, _aten.add.Tensor, (product, shaped[1]), shape))
     traced.tidy()
 
 
@@ -122,12 +122,12 @@ def spell_slopes(traced: Traced) -> None:
             continue
         if value.numel() > 1:
             value = value.view(1, -1, *[1] * (len(shape) - 2))
-        shaped = _constant(traced, f"{slope.target}.spelled", value)
+        shaped = constant(traced, f"{slope.target}.spelled", value)
         with traced.graph.inserting_before(node):
-            above = _call(traced, _aten.relu.default, (x,), shape)
-            below = _call(traced, _aten.clamp.default, (x, None, 0.0), shape)
-            product = _call(traced, _aten.mul.Tensor, (below, shaped), shape)
-            node.replace_all_uses_with(_call(traced, _aten.add.Tensor, (above, product), shape))
+            above = call(traced, _aten.relu.default, (x,), shape)
+            below = call(traced, _aten.clamp.default, (x, None, 0.0), shape)
+            product = call(traced, _aten.mul.Tensor, (below, shaped), shape)
+            node.replace_all_uses_with(call(traced, _aten.add.Tensor, (above, product), shape))
     traced.tidy()
 
 
@@ -170,9 +170,9 @@ def keep_dimensions(traced: Traced) -> None:
             continue
         n, c = node.args[0].meta["shape"][:2]
         with traced.graph.inserting_before(node):
-            new = _call(traced, _aten.mean.dim, (node.args[0], [2, 3], True), (n, c, 1, 1))
+            new = call(traced, _aten.mean.dim, (node.args[0], [2, 3], True), (n, c, 1, 1))
             if not keeps:
-                new = _call(traced, _aten.reshape.default, (new, [n, c]), (n, c))
+                new = call(traced, _aten.reshape.default, (new, [n, c]), (n, c))
         node.replace_all_uses_with(new)
     traced.tidy()
 
@@ -188,18 +188,20 @@ def own_constants(traced: Traced) -> None:
             continue
         for source in [unit.packed, *unit.tensors.values()]:
             if len(source.users) > 1:
-                copy = _constant(traced, f"{source.target}.own", traced.tensors[str(source.target)].clone())
+                copy = constant(traced, f"{source.target}.own", traced.tensors[str(source.target)].clone())
                 node.replace_input_with(source, copy)
     traced.tidy()
 
 
-def _call(traced: Traced, target: Any, arguments: tuple[Any, ...], shape: Sequence[int]) -> fx.Node:
+def call(traced: Traced, target: Any, arguments: tuple[Any, ...], shape: Sequence[int]) -> fx.Node:
+    """A new node at the graph's insertion point."""
     node = traced.graph.call_function(target, arguments)
     node.meta["shape"] = tuple(shape)
     return node
 
 
-def _constant(traced: Traced, name: str, value: Tensor) -> fx.Node:
+def constant(traced: Traced, name: str, value: Tensor) -> fx.Node:
+    """A new constant."""
     node = traced.add_constant(name, value.contiguous())
     node.meta["shape"] = tuple(value.shape)
     return node

@@ -151,6 +151,27 @@ def test_linear_layers_and_outputs_in_dicts(edge):
     assert len(outputs_of(output)) == 2
 
 
+@pytest.mark.parametrize("mask", [None, "added", "chosen"])
+def test_attention_is_products_of_matrices(edge, mask):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = ReBNNLinear(16, 48)
+            self.register_buffer("mask", torch.randn(5, 5) if mask == "added" else torch.randn(5, 5) < 1)
+
+        def forward(self, x):
+            q, k, v = self.fc(x).reshape(x.shape[0], 5, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, None if mask is None else self.mask)
+            return y @ y.transpose(-1, -2)
+
+    torch.manual_seed(0)
+    found = agree(edge, Attention().eval(), torch.randn(1, 5, 16))
+    assert aten.matmul.default not in found
+    # a mask of truth values is left to ExecuTorch
+    assert (aten.scaled_dot_product_attention.default in found) == (mask == "chosen")
+    assert found.count(aten.bmm.default) == (1 if mask == "chosen" else 3)
+
+
 def test_a_whole_backbone_agrees_up_to_turned_signs(edge):
     torch.manual_seed(0)
     backbone = settle(ReBNNResNet(18, base_channels=8, out_indices=(1, 3)))
