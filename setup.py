@@ -85,6 +85,8 @@ setup(
         "onnx": ["onnx>=1.16"],
         # which is handed the graph as ONNX
         "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16"],
+        # programs without Python and torch; its files are promised for about the next minor release only
+        "executorch": ["executorch>=1.5.1,<1.6"],
         # tools/analyze.py draws with it; nothing else does
         "plot": ["matplotlib>=3.8"],
     },

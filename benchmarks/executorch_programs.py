@@ -8,7 +8,6 @@ process' calls, in CPU time, so that other programs on the machine disturb it le
 """
 
 import argparse
-import copy
 import json
 import logging
 import re
@@ -24,7 +23,7 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, ModelCard, export_model, load_model
-from rebnn_mm.deploy.executorch.export import export_executorch
+from rebnn_mm.deploy.executorch.export import edge_module, export_executorch, network_of
 from rebnn_mm.deploy.executorch.file import sealed
 from rebnn_mm.deploy.executorch.lowering import lower_module
 from rebnn_mm.deploy.executorch.program import runtime_folder
@@ -53,7 +52,7 @@ def int8_of(model: nn.Module, x: torch.Tensor) -> nn.Module:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(model, (x,), strict=False).module(), quantizer)
+    prepared = prepare_pt2e(torch.export.export(model, (x,)).module(), quantizer)
     for _ in range(2):
         prepared(torch.randn_like(x))
     return convert_pt2e(prepared)
@@ -95,8 +94,8 @@ def main() -> None:
         folder = Path(name)
         export_model(Classifier().eval(), folder / "m.rebnn", ModelCard(), Check([x]))
         print(export_executorch(folder / "m.rebnn", folder / "binary.pte", size=(args.size, args.size)))
-        real = torchvision_twin()
-        for kind, module in (("float", real), ("int8", int8_of(copy.deepcopy(real), last))):
+        real = real_twin(last)
+        for kind, module in (("float", real), ("int8", int8_of(real, last))):
             program = lower_module(module, [x], program_card(ModelCard(), [x], 1), allow_slow=True)
             (folder / f"{kind}.pte").write_bytes(sealed(program.data))
             print(f"{kind}: {program.placement}")
@@ -111,11 +110,12 @@ def main() -> None:
     print_table(rounds, sizes)
 
 
-def torchvision_twin() -> nn.Module:
-    """A real-valued ResNet-18."""
+def real_twin(x: torch.Tensor) -> nn.Module:
+    """A real-valued ResNet-18 in the same edge form, its norms folded."""
     import torchvision
 
-    return torchvision.models.resnet18().eval().requires_grad_(False)
+    network = network_of(torchvision.models.resnet18().eval(), [x])
+    return edge_module([network], [x]).requires_grad_(False)
 
 
 def print_table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, float]) -> None:

@@ -6,13 +6,28 @@ from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.format import RebnnFileError
 from rebnn_mm.deploy.runtime import load_model, load_parts
 
-__all__ = ["Check", "ModelCard", "Preprocessing", "RebnnFileError", "export_model", "load_model", "load_parts"]
+__all__ = [
+    "Check",
+    "ModelCard",
+    "Preprocessing",
+    "RebnnFileError",
+    "export_executorch",
+    "export_model",
+    "load_executorch",
+    "load_model",
+    "load_parts",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the export when asked for: it needs mmengine, which loading a classifier does not."""
+    """Import the exports when asked for: they need mmengine or executorch, which loading a classifier does not."""
     if name in ("Check", "export_model"):
         from rebnn_mm.deploy import export
 
         return getattr(export, name)
+    if name in ("export_executorch", "load_executorch"):
+        from rebnn_mm.deploy.executorch import export as exporter
+        from rebnn_mm.deploy.executorch import program
+
+        return getattr(exporter if name == "export_executorch" else program, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

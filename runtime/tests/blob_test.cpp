@@ -1,5 +1,6 @@
 // blob_test read FILE         the fields of a blob, or the sentence that refuses it, for the test in Python
 // blob_test fuzz FILE ROUNDS  changes the blob in many ways and runs whatever is taken; for builds with sanitizers
+// blob_test json FILE ROUNDS  reads a card, and changed ones; prints a member of the first, or the sentence that refuses it
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -7,11 +8,13 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "../src/blob.hpp"
 #include "../src/checksum.hpp"
+#include "../src/json.hpp"
 #include "../src/layer.hpp"
 
 namespace {
@@ -99,10 +102,31 @@ int fuzz(const std::vector<uint8_t>& sound, int rounds) {
     return 0;
 }
 
+int json(const std::vector<uint8_t>& bytes, int rounds) {
+    const auto read = [](const std::string& text) -> std::string {
+        try {
+            return rebnn::Json::parse(text)["name"].string();
+        } catch (const std::runtime_error& error) {
+            return error.what();
+        }
+    };
+    const std::string sound(bytes.begin(), bytes.end());
+    std::printf("%s\n", read(sound).c_str());
+    std::mt19937 random(7);
+    for (int round = 0; round < rounds; ++round) {
+        std::string text = sound.substr(0, random() % 4 ? sound.size() : random() % (sound.size() + 1));
+        for (uint32_t i = random() % 5; i && !text.empty(); --i) text[random() % text.size()] = "[]{}\",:\\ue0-.x\xff"[random() % 16];
+        read(text);
+    }
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     if (argc < 3) return 2;
     const auto bytes = read_file(argv[2]);
-    return std::strcmp(argv[1], "fuzz") ? print(bytes) : fuzz(bytes, argc > 3 ? std::atoi(argv[3]) : 1000);
+    const int rounds = argc > 3 ? std::atoi(argv[3]) : 0;
+    if (!std::strcmp(argv[1], "json")) return json(bytes, rounds);
+    return std::strcmp(argv[1], "fuzz") ? print(bytes) : fuzz(bytes, rounds);
 }

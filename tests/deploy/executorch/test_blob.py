@@ -31,7 +31,12 @@ def build(folder: Path, *flags: str) -> Path:
         subprocess.run(["g++", "-std=c++17", *flags, *isa, f"-I{KERNELS}", "-c", source, "-o", target], check=True)
         return str(target)
 
-    own = [RUNTIME / "tests/blob_test.cpp", RUNTIME / "src/blob.cpp", RUNTIME / "src/layer.cpp"]
+    own = [
+        RUNTIME / "tests/blob_test.cpp",
+        RUNTIME / "src/blob.cpp",
+        RUNTIME / "src/layer.cpp",
+        RUNTIME / "src/json.cpp",
+    ]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, [*own, *KERNELS.glob("*.cpp")]))
     program = folder / "blob_test"
@@ -149,6 +154,26 @@ def test_a_layer_that_does_not_fit_its_places_is_refused():
         write_blob(*layer(), FULL, signs_in=True)
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": [1, -2.5e3, true, null, {}], "name": "K\\u00e4se \\ud83d\\ude00 \\"\\n"}', 'Käse 😀 "\n'),
+        (' { "name" : "ü" } ', "ü"),
+        ('{"name": 3}', "the program's card is malformed: a text is missing"),
+        ('{"name": "a"', "the program's card is malformed: a list without an end"),
+        ('{"name": "a"} x', "the program's card is malformed: something follows its end"),
+        ("[" * 40, "the program's card is malformed: it is nested too deeply"),
+        ('{"a": 1.2.3, "name": "a"}', "the program's card is malformed: a number that is none"),
+        ("", "the program's card is malformed: a number that is none"),
+    ],
+)
+def test_cards_are_read_as_json(program, tmp_path, text, found):
+    (tmp_path / "card").write_text(text, encoding="utf-8")
+    done = subprocess.run([program, "json", tmp_path / "card"], capture_output=True)
+    assert done.returncode == 0 and done.stdout.decode() == f"{found}\n"
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_changed_blobs_are_never_read_outside(tmp_path):
@@ -164,3 +189,6 @@ def test_changed_blobs_are_never_read_outside(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
         refused, ran, failed = (int(part.split()[0]) for part in done.stdout.split(", "))
         assert refused > 5000 and ran > 50 and failed == 0, done.stdout
+    (tmp_path / "card").write_text('{"name": "a\\u00e4", "b": [1, 2.5e-3, {"c": [true, false, null]}], "d": "\\\\"}')
+    done = subprocess.run([program, "json", tmp_path / "card", "50000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
