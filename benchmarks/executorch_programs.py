@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import torch
-from rebnn_mm.deploy.timing import machine
 from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
@@ -28,6 +27,7 @@ from rebnn_mm.deploy.executorch.file import sealed
 from rebnn_mm.deploy.executorch.lowering import lower_module
 from rebnn_mm.deploy.executorch.program import runtime_folder
 from rebnn_mm.deploy.executorch.program_card import program_card
+from rebnn_mm.workflows.timing import machine
 
 
 class Classifier(nn.Module):
@@ -63,6 +63,7 @@ def run(path: Path, calls: int) -> dict[str, float]:
     command = [str(runtime_folder() / "rebnn_run"), str(path), "--noise", "--repeat", str(calls)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     patterns = dict(cpu=r"CPU time median ([\d.]+)", first=r"first result after ([\d.]+)", memory=r"memory ([\d.]+)")
+    patterns["binary"] = r"in 1-bit layers ([\d.]+)"
     return {name: float(re.search(pattern, text).group(1)) for name, pattern in patterns.items()}
 
 
@@ -121,14 +122,19 @@ def real_twin(x: torch.Tensor) -> nn.Module:
 def print_table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, float]) -> None:
     """One line each; a ratio is the median of the rounds' own."""
     base = [one["cpu"] for one in rounds["binary.pte"]]
-    print(f"\n{'':28}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'first ms':>10}{'peak MB':>9}{'file MB':>9}")
+    print(
+        f"\n{'':28}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'1-bit':>8}{'first ms':>10}{'peak MB':>9}"
+        f"{'file MB':>9}"
+    )
     for name, ran in rounds.items():
         cpu = [one["cpu"] for one in ran]
         ratio = statistics.median(a / b for a, b in zip(cpu, base, strict=True))
         rest = ""
         if "first" in ran[0]:
-            first, memory = (statistics.median(one[key] for one in ran) for key in ("first", "memory"))
-            rest = f"{first:10.1f}{memory:9.1f}{sizes[name]:9.2f}"
+            first, memory, binary = (
+                statistics.median(one[key] for one in ran) for key in ("first", "memory", "binary")
+            )
+            rest = f"{binary:8.2f}{first:10.1f}{memory:9.1f}{sizes[name]:9.2f}"
         print(f"{name:28}{statistics.median(cpu):8.2f}{min(cpu):8.2f}{max(cpu):8.2f}{ratio:8.2f}{rest}")
     print(json.dumps({name: [round(one["cpu"], 3) for one in ran] for name, ran in rounds.items()}))
 

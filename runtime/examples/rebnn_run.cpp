@@ -29,10 +29,16 @@ double cpu_milliseconds() {
     return of(usage.ru_utime) + of(usage.ru_stime);
 }
 
+// Not getrusage's: that of a process that was forked starts with its parent's.
 double peak_megabytes() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    return double(usage.ru_maxrss) / 1024;
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;)
+        if (word == "VmHWM:") {
+            double kilobytes = 0;
+            status >> kilobytes;
+            return kilobytes / 1024;
+        }
+    return 0;
 }
 
 struct Options {
@@ -78,17 +84,20 @@ Options parsed(int argc, char** argv) {
 template <class Call>
 void print_times(int repeat, Call call) {
     if (!repeat) return;
-    std::vector<double> wall, cpu;
+    std::vector<double> wall, cpu, binary;
     for (int i = 0; i < repeat; ++i) {
         const auto begin = Clock::now();
-        const double before = cpu_milliseconds();
+        const double before = cpu_milliseconds(), layers = rebnn::milliseconds_in_layers();
         call();
         wall.push_back(milliseconds(begin));
         cpu.push_back(cpu_milliseconds() - before);
+        binary.push_back(rebnn::milliseconds_in_layers() - layers);
     }
     std::sort(wall.begin(), wall.end());
     std::sort(cpu.begin(), cpu.end());
-    std::printf("%d calls: min %.3f ms, median %.3f ms; CPU time median %.3f ms\n", repeat, wall.front(), wall[wall.size() / 2], cpu[cpu.size() / 2]);
+    std::sort(binary.begin(), binary.end());
+    const size_t middle = size_t(repeat) / 2;
+    std::printf("%d calls: min %.3f ms, median %.3f ms; CPU time median %.3f ms; in 1-bit layers %.3f ms\n", repeat, wall.front(), wall[middle], cpu[middle], binary[middle]);
 }
 
 void classify(const Options& options) {

@@ -2,7 +2,7 @@
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/core/exec_aten/util/tensor_util.h>
 
-#include <atomic>
+#include <chrono>
 #include <new>
 
 #include "layer.hpp"
@@ -122,6 +122,8 @@ public:
     }
 
     et::Error execute(et::BackendExecutionContext&, et::DelegateHandle* handle, et::Span<et::EValue*> args) const override {
+        using Clock = std::chrono::steady_clock;
+        const auto begin = Clock::now();
         auto& layer = *static_cast<rebnn::Layer*>(handle);
         Call call;
         const char* wrong = call.take(layer, args);
@@ -132,6 +134,7 @@ public:
                               call.signs ? reinterpret_cast<uint32_t*>(call.signs->mutable_data_ptr<int32_t>()) : nullptr,
                               rebnn::threads());
         }
+        rebnn::add_milliseconds_in_layers(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
         if (!wrong) return et::Error::Ok;
         rebnn::set_last_error(wrong);
         ET_LOG(Error, "%s", wrong);

@@ -23,6 +23,7 @@ namespace {
 
 std::atomic<int32_t> wanted{1};
 thread_local const char* refused = "";
+thread_local double milliseconds = 0;
 
 void on_the_pool(void (*body)(void*), void* data, unsigned threads, unsigned) {
     executorch::extension::threadpool::get_threadpool()->run([&](size_t) { body(data); }, threads);
@@ -43,5 +44,8 @@ void set_threads(int32_t threads) {
 
 const char* last_error() { return refused; }
 void set_last_error(const char* sentence) { refused = sentence; }
+
+double milliseconds_in_layers() { return milliseconds; }
+void add_milliseconds_in_layers(double more) { milliseconds += more; }
 
 }  // namespace rebnn

@@ -12,4 +12,8 @@ void set_threads(int32_t threads);
 const char* last_error();
 void set_last_error(const char* sentence);
 
+// Time that this thread spent in 1-bit layers.
+double milliseconds_in_layers();
+void add_milliseconds_in_layers(double more);
+
 }  // namespace rebnn

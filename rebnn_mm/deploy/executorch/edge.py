@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.executorch import edge_passes as passes
+from rebnn_mm.deploy.executorch.edge_groups import spell_group_norms
 from rebnn_mm.deploy.executorch.edge_products import spell_attention, spell_products
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.prepare import prepare
+from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.unit import Unit
 
 # constants first, so that norms find them; norms before pools, which may stand between a norm and its convolution
@@ -28,6 +30,7 @@ _PASSES = (
     passes.fold_norms,
     passes.spell_norms,
     passes.spell_slopes,
+    spell_group_norms,
     spell_attention,
     spell_products,
     passes.round_pools_down,
@@ -81,6 +84,7 @@ def edge_form(traced: Traced, inputs: Sequence[Tensor]) -> EdgeNetwork:
         UserError: A pool rounds up at this size.
     """
     prepare(traced, exact=False)
+    pass_thresholds(traced, exact=False)
     record_values(traced, inputs)
     for run in _PASSES:
         run(traced)

@@ -33,6 +33,9 @@ Image read_image(const std::string& path);
 // Threads of every model in this process; 1 unless this is called.
 void set_threads(int32_t threads);
 
+// Time that 1-bit layers took in this thread so far; the rest of a network's is XNNPACK's.
+double milliseconds_in_layers();
+
 struct Tensor {
     std::vector<int32_t> shape;  // of images (N, C, H, W), whatever their memory order
     std::vector<float> values;   // in the order that `layout` of the input says; results are in that of their shape

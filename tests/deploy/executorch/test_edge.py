@@ -151,6 +151,17 @@ def test_linear_layers_and_outputs_in_dicts(edge):
     assert len(outputs_of(output)) == 2
 
 
+@pytest.mark.parametrize("affine_too", [True, False])
+def test_group_norms_are_means(edge, affine_too):
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(2, 8, affine=affine_too)
+    if affine_too:
+        norm.weight.data.normal_()
+        norm.bias.data.normal_()
+    found = agree(edge, settle(Net(after=norm)), torch.randn(1, 8, 6, 10))
+    assert aten.group_norm.default not in found and found.count(aten.mean.dim) == 4
+
+
 @pytest.mark.parametrize("mask", [None, "added", "chosen"])
 def test_attention_is_products_of_matrices(edge, mask):
     class Attention(nn.Module):

@@ -293,6 +293,63 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
         verify.compare_program(read_program(files[0][1]), Turned(network), samples, True)
 
 
+@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
+def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
+    pytest.importorskip("mmdet")
+    from rebnn_mm.integrations.export import parts_of, preprocessing_of
+
+    from rebnn_mm.integrations.build import build_model, read_config
+    from rebnn_mm.integrations.executorch import DenseMaps, export_detector
+    from rebnn_mm.integrations.packed import load_packed_model
+
+    cfg = read_config(ROOT / f"configs/{name}.py", {"model.test_cfg.score_thr": 0.02})
+    torch.manual_seed(0)
+    model = settle(build_model(cfg))
+    head = model.bbox_head
+    generator = torch.Generator().manual_seed(3)
+    for last in (head.conv_cls, head.conv_reg) if hasattr(head, "conv_cls") else (head.retina_cls, head.retina_reg):
+        last.weight.data.normal_(0, 0.05, generator=generator)
+    classes = tuple(f"class {i}" for i in range(80))
+    card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
+    export_model(model, tmp_path / "a.rebnn", card, parts=parts_of(cfg, model))
+    export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", (128, 160))
+    pixels = np.random.default_rng(1).integers(0, 256, (128, 160, 3), dtype=np.uint8)
+    done = run(built, tmp_path / "a.pte", write_ppm(tmp_path / "a.ppm", pixels), "--detector", "--top", 100)
+    assert done.returncode == 0, done.stderr
+    packed, mean, std = (
+        load_packed_model(tmp_path / "a.rebnn"),
+        *map(torch.tensor, (card.preprocessing.mean, card.preprocessing.std)),
+    )
+    order = -1 if card.preprocessing.channel_order == "bgr" else 1
+    x = ((torch.from_numpy(pixels[..., ::order].copy()) - mean) / std).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        maps = DenseMaps(packed)(x)
+        levels = len(head.prior_generator.strides)
+        grouped = [list(maps[at : at + levels]) for at in range(0, len(maps), levels)]
+        meta = dict(img_shape=(128, 160), ori_shape=(128, 160), scale_factor=(1.0, 1.0))
+        expected = packed.bbox_head.predict_by_feat(*grouped, batch_img_metas=[meta], rescale=False)[0]
+    lines = [line.split("  ") for line in done.stdout.splitlines() if line.count("  ") == 2]
+    assert len(lines) > 20
+    near = 0
+    for (score, label, box), wanted, value, index in zip(
+        lines, expected.bboxes, expected.scores, expected.labels, strict=False
+    ):
+        gap = (torch.tensor([float(n) for n in box.split()]) - wanted).abs().max()
+        near += label == f"class {index}" and abs(float(score) - float(value)) < 2e-3 and gap < 0.5
+    # scores that are equal but for rounding may change places, and signs may turn
+    assert near >= 0.8 * min(len(lines), len(expected.bboxes)) and abs(len(lines) - len(expected.bboxes)) < 10
+
+
+def test_a_detector_that_is_not_decoded_and_odd_sizes_are_refused(tmp_path):
+    pytest.importorskip("mmdet")
+    from rebnn_mm.integrations.executorch import decoding_of, export_detector
+
+    with pytest.raises(UserError, match="multiples of 32"):
+        export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", (100, 160))
+    with pytest.raises(UserError, match="knows one-stage detectors with the boxes of RetinaNet and FCOS"):
+        decoding_of(nn.Linear(2, 2))
+
+
 class Turned(nn.Module):
     def __init__(self, network):
         super().__init__()
