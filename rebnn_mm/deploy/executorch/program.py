@@ -22,6 +22,7 @@ from rebnn_mm.deploy.executorch.program_card import FORMAT, METHOD
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 
 VARIABLE = "REBNN_RUNTIME"
+_TORCH = (2, 13)  # what the bindings of executorch 1.5 need
 LIBRARY = "librebnn" + {"darwin": ".dylib"}.get(sys.platform, ".so")
 _BUILD = f"build it with 'sh runtime/build.sh build', or name the folder that has it in {VARIABLE}"
 
@@ -39,18 +40,24 @@ def runtime_folder() -> Path:
     return folder
 
 
+def _no_bindings(why: str) -> str:
+    return (
+        f"ExecuTorch's Python bindings do not work beside torch {torch.__version__} ({why}): executorch 1.5 needs "
+        f"torch {'.'.join(map(str, _TORCH))} or newer; or run the program with runtime's rebnn_run"
+    )
+
+
 @cache
 def _bindings() -> Any:
     """ExecuTorch's ``Runtime`` with the delegate of 1-bit layers registered."""
+    if tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) < _TORCH:
+        raise MissingPackageError(_no_bindings("they load, and give tensors that it cannot use"))
     try:
         # before our library: it brings ExecuTorch's own, which ours shares
         from executorch.extension.pybindings import portable_lib  # noqa: F401
         from executorch.runtime import Runtime
     except ImportError as error:
-        raise MissingPackageError(
-            f"ExecuTorch's Python bindings do not load beside torch {torch.__version__} ({error}): executorch 1.5 "
-            "needs torch 2.13 or newer; or run the program with runtime's rebnn_run"
-        ) from None
+        raise MissingPackageError(_no_bindings(str(error))) from None
     ctypes.CDLL(str(runtime_folder() / LIBRARY), mode=ctypes.RTLD_GLOBAL)
     return Runtime.get()
 
@@ -92,8 +99,6 @@ class ExecutorchProgram:
             results = self._forward.execute([as_taken(x.detach()) for x in inputs])
         except RuntimeError as error:
             raise UserError(f"ExecuTorch cannot run the program: {str(error).splitlines()[0]}") from error
-        if results and results[0].numel() and not results[0].is_cpu:
-            raise UserError(f"ExecuTorch's bindings give tensors that torch {torch.__version__} cannot use")
         return [result.clone() for result in results]  # the memory is the program's, until its next call
 
 

@@ -2,18 +2,21 @@
 
 import json
 import struct
+import sys
 
 import pytest
 import torch
 
+import rebnn_mm.deploy
 from rebnn_mm.deploy import ModelCard, Preprocessing
+from rebnn_mm.deploy.executorch import program
 from rebnn_mm.deploy.executorch.export import example_inputs
 from rebnn_mm.deploy.executorch.file import ProgramFileError, read_program, sealed
 from rebnn_mm.deploy.executorch.placement import Placement
 from rebnn_mm.deploy.executorch.program import runtime_folder
 from rebnn_mm.deploy.executorch.program_card import program_card, resize_of
 from rebnn_mm.deploy.graph.capture import InputSpec
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 
 PROGRAM = bytes(range(100))
 
@@ -132,3 +135,15 @@ def test_a_runtime_that_was_not_built_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("REBNN_RUNTIME", str(tmp_path))
     with pytest.raises(MissingFileError, match="has no librebnn.*sh runtime/build.sh build"):
         runtime_folder()
+
+
+def test_a_torch_that_is_too_old_for_the_bindings_is_named(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cpu")
+    with pytest.raises(MissingPackageError, match=r"beside torch 2.11.0\+cpu .*needs torch 2.13 or newer; or run"):
+        program._bindings()
+
+
+def test_without_executorch_the_export_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    with pytest.raises(MissingPackageError, match="pip install 'executorch>=1.5.1,<1.6'"):
+        rebnn_mm.deploy.export_executorch(tmp_path / "a.rebnn", tmp_path / "a.pte")

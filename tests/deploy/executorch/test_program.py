@@ -359,6 +359,27 @@ class Turned(nn.Module):
         return self.network(x.flip(1, 2, 3))
 
 
+ARM = ("aarch64-linux-gnu-g++", "qemu-aarch64")
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ARM)) or "EXECUTORCH_AARCH64" not in os.environ,
+    reason="needs aarch64-linux-gnu-g++, qemu-aarch64, and in EXECUTORCH_AARCH64 the package of the aarch64 wheel",
+)
+def test_arm_gives_the_same_labels(built, files, image, tmp_path):
+    package = list(FOUND.submodule_search_locations)[0]  # headers are the same in both wheels
+    libraries = str(Path(os.environ["EXECUTORCH_AARCH64"]) / "lib")
+    tools = dict(CXX=ARM[0], ARCH="aarch64", EXECUTORCH=package, EXECUTORCH_LIB=libraries, REBNN_KERNELS="0")
+    subprocess.run(
+        ["sh", ROOT / "runtime/build.sh", tmp_path], check=True, env={**os.environ, **tools, "CXXFLAGS": "-w"}
+    )
+    done = subprocess.run([ARM[1], tmp_path / "rebnn_run", files[0][1], image[0]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = run(built, files[0][1], image[0]).stdout.splitlines()[:5]
+    for a, b in zip(done.stdout.splitlines(), expected, strict=False):
+        assert a.split("  ")[1] == b.split("  ")[1] and abs(float(a[:6]) - float(b[:6])) < 2e-3
+
+
 @pytest.mark.parametrize("sanitize", ["address,undefined"])
 def test_nothing_is_read_outside_in_a_whole_program(built, files, image, tmp_path, sanitize):
     package = list(FOUND.submodule_search_locations)[0]
