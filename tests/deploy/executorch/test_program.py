@@ -297,6 +297,7 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
 def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     pytest.importorskip("mmdet")
     from rebnn_mm.integrations.export import parts_of, preprocessing_of
+    from torchvision.ops import batched_nms
 
     from rebnn_mm.integrations.build import build_model, read_config
     from rebnn_mm.integrations.executorch import DenseMaps, export_detector
@@ -308,7 +309,7 @@ def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     head = model.bbox_head
     generator = torch.Generator().manual_seed(3)
     for last in (head.conv_cls, head.conv_reg) if hasattr(head, "conv_cls") else (head.retina_cls, head.retina_reg):
-        last.weight.data.normal_(0, 0.05, generator=generator)
+        last.weight.data.normal_(0, 0.01, generator=generator)
     classes = tuple(f"class {i}" for i in range(80))
     card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
     export_model(model, tmp_path / "a.rebnn", card, parts=parts_of(cfg, model))
@@ -327,17 +328,19 @@ def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
         levels = len(head.prior_generator.strides)
         grouped = [list(maps[at : at + levels]) for at in range(0, len(maps), levels)]
         meta = dict(img_shape=(128, 160), ori_shape=(128, 160), scale_factor=(1.0, 1.0))
-        expected = packed.bbox_head.predict_by_feat(*grouped, batch_img_metas=[meta], rescale=False)[0]
+        found = packed.bbox_head.predict_by_feat(*grouped, batch_img_metas=[meta], rescale=False, with_nms=False)[0]
+    # torchvision's suppression: mmcv's compiled one lags behind new versions of torch
+    scores = found.scores * (found.score_factors if "score_factors" in found else 1)
+    kept = batched_nms(found.bboxes, scores, found.labels, head.test_cfg.nms.iou_threshold)[: head.test_cfg.max_per_img]
+    expected = list(zip(found.bboxes[kept], scores[kept], found.labels[kept], strict=True))
     lines = [line.split("  ") for line in done.stdout.splitlines() if line.count("  ") == 2]
     assert len(lines) > 20
     near = 0
-    for (score, label, box), wanted, value, index in zip(
-        lines, expected.bboxes, expected.scores, expected.labels, strict=False
-    ):
+    for (score, label, box), (wanted, value, index) in zip(lines, expected, strict=False):
         gap = (torch.tensor([float(n) for n in box.split()]) - wanted).abs().max()
         near += label == f"class {index}" and abs(float(score) - float(value)) < 2e-3 and gap < 0.5
     # scores that are equal but for rounding may change places, and signs may turn
-    assert near >= 0.8 * min(len(lines), len(expected.bboxes)) and abs(len(lines) - len(expected.bboxes)) < 10
+    assert near >= 0.8 * min(len(lines), len(expected)) and abs(len(lines) - len(expected)) < 10
 
 
 def test_a_detector_that_is_not_decoded_and_odd_sizes_are_refused(tmp_path):
