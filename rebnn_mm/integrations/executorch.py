@@ -95,7 +95,7 @@ def decoding_of(model: Any) -> dict[str, Any]:
     if coder not in known or not hasattr(head, "prior_generator") or not hasattr(model, "neck"):
         raise UserError(
             f"{type(model).__name__} is not decoded by the C++ library, which knows one-stage detectors with the boxes "
-            "of RetinaNet and FCOS: export its backbone and neck with tools/export_executorch.py"
+            "of RetinaNet and FCOS: tools/export.py writes its backbone and neck"
         )
     cfg, coding = head.test_cfg, known[coder]
     nms = cfg.get("nms") or {}

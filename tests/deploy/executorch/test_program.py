@@ -296,12 +296,12 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
 @pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
 def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     pytest.importorskip("mmdet")
-    from rebnn_mm.integrations.export import parts_of, preprocessing_of
     from torchvision.ops import batched_nms
 
     from rebnn_mm.integrations.build import build_model, read_config
     from rebnn_mm.integrations.executorch import DenseMaps, export_detector
     from rebnn_mm.integrations.packed import load_packed_model
+    from rebnn_mm.workflows.export import parts_of, preprocessing_of
 
     cfg = read_config(ROOT / f"configs/{name}.py", {"model.test_cfg.score_thr": 0.02})
     torch.manual_seed(0)
