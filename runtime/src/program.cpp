@@ -1,8 +1,8 @@
 #include "program.hpp"
 
-#include <executorch/extension/data_loader/buffer_data_loader.h>
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
+#include <executorch/runtime/core/data_loader.h>
 #include <executorch/runtime/platform/platform.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -64,6 +64,31 @@ private:
     bool guarded_;
 };
 
+// Let the memory of whole pages of a mapped file go; what is read again comes from the file.
+void forget(const void* data, size_t size) {
+    static const auto page = uintptr_t(::sysconf(_SC_PAGESIZE));
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
+    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+// Gives ExecuTorch parts of a mapped file; those that delegates have made their own of need no memory from then on.
+class MappedLoader final : public executorch::runtime::DataLoader {
+public:
+    MappedLoader(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+
+    executorch::runtime::Result<executorch::runtime::FreeableBuffer> load(size_t offset, size_t size, const SegmentInfo&) const override {
+        if (offset > size_ || size > size_ - offset) return ExecutorchError::InvalidArgument;
+        return executorch::runtime::FreeableBuffer(data_ + offset, size, [](void*, void* data, size_t bytes) { forget(data, bytes); });
+    }
+
+    executorch::runtime::Result<size_t> size() const override { return size_; }
+
+private:
+    const uint8_t* data_;
+    size_t size_;
+};
+
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) {
@@ -104,9 +129,10 @@ size_t check_seal(const uint8_t* data, size_t size, const std::string& path) {
 Program::Program(const std::string& path) : path_(path), file_(path) {
     quiet_executorch();
     const size_t size = check_seal(file_.data(), file_.size(), path);
+    forget(file_.data(), file_.size());  // the checksum read all of it
     set_last_error("");
     OneThread guard;
-    module_ = std::make_unique<Module>(std::make_unique<executorch::extension::BufferDataLoader>(file_.data(), size));
+    module_ = std::make_unique<Module>(std::make_unique<MappedLoader>(file_.data(), size));
     ExecutorchError error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
     if (error != ExecutorchError::Ok) fail("is no program that this ExecuTorch reads", error);
     read_card();
