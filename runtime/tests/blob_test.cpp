@@ -1,5 +1,6 @@
 // blob_test read FILE         the fields of a blob, or the sentence that refuses it, for the test in Python
 // blob_test fuzz FILE ROUNDS  changes the blob in many ways and runs whatever is taken; for builds with sanitizers
+//                             (with the kernels and -DWITH_LAYERS)
 // blob_test json FILE ROUNDS  reads a card, and changed ones; prints a member of the first, or the sentence that refuses it
 #include <cinttypes>
 #include <cstdio>
@@ -15,7 +16,9 @@
 #include "../src/blob.hpp"
 #include "../src/checksum.hpp"
 #include "../src/json.hpp"
+#ifdef WITH_LAYERS
 #include "../src/layer.hpp"
+#endif
 
 namespace {
 
@@ -49,6 +52,7 @@ int print(const std::vector<uint8_t>& bytes) {
     return 0;
 }
 
+#ifdef WITH_LAYERS
 void sign(std::vector<uint8_t>& bytes) {
     if (bytes.size() < 24) return;
     const uint64_t size = bytes.size();
@@ -101,6 +105,7 @@ int fuzz(const std::vector<uint8_t>& sound, int rounds) {
     std::printf("%d refused, %d run, %d taken but not run\n", refused, ran, failed);
     return 0;
 }
+#endif
 
 int json(const std::vector<uint8_t>& bytes, int rounds) {
     const auto read = [](const std::string& text) -> std::string {
@@ -128,5 +133,8 @@ int main(int argc, char** argv) {
     const auto bytes = read_file(argv[2]);
     const int rounds = argc > 3 ? std::atoi(argv[3]) : 0;
     if (!std::strcmp(argv[1], "json")) return json(bytes, rounds);
-    return std::strcmp(argv[1], "fuzz") ? print(bytes) : fuzz(bytes, rounds);
+#ifdef WITH_LAYERS
+    if (!std::strcmp(argv[1], "fuzz")) return fuzz(bytes, rounds);
+#endif
+    return print(bytes);
 }
