@@ -153,19 +153,14 @@ def _as_declared(module: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
 
 @contextmanager
 def _quiet_shapes() -> Iterator[None]:
-    """Within the block, torch does not log what changes nothing.
-
-    These are the pages in which its solver of sizes gives up, and that a batch of one is a fixed size.
-    """
-    names = ("torch.fx.experimental.symbolic_shapes", "torch._export.non_strict_utils")
-    before = {logger: logger.level for logger in map(logging.getLogger, names)}
-    for logger in before:
-        logger.setLevel(logging.CRITICAL)
+    """Within the block, torch does not log the pages in which its solver of sizes gives up: they change nothing."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in before.items():
-            logger.setLevel(level)
+        logger.setLevel(before)
 
 
 def _base(target: Any) -> Any:
