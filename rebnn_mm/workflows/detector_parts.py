@@ -32,9 +32,15 @@ def detector_parts(model: nn.Module, images: Tensor) -> list[Part]:
         if getattr(detector, "with_roi_head", False):  # on proposals, even where nothing is detected
             detector(**data(images), mode="tensor")
 
+    def as_tensors(detector: nn.Module) -> None:
+        try:  # a DETR's head gets all layers of its decoder then, and the last one to predict
+            detector(**data(images), mode="tensor")
+        except Exception:  # some need ground truth for that
+            use(images, detector)
+
     def within(names: list[str]) -> list[Part]:
         try:
-            towers = find_towers(model, names, partial(use, images), partial(use, other))
+            towers = find_towers(model, names, partial(use, images), partial(use, other), as_tensors)
         except Exception as error:  # whatever keeps a detector from running by itself: Fast R-CNN lacks proposals
             print_log(
                 f"export: {', '.join(names)} packed layer by layer, as they do not run here: {error!r}", "current"

@@ -138,7 +138,8 @@ def _check_single(record: dict[str, Any], traced: Traced, module: nn.Module, par
 def find_inputs(model: nn.Module, names: Sequence[str], *runs: Run) -> list[Part]:
     """The parts of these names, called as they first are in the first of ``runs``.
 
-    Left out are those that it does not call, and those that it calls with more than tensors, in tuples or lists.
+    Left out are those that it does not call, and those that it calls with more than tensors, in tuples or lists. A size
+    of one is taken for fixed, so that a run gives the inputs in which no size that changes is one.
 
     Args:
         model: The model.
@@ -146,10 +147,15 @@ def find_inputs(model: nn.Module, names: Sequence[str], *runs: Run) -> list[Part
         runs: Each calls the model, ``run(model)``, with inputs of other sizes: what differs in size is left open.
     """
     first, *others = [_first_calls(model, names, run) for run in runs]
-    return [
-        Part(name, call.inputs, call, open_sizes=_differing(call, [calls[name] for calls in others if name in calls]))
-        for name, call in first.items()
-    ]
+    found = []
+    for name, call in first.items():
+        calls = [call, *(other[name] for other in others if name in other)]
+        places = _differing(calls) if others else None
+        for sample in calls:
+            if all(x.shape[place] > 1 for x, own in zip(sample.inputs, places or (), strict=False) for place in own):
+                found.append(Part(name, sample.inputs, sample, open_sizes=places))
+                break
+    return found
 
 
 def _first_calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, _Structure]:
@@ -174,13 +180,14 @@ def _first_calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, 
     return {name: call for name in names if (call := calls.get(name)) is not None}
 
 
-def _differing(call: _Structure, others: Sequence[_Structure]) -> list[set[int]] | None:
-    """For each input of ``call`` the dimensions that have other sizes in one of ``others``; None without others."""
+def _differing(calls: Sequence[_Structure]) -> list[set[int]]:
+    """For each input of the first call the dimensions that have other sizes in another one."""
+    call, *others = calls
     places: list[set[int]] = [set() for _ in call.inputs]
     for other in others:
         for found, x, y in zip(places, call.inputs, other.inputs, strict=True):
             found.update(place for place in range(x.dim()) if x.shape[place] != y.shape[place])
-    return places if others else None
+    return places
 
 
 @dataclass(frozen=True)

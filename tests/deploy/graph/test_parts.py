@@ -74,6 +74,16 @@ def test_a_second_run_tells_which_sizes_change():
     assert spec["shape"] == (None, None, None, 4)
 
 
+def test_a_size_of_one_that_changes_is_taken_from_another_run():
+    model = settle(Layered())
+    one, more = torch.randn(1, 4, 6, 8), torch.randn(2, 4, 6, 8)
+    (part,) = find_inputs(model, ["embed"], lambda m: m(one), lambda m: m(more))
+    assert part.inputs[0].shape == (3, 2, 48, 4) and part.open_sizes == [{1}]
+    embed = nn.ModuleDict(dict(embed=model.embed))
+    runs = [lambda m: m["embed"](torch.randn(1, 3, 4)), lambda m: m["embed"](torch.randn(3, 1, 4))]
+    assert find_inputs(embed, ["embed"], *runs) == []
+
+
 class Blocks(nn.Module):
     """Code of networks that is written for training: a part without gradients, one in full precision."""
 
