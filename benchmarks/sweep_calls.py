@@ -59,6 +59,20 @@ def export(model: nn.Module, path: Path, picture: Tensor, inputs: Inputs) -> dic
     return found
 
 
+def export_unchecked(model: nn.Module, path: Path, inputs: Inputs) -> None:
+    """Write ``path`` for images of ``inputs.size``, which may be too large to compare on."""
+    from rebnn_mm.deploy import export_model
+
+    export_model(model, path, parts=inputs.graphs(model))
+
+
+def takes_size(packed: nn.Module, size: int) -> bool:
+    """Whether a loaded model takes square images of ``size``: a graph of attention is for one size."""
+    from rebnn_mm.deploy.graph.network import GraphNetwork
+
+    return not isinstance(packed, GraphNetwork) or packed.inputs[0].shape[-1] in (None, size)
+
+
 def load(path: Path, model: nn.Module) -> nn.Module:
     """The packed model of the file: a graph where it holds the whole model as one."""
     from rebnn_mm.deploy import load_model

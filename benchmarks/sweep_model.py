@@ -25,7 +25,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from sweep_calls import binary_layers, binary_share, export, in_turn, load, make_binary
+from sweep_calls import (
+    binary_layers,
+    binary_share,
+    export,
+    export_unchecked,
+    in_turn,
+    load,
+    make_binary,
+    takes_size,
+)
 from sweep_configs import candidates, configs_root, read
 from sweep_inputs import Inputs, check_input, image, inputs_of, normalized
 from sweep_reasons import FAULT, reason_of
@@ -157,12 +166,20 @@ class Subject:
             return dict(skipped="no file")
         size = self._timed_size()
         batch = normalized(image(size, self.inputs.channels))
-        packed = load(self.file, self.model)
+        packed = self._packed(size)
         models = dict(packed=packed, float=self.stock)
         for model in models.values():
             model.eval()
         calls = {name: lambda model=model: self.inputs.timed(model, batch) for name, model in models.items()}
         return dict(at=size, load=round(os.getloadavg()[0], 1), **in_turn(calls))
+
+    def _packed(self, size: int) -> nn.Module:
+        """The file's model; one whose graph is for the small images of the comparison is exported anew for ``size``."""
+        packed = load(self.file, self.model)
+        if not takes_size(packed, size):
+            export_unchecked(self.model, self.file, replace(self.inputs, size=size))
+            packed = load(self.file, self.model)
+        return packed
 
     def _timed_size(self) -> int:
         self.model.eval()
