@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.format import BinaryTensor, Stored, write_file
+from rebnn_mm.deploy.format import BinaryTensor, Stored, stored_type, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
 from rebnn_mm.deploy.ops import fold_batch_norm
 from rebnn_mm.deploy.pack import check_layer, is_packed, scale_shape
@@ -197,7 +197,7 @@ def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, 
             if name == "weight" and prefix in binary:
                 tensors[full] = BinaryTensor(pack_signs(binary[prefix].binary_weight()), tuple(tensor.shape))
             else:
-                tensors[full] = tensor.detach()
+                tensors[full] = tensor.detach().to(stored_type(tensor.dtype))
             if tensor.dtype == torch.float64:
                 raise UserError(f"{full} is float64: call model.float() first, the run-time computes in float32")
         if prefix in binary:

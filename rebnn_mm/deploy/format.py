@@ -51,11 +51,22 @@ _PREFIX = struct.Struct("<8sIIQQ")
 _DIGEST_AT, _HEADER_AT = 32, 64
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "uint8": torch.uint8}
 _WEIGHTS = ("bit", "int8")  # at least two dimensions, none of them empty
+# Types that a file does not hold -> the narrowest of its types that holds their values
+_WIDER = {
+    torch.bool: torch.uint8,
+    **dict.fromkeys((torch.int8, torch.int16, torch.int32), torch.int64),
+    torch.bfloat16: torch.float32,
+}
 _MAX_DIMS, _MAX_NAME = 8, 512
 
 
 class RebnnFileError(UserError):
     """A file that is no sound ``.rebnn`` file, or not one that this version can use."""
+
+
+def stored_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which a file holds tensors of ``dtype``: itself, or a wider one."""
+    return _WIDER.get(dtype, dtype)
 
 
 @dataclass(frozen=True)

@@ -207,4 +207,4 @@ def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor
         return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
     if old.is_floating_point():
         return weights.real(name, *old.shape)
-    return weights.integer(name, *old.shape)
+    return weights.integer(name, *old.shape).to(old.dtype)

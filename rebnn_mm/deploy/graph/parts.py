@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from rebnn_mm.deploy.format import BinaryTensor
+from rebnn_mm.deploy.format import BinaryTensor, stored_type
 from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork
@@ -90,10 +90,12 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     """
     module = lower(joined(copy.deepcopy(model.get_submodule(part.name))))
     traced = _captured(module, part, part.inputs)
+    _store_constants(traced)
     record = encode(traced)
     if any(len(x) > 1 and spec.shape[0] is not None for x, spec in zip(part.inputs, traced.inputs, strict=True)):
         # its code makes a Python number of the batch, as MMPretrain's Swin does
         traced = _captured(module, part, [x[:1] for x in part.inputs])
+        _store_constants(traced)
         record = dict(encode(traced), single=True)
         _check_single(record, traced, module, part)
     shapes = {_unit(node).packed.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
@@ -118,6 +120,20 @@ def _captured(module: nn.Module, part: Part, inputs: Sequence[Tensor]) -> Traced
         traced = _renamed(traced, "module.")
     fuse(traced)
     return traced
+
+
+def _store_constants(traced: Traced) -> None:
+    """Exchange constants of types that files do not hold for wider ones, and cast them back where they are read."""
+    for node in [node for node in traced.graph.nodes if node.op == "get_attr"]:
+        tensor = traced.tensors[node.target]
+        wider = stored_type(tensor.dtype)
+        if wider == tensor.dtype:
+            continue
+        with traced.graph.inserting_after(node):
+            cast = traced.graph.call_function(torch.ops.aten.to.dtype, (node, tensor.dtype))
+        cast.meta["val"] = tensor
+        node.replace_all_uses_with(cast, delete_user_cb=lambda user, cast=cast: user is not cast)
+        traced.tensors[node.target] = node.meta["val"] = tensor.to(wider)
 
 
 def _tensors(values: Any) -> list[Tensor]:
