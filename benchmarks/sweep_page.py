@@ -26,7 +26,7 @@ accuracy.
 
 - **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers,
   that are 1-bit.
-- **MB**: all parameters in float32, and the packed file.
+- **MB**: all parameters in float32, and the packed file. Of a self-supervised model the file holds the backbone alone.
 - **ms**: one image through the stock model in torch and through the packed one, in turn, one thread, median of 9 rounds
   of processor time. Ratios above 1 are faster than float.
 - **equal**: the packed model's outputs against the trained model's. *exact*: the same bits. A number: the largest
@@ -56,7 +56,7 @@ def verdict(stages: Stages) -> tuple[str, str]:
         reached = [stage for stage in STAGES if stage in stages]
         after = STAGES[len(reached)] if len(reached) < len(STAGES) else "the end"
         killed = stages["end"]["killed"]
-        large = "took more" in killed or (not reached and "exit status -9" in killed)  # -9: by the system
+        large = "took more" in killed or "exit status -9" in killed  # by the system, for its memory
         return "too large for the sweep" if large else FAULT, f"{after}: {killed}"
     idle, difference = stages["train"].get("idle"), stages["export"].get("difference")
     if idle:
