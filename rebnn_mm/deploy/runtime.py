@@ -125,7 +125,8 @@ def build_network(file: PackedFile, exact: bool = True) -> PackedClassifier | Gr
         RebnnFileError: Record, card and tensors do not fit each other.
     """
     weights, whole = Weights(file), file.info["whole"]
-    if not isinstance(whole, dict) or whole.get("part") not in graphs_of(file):
+    part = whole.get("part") if isinstance(whole, dict) else None
+    if not isinstance(part, str) or part not in graphs_of(file):
         raise RebnnFileError(f"the file names {whole!r} as its whole network, which is none of its graphs")
     network = weights.at(whole["part"]).network(graphs_of(file)[whole["part"]], exact)
     weights.check_all_used()

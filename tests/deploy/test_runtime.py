@@ -159,6 +159,7 @@ def changed(info, **changes):
         (dict(graphs=[]), "graphs are a list"),
         (dict(graphs={}), "names .* as its whole network, which is none of its graphs"),
         (dict(whole=7), "names 7 as its whole network"),
+        (dict(whole=dict(part=[])), "names {.part.: \\[\\]} as its whole network"),
         (dict(graphs={"": 7}), "graph is malformed"),
         (dict(operator="aten.relu_.default"), "'aten.relu_.default' is no operator"),
         (dict(tensor="nothing"), "names the tensor 'nothing'"),

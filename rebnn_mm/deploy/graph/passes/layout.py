@@ -11,7 +11,6 @@ from torch import fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine, conv2d_exact, conv2d_last, max_pool_affine, to_first, to_last
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, IMAGES
-from rebnn_mm.deploy.int8_plan import Int8Conv2d
 
 # the same bits in any layout: they compute each element by itself, or by a maximum, or one window in its own order
 _ANY = """add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max hardswish hardsigmoid sigmoid silu gelu tanh
@@ -57,7 +56,7 @@ class _Layout:
             first = self.exact and not node.args[0].meta.get("trained_last")
             node.target = conv2d_exact if first else conv2d_last
             self.last.add(node)
-        elif node.target is max_pool_affine or isinstance(node.target, Int8Conv2d):
+        elif node.target is max_pool_affine:
             self.last.add(node)
         elif self._any_layout(node):
             images = [source for source in node.all_input_nodes if source.meta.get("rank") == 4]
