@@ -89,8 +89,8 @@ def load_model(path: str | Path, model: nn.Module | None = None, exact: bool = T
         model: A model of the same architecture, with any weights: it is changed to the packed one and
             returned. For models of your own that are no graph and that no config describes.
         exact: Give the trained model's bits (of a file with rounded weights, the bits that those give in float); False
-            allows a faster memory layout and folded norms in real-valued layers, and computes those with weights in 8
-            bits on integers, their inputs rounded likewise.
+            allows a faster memory layout and folded norms in real-valued layers, and computes linear ones with weights
+            in 8 bits on integers, their inputs rounded likewise.
 
     Raises:
         MissingFileError: ``path`` is no file.

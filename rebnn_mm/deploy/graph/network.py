@@ -40,8 +40,8 @@ class GraphNetwork(nn.Module):
         record: From :func:`rebnn_mm.deploy.graph.record.encode`.
         tensors: The file's, by name.
         exact: Give the trained network's bits; False lets real-valued layers take the faster memory layout and fold
-            their norms (differences of some 1e-6 before a sign may turn that sign), and computes those whose weights
-            are in 8 bits on integers, where torch and the processor are fast at it (differences of some 1e-2).
+            their norms (differences of some 1e-6 before a sign may turn that sign), and computes linear ones whose
+            weights are in 8 bits on integers, where torch and the processor are fast at it (differences of some 1e-2).
 
     Attributes:
         inputs: What each input must be.
