@@ -31,14 +31,12 @@ def build(folder: Path, *flags: str, layers: bool = False) -> Path:
         subprocess.run(["g++", "-std=c++17", *flags, *isa, f"-I{KERNELS}", "-c", source, "-o", target], check=True)
         return str(target)
 
-    own = [
-        RUNTIME / "tests/blob_test.cpp",
-        RUNTIME / "src/blob.cpp",
-        RUNTIME / "src/layer.cpp",
-        RUNTIME / "src/json.cpp",
-    ]
+    sources = [RUNTIME / "tests/blob_test.cpp", RUNTIME / "src/blob.cpp", RUNTIME / "src/json.cpp"]
+    if layers:
+        flags = (*flags, "-DWITH_LAYERS")
+        sources += [RUNTIME / "src/layer.cpp", *KERNELS.glob("*.cpp")]
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, [*own, *KERNELS.glob("*.cpp")]))
+        objects = list(pool.map(compile_one, sources))
     program = folder / "blob_test"
     subprocess.run(["g++", *flags, "-pthread", *objects, "-o", program], check=True)
     return program
