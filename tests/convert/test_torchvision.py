@@ -30,7 +30,7 @@ FAMILIES = {
     "resnext": (lambda: models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], 5, groups=8, width_per_group=4), 32, 16),
     "densenet": (lambda: models.DenseNet(8, (2, 2), 16, num_classes=5), 32, 9),
     "googlenet": (lambda: models.GoogLeNet(5, init_weights=False), 64, 62),
-    "inception": (lambda: models.Inception3(5, init_weights=False), 96, 96),
+    "inception": (lambda: models.Inception3(5, aux_logits=False, init_weights=False), 96, 93),
     "mobilenet_v2": (lambda: models.mobilenet_v2(num_classes=5, width_mult=0.25), 32, 34),
     "mobilenet_v3": (lambda: models.mobilenet_v3_small(num_classes=5, width_mult=0.5), 32, 23),
     "shufflenet": (lambda: models.shufflenet_v2_x0_5(num_classes=5), 32, 36),
