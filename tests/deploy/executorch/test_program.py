@@ -293,7 +293,7 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
         verify.compare_program(read_program(files[0][1]), Turned(network), samples, True)
 
 
-@pytest.mark.xfail(reason="boxes of the C++ library differ from MMDetection's; the maps agree", strict=False)
+@pytest.mark.xfail(reason="a detector's program gives other maps than torch; not understood yet", strict=False)
 @pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
 def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     pytest.importorskip("mmdet")
