@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -75,10 +74,11 @@ def takes_size(packed: nn.Module, size: int) -> bool:
 
 def load(path: Path, model: nn.Module) -> nn.Module:
     """The packed model of the file: a graph where it holds the whole model as one."""
+    from rebnn_mm.copying import copy_model
     from rebnn_mm.deploy import load_model
     from rebnn_mm.deploy.format import read_file
 
-    return load_model(path) if "whole" in read_file(path).info else load_model(path, model=copy.deepcopy(model))
+    return load_model(path) if "whole" in read_file(path).info else load_model(path, model=copy_model(model))
 
 
 def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +180,9 @@ def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, 
     tensors: dict[str, Stored] = {}
     seen: set[int] = set()
     folded = _folded_norms(model)
-    inside = {module for name in without for module in model.get_submodule(name).modules()}
-    for prefix, module in model.named_modules():
-        if module in inside:
-            continue
+    outside = list(_outside(model, without))
+    binary = {name: layer for name, layer in outside if isinstance(layer, BinaryLayer) and layer.binarizes_weight}
+    for prefix, module in outside:
         if module in folded:
             tensors[f"{prefix}.scale"], tensors[f"{prefix}.offset"] = fold_batch_norm(module)
             continue
@@ -203,6 +202,16 @@ def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, 
         if prefix in binary:
             tensors[f"{prefix}.alpha" if prefix else "alpha"] = _scale(binary[prefix])
     return tensors
+
+
+def _outside(model: nn.Module, without: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Each module that has a name outside those of ``without``, with its first one."""
+    seen: set[nn.Module] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        inside = any(not part or f"{name}.".startswith(f"{part}.") for part in without)
+        if not inside and module not in seen:
+            seen.add(module)
+            yield name, module
 
 
 def _scale(layer: BinaryLayer) -> Tensor:

@@ -138,3 +138,12 @@ def test_smaller_parts_are_taken_of_one_that_cannot_be_captured(tmp_path):
     report = export_model(model, tmp_path / "m.rebnn", check=Check([x], lambda m, x: m["backbone"](x)), parts=[part])
     assert "backbone.stages: a graph of 2 operators, 2 of them 1-bit" in report.graphs
     assert "backbone is packed layer by layer: ValueDependent cannot be captured" in report.graphs[1]
+
+
+def test_a_layer_in_a_graph_and_outside_of_it_is_stored_for_both(tmp_path, model):
+    x = torch.randn(2, 4, 8, 12)
+    parts = [part for part in parts_of(model, x) if part.name != "head.levels.1"]
+    export_model(model, tmp_path / "m.rebnn", check=Check([x], lambda m, x: m(x), exact=True), parts=parts)
+    packed = load_model(tmp_path / "m.rebnn", model=Detector())
+    with torch.no_grad():
+        assert all(map(torch.equal, packed(x), model(x)))
