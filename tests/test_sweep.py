@@ -196,7 +196,7 @@ def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path
     assert "resnet                 done" in first.stdout
     again = subprocess.run([*command, "--page", str(tmp_path / "page.md")], check=True, capture_output=True, text=True)
     assert "0 to do" in again.stdout
-    assert "| resnet | resnet34_8xb32_in1k |" in (tmp_path / "page.md").read_text()
+    assert "| resnet<br><sub>resnet34_8xb32_in1k</sub> |" in (tmp_path / "page.md").read_text()
 
 
 @pytest.mark.parametrize(
