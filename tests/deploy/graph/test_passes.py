@@ -6,6 +6,9 @@ from graph_toys import names, settle
 from torch import nn
 
 from rebnn_mm.deploy.graph.functions import affine
+from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.passes import fuse
+from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.layers import ChannelShift, ReBNNConv2d, ReBNNLinear, RPReLU
 
 CONV = "rebnn.binary_conv2d"
@@ -84,6 +87,20 @@ def test_one_call_for_a_layer_and_what_is_around_it(packed, what):
     traced, network = packed(module, x)
     assert names(traced) == [CONV]
     assert torch.equal(network(x), module(x))
+
+
+def test_a_norm_in_front_of_the_layers_own(packed):
+    module, x = settle(nn.Sequential(nn.BatchNorm2d(8), conv(input_norm=True))), image()
+    _, network = packed(module, x)
+    assert torch.equal(network(x), module(x))
+
+
+@pytest.mark.parametrize("front", [nn.BatchNorm2d, ChannelShift])
+def test_a_graph_that_is_fused_again_computes_the_same(packed, front):
+    module, x = settle(nn.Sequential(front(8), nn.BatchNorm2d(8), ChannelShift(8), conv(input_norm=True))), image()
+    traced, _ = packed(module, x)
+    fuse(traced)
+    assert torch.equal(GraphNetwork(encode(traced), traced.tensors)(x), module(x))
 
 
 def test_reflected_padding_stays_in_front(packed):

@@ -20,14 +20,7 @@ def fuse_before(traced: Traced) -> None:
     for node in units(traced.graph):
         unit = Unit.of(node)
         assert unit is not None
-        changed = unit
-        x, norm = _norm_of_rows(changed.x) if unit.is_linear else (changed.x, None)
-        if norm is not None:
-            changed = replace(changed.with_tensors(input_scale=norm.args[1], input_offset=norm.args[2]), x=x)
-        # a linear layer's channels are last, an affine's second: the same for (N, C) only
-        elif is_affine(changed.x) and _rank(changed.x) == (2 if unit.is_linear else 4):
-            x, scale, offset = changed.x.args
-            changed = replace(changed.with_tensors(input_scale=scale, input_offset=offset), x=x)
+        changed = unit if unit.has("shift", "input_scale") else _with_norm(unit)
         x, shift = shift_of(traced, changed.x, changed)
         if shift is not None and not changed.has("shift"):
             changed = replace(changed.with_tensors(shift=shift), x=x)
@@ -38,6 +31,18 @@ def fuse_before(traced: Traced) -> None:
             node.replace_all_uses_with(new)
             traced.graph.erase_node(node)
     traced.tidy()
+
+
+def _with_norm(unit: Unit) -> Unit:
+    """The unit with the norm that stands in front of it; itself if none does."""
+    x, norm = _norm_of_rows(unit.x) if unit.is_linear else (unit.x, None)
+    if norm is not None:
+        return replace(unit.with_tensors(input_scale=norm.args[1], input_offset=norm.args[2]), x=x)
+    # a linear layer's channels are last, an affine's second: the same for (N, C) only
+    if is_affine(unit.x) and _rank(unit.x) == (2 if unit.is_linear else 4):
+        x, scale, offset = unit.x.args
+        return replace(unit.with_tensors(input_scale=scale, input_offset=offset), x=x)
+    return unit
 
 
 def _norm_of_rows(node: Any) -> tuple[Any, fx.Node | None]:
