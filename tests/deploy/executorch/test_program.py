@@ -293,8 +293,12 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
         verify.compare_program(read_program(files[0][1]), Turned(network), samples, True)
 
 
-@pytest.mark.xfail(reason="a detector's program gives other maps than torch; not understood yet", strict=False)
-@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
+FCOS_FAILS = pytest.mark.xfail(
+    reason="ExecuTorch stops with error 16 in FCOS's program; not understood yet", strict=True
+)
+
+
+@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", pytest.param("fcos_rebnn_r18_coco", marks=FCOS_FAILS)])
 def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     pytest.importorskip("mmdet")
     from torchvision.ops import batched_nms
