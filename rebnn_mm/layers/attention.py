@@ -74,6 +74,7 @@ class BinaryMultiheadAttention(nn.Module):
         embed_dim, num_heads, dropout, bias, kdim, vdim, batch_first, device, dtype: As for torch's.
         scores: See :class:`Attend`.
         linear: Type and options of the projections.
+        out_bias: ``bias`` of ``out_proj``, if it is another one.
     """
 
     # nn.TransformerEncoderLayer asks for these before it takes its fused path, which does without the projections
@@ -93,6 +94,7 @@ class BinaryMultiheadAttention(nn.Module):
         linear: dict[str, Any] | None = None,
         device: Any = None,
         dtype: Any = None,
+        out_bias: bool | None = None,
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:
@@ -104,7 +106,7 @@ class BinaryMultiheadAttention(nn.Module):
         self.q_proj = MODELS.build(dict(cfg, in_features=embed_dim))
         self.k_proj = MODELS.build(dict(cfg, in_features=self.kdim))
         self.v_proj = MODELS.build(dict(cfg, in_features=self.vdim))
-        self.out_proj = MODELS.build(dict(cfg, in_features=embed_dim))
+        self.out_proj = MODELS.build(dict(cfg, in_features=embed_dim, bias=bias if out_bias is None else out_bias))
         self.attend = Attend(num_heads, dropout, scores)
 
     @property
@@ -212,6 +214,7 @@ def binary_twin(attention: nn.MultiheadAttention, scores: str, linear: dict[str,
         linear,
         weight.device,
         weight.dtype,
+        out_bias=old.out_proj.bias is not None,  # MMPretrain's TNT has none but this one
     )
     missing, unexpected = twin.load_state_dict(old.state_dict(), strict=False)
     assert not unexpected and not [name for name in missing if name.endswith((".weight", ".bias"))]

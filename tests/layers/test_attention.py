@@ -90,6 +90,13 @@ def test_a_twin_holds_the_weights_and_saves_under_its_own_names(options):
     torch.testing.assert_close(twin.k_proj.alpha.flatten(), twin.k_proj.weight.abs().mean(1))
 
 
+def test_a_bias_of_the_output_alone_is_kept():
+    attention = nn.MultiheadAttention(16, 2, bias=False)
+    attention.out_proj.bias = nn.Parameter(torch.randn(16))
+    twin = binary_twin(attention, "real", dict(type="ReBNNLinear"))
+    assert torch.equal(twin.out_proj.bias, attention.out_proj.bias) and twin.q_proj.bias is None
+
+
 def test_a_checkpoint_of_torchs_loads_deep_in_a_model_and_alpha_follows():
     def model():
         return nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 2))
