@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,13 +37,8 @@ def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         TypeError, ValueError: A tensor of another type, device or shape.
         RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
     """
-    native = library.load()
-    if native is None:
-        raise RuntimeError("max_pool_norm needs the native library; see rebnn_mm.deploy.kernels.library")
-    check_float(x, "the input")
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"the input is (N, C, H, W), C, H and W at least 1; got {tuple(x.shape)}")
-    n, c, h, w = x.shape
+    native = _native("max_pool_norm")
+    n, c, h, w = _checked_shape(x)
     scale, offset = check_vector(scale, "scale", c), check_vector(offset, "offset", c)
     x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
     shape = (n, c, (h + 1) // 2, (w + 1) // 2)
@@ -70,13 +67,8 @@ def pixel_mean(x: Tensor, lanes: int) -> Tensor:
         TypeError, ValueError: A tensor of another type, device or shape.
         RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
     """
-    native = library.load()
-    if native is None:
-        raise RuntimeError("pixel_mean needs the native library; see rebnn_mm.deploy.kernels.library")
-    check_float(x, "the input")
-    if x.dim() != 4 or min(x.shape[1:]) < 1:
-        raise ValueError(f"the input is (N, C, H, W), C, H and W at least 1; got {tuple(x.shape)}")
-    n, c, h, w = x.shape
+    native = _native("pixel_mean")
+    n, c, h, w = _checked_shape(x)
     x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
     out = torch.empty((n, c, 1, 1), dtype=torch.float32, device="cpu")
     status = native.functions.rebnn_mean_run(
@@ -84,3 +76,19 @@ def pixel_mean(x: Tensor, lanes: int) -> Tensor:
     )
     library.check_status(status, f"the mean of an input of {tuple(x.shape)}")
     return out
+
+
+def _native(name: str) -> Any:
+    """The library, for the function called ``name``."""
+    native = library.load()
+    if native is None:
+        raise RuntimeError(f"{name} needs the native library; see rebnn_mm.deploy.kernels.library")
+    return native
+
+
+def _checked_shape(x: Tensor) -> tuple[int, int, int, int]:
+    check_float(x, "the input")
+    if x.dim() != 4 or min(x.shape[1:]) < 1:
+        raise ValueError(f"the input is (N, C, H, W), C, H and W at least 1; got {tuple(x.shape)}")
+    n, c, h, w = x.shape
+    return n, c, h, w

@@ -1,10 +1,5 @@
-# Drawn shapes in VOC's format, in images of 160x120; tools/make_demo_data.py draws them.
-default_scope = 'mmdet'
-custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.detection'],
-    allow_failed_imports=False)
-visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
-
+# Drawn shapes in images of 160x120, loaded as BCCD's are; tools/make_demo_data.py draws them.
+_base_ = ['./bccd_detection.py']
 metainfo = dict(
     classes=('disc', 'square', 'triangle', 'star'),
     palette=[(220, 20, 60), (0, 90, 220), (0, 140, 70), (200, 140, 0)])
@@ -20,35 +15,6 @@ test_pipeline = [
     dict(type='Resize', scale=(160, 120), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    persistent_workers=False,
-    worker_init_fn=dict(type='seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
-    dataset=dict(
-        type='CheckedVOCDataset',
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='VOC2007/ImageSets/Main/trainval.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-        filter_cfg=None,
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    persistent_workers=False,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CheckedVOCDataset',
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='VOC2007/ImageSets/Main/test.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-        test_mode=True,
-        pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CheckedVOCMetric', metric='mAP', eval_mode='11points')
-test_evaluator = val_evaluator
