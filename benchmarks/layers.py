@@ -18,9 +18,9 @@ import torch
 from peer import Peer
 from torch import nn
 
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
 
 RESNET18_LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))

@@ -76,7 +76,7 @@ def load(path: Path, model: nn.Module) -> nn.Module:
     """The packed model of the file: a graph where it holds the whole model as one."""
     from rebnn_mm.copying import copy_model
     from rebnn_mm.deploy import load_model
-    from rebnn_mm.deploy.format import read_file
+    from rebnn_mm.deploy.file.container import read_file
 
     return load_model(path) if "whole" in read_file(path).info else load_model(path, model=copy_model(model))
 

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.packing import pack_signs
-from rebnn_mm.deploy.plan import Conv2dPlan
-from rebnn_mm.deploy.reference import pack_channels
+from rebnn_mm.deploy.layers.plan import Conv2dPlan
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.reference import pack_channels
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.workflows.timing import milliseconds
 
 # C_in, C_out, kernel, stride, groups, H = W of the input

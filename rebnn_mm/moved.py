@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 _IMAGES, _DETECTION = "rebnn_mm.integrations.images", "rebnn_mm.integrations.detection"
+_TARGETS = ("executorch", "onnx", "openvino")
 _CALLED_BY_TOOLS = (
     *("benchmark", "demo_data", "export", "glue", "heads", "inference", "inspection", "launch", "precheck"),
     *("reactnet", "stages"),
@@ -23,6 +24,9 @@ _CALLED_BY_TOOLS = (
 MOVED = {
     "rebnn_mm.bits": "rebnn_mm.files.bits",
     "rebnn_mm.deploy.atomic": "rebnn_mm.files.atomic",
+    "rebnn_mm.deploy.layer": "rebnn_mm.deploy.operation.spec",
+    "rebnn_mm.deploy.ops": "rebnn_mm.deploy.layers.operators",
+    "rebnn_mm.deploy.packing": "rebnn_mm.deploy.operation.bits",
     "rebnn_mm.distill.similarity": "rebnn_mm.distill.losses",
     "rebnn_mm.deploy.timing": "rebnn_mm.workflows.timing",
     "rebnn_mm.oscillation_file": "rebnn_mm.files.oscillation",
@@ -37,9 +41,10 @@ MOVED = {
     "rebnn_mm.integrations.picture_size": f"{_IMAGES}.size",
     "rebnn_mm.integrations.pictures": f"{_IMAGES}.pictures",
     "rebnn_mm.integrations.voc_file": f"{_DETECTION}.voc_file",
+    **{f"rebnn_mm.deploy.{name}": f"rebnn_mm.deploy.targets.{name}" for name in _TARGETS},
     **{f"rebnn_mm.integrations.{name}": f"rebnn_mm.workflows.{name}" for name in _CALLED_BY_TOOLS},
 }
-"""Old name of a module -> new name."""
+"""Old name of a module or package -> new name; what is in a package has moved with it."""
 
 LEFT = {
     "rebnn_mm.deploy.benchmark": "python benchmarks/layers.py",
@@ -49,7 +54,11 @@ LEFT = {
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Finds the modules of :data:`MOVED` under their old names, where nothing else has found them."""
+    """Finds the modules of :data:`MOVED` under their old names.
+
+    It is asked first: Python's own finder would load a module of a moved package a second time, from the folder that
+    the package has now.
+    """
 
     def __init__(self) -> None:
         self._specs: dict[str, ModuleSpec | None] = {}
@@ -62,12 +71,14 @@ class OldNames(MetaPathFinder, Loader):
         """
         if name in LEFT:
             raise ModuleNotFoundError(f"{name} is no part of the package any more: in a checkout, {LEFT[name]}")
-        return ModuleSpec(name, self) if name in MOVED else None
+        return None if _new_name(name) is None else ModuleSpec(name, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module under its new name."""
-        _warn(spec.name, MOVED[spec.name])
-        module = import_module(MOVED[spec.name])
+        new = _new_name(spec.name)
+        assert new is not None, "find_spec has found it"
+        module = import_module(new)
+        _warn(spec.name, new)
         self._specs[spec.name] = module.__spec__
         return module
 
@@ -80,7 +91,7 @@ class OldNames(MetaPathFinder, Loader):
 def find_old_names() -> None:
     """Let ``import`` find the modules of :data:`MOVED`, once a process."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
-        sys.meta_path.append(OldNames())
+        sys.meta_path.insert(0, OldNames())
 
 
 def names_of(new: str, old: str) -> Callable[[str], Any]:
@@ -102,6 +113,14 @@ def names_of(new: str, old: str) -> Callable[[str], Any]:
         return value
 
     return get
+
+
+def _new_name(old: str) -> str | None:
+    """Where the module has gone; None if it is where it was."""
+    package, _, rest = old.rpartition(".")
+    if old in MOVED or package not in MOVED:
+        return MOVED.get(old)
+    return f"{MOVED[package]}.{rest}"
 
 
 def _warn(old: str, new: str) -> None:

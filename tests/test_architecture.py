@@ -26,6 +26,21 @@ ORDER = (
     ("workflows", "compare"),
 )
 LEVELS = {part: level for level, parts in enumerate(ORDER) for part in parts}
+# the same for what is in rebnn_mm.deploy; names without a folder are modules
+DEPLOY = (
+    ("operation",),
+    ("file", "kernels"),
+    ("layers",),
+    ("graph",),
+    ("model",),
+    ("load",),
+    ("verify",),
+    ("rounding",),
+    ("report",),
+    ("export",),
+    ("targets",),
+)
+DEPLOY_LEVELS = {room: level for level, rooms in enumerate(DEPLOY) for room in rooms}
 # only rebnn_mm.integrations adapts to these
 LIBRARIES = {"mmcv", "mmdet", "mmpretrain", "transformers"}
 
@@ -74,6 +89,11 @@ def part(module: str) -> str:
     return (module.split(".") + [""])[1]
 
 
+def room(module: str) -> str:
+    """``rebnn_mm.deploy.graph.lower`` -> ``graph``; what is not in ``deploy``, and the package itself, has none."""
+    return (module.split(".") + ["", ""])[2] if part(module) == "deploy" else ""
+
+
 def ours() -> list[tuple[str, Import]]:
     """(module, import) for all that our modules import from each other."""
     found = [(name, each) for name, file in MODULES.items() for each in imports(file)]
@@ -97,6 +117,23 @@ def test_parts_import_in_one_direction():
         # the package itself says which of its parts build what
         if part(name) and part(target(found)) and part(name) != part(target(found))
         if LEVELS[part(name)] <= LEVELS[part(target(found))]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_of_deploy_has_its_place_on_the_map():
+    assert {room(name) for name in MODULES} - {""} == set(DEPLOY_LEVELS)
+    text = (ROOT / "docs" / "code.md").read_text()
+    section = text.split("## `rebnn_mm/deploy/`")[1].split("A room imports")[0]
+    assert not [name for name in DEPLOY_LEVELS if not re.search(rf"^    {name}[/.]", section, re.MULTILINE)]
+
+
+def test_rooms_of_deploy_import_in_one_direction():
+    wrong = [
+        str(found)
+        for name, found in ours()
+        if room(name) and room(target(found)) and room(name) != room(target(found))
+        if DEPLOY_LEVELS[room(name)] <= DEPLOY_LEVELS[room(target(found))]
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -22,6 +22,16 @@ def test_an_old_name_gives_the_new_module_and_warns(old):
     assert module is new and new.__spec__ is spec and new.__name__ == MOVED[old]
 
 
+def test_a_module_of_a_moved_package_is_loaded_once():
+    pytest.importorskip("onnx")
+    from rebnn_mm.deploy.targets.onnx import builder
+
+    sys.modules.pop("rebnn_mm.deploy.onnx.builder", None)
+    with pytest.warns(DeprecationWarning, match="onnx.builder is now rebnn_mm.deploy.targets.onnx.builder"):
+        module = importlib.import_module("rebnn_mm.deploy.onnx.builder")
+    assert module is builder
+
+
 def test_names_in_packages_of_a_module_that_moved_into_them():
     pytest.importorskip("mmdet")
     from rebnn_mm.integrations import images

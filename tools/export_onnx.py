@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from rebnn_mm.deploy.onnx import export_onnx
+    from rebnn_mm.deploy.targets.onnx import export_onnx
     from rebnn_mm.errors import UserError
 
     # not launch.one_sentence, which needs mmengine: this tool runs with torch and onnx alone

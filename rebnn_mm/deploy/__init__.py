@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from rebnn_mm.deploy.card import ModelCard, Preprocessing
-from rebnn_mm.deploy.format import RebnnFileError
-from rebnn_mm.deploy.runtime import load_model, load_parts
+from rebnn_mm.deploy.file.card import ModelCard, Preprocessing
+from rebnn_mm.deploy.file.container import RebnnFileError
+from rebnn_mm.deploy.load import load_model, load_parts
 
 __all__ = [
     "Check",
@@ -26,8 +26,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(export, name)
     if name in ("export_executorch", "load_executorch"):
-        from rebnn_mm.deploy.executorch import export as exporter
-        from rebnn_mm.deploy.executorch import program
+        from rebnn_mm.deploy.targets.executorch import export as exporter
+        from rebnn_mm.deploy.targets.executorch import program
 
         return getattr(exporter if name == "export_executorch" else program, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

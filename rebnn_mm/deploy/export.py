@@ -12,15 +12,15 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
-from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.format import BinaryTensor, Stored, stored_type, write_file
+from rebnn_mm.deploy.file.card import ModelCard
+from rebnn_mm.deploy.file.container import BinaryTensor, Stored, stored_type, write_file
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
-from rebnn_mm.deploy.ops import fold_batch_norm
-from rebnn_mm.deploy.pack import check_layer, is_packed, scale_shape
-from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.layers.operators import fold_batch_norm
+from rebnn_mm.deploy.layers.packable import check_layer, is_packed, scale_shape
+from rebnn_mm.deploy.load import load_model
+from rebnn_mm.deploy.operation.bits import pack_signs
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.rounding import Rounding
-from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.verify import Check, Difference, compare
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.modules import PackedLayer
-from rebnn_mm.deploy.runtime import PackedClassifier
+from rebnn_mm.deploy.layers.modules import PackedLayer
+from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.errors import UserError
 from rebnn_mm.fast_path import no_fast_path
 

@@ -1,7 +1,7 @@
 """Eight booleans a byte, on any device: what remembering the sign of every weight costs least in.
 
 Bit ``i`` of the flattened tensor is bit ``i % 8`` of byte ``i // 8``; unused bits of the last byte are 0. The order is
-that of a little-endian machine: files that leave it are packed by ``deploy/packing.py``.
+that of a little-endian machine: files that leave it are packed by ``deploy/operation/bits.py``.
 """
 
 from __future__ import annotations

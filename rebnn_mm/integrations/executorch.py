@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.executorch.export import ExecutorchReport, export_executorch
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.file.card import ModelCard
+from rebnn_mm.deploy.file.container import read_file
+from rebnn_mm.deploy.targets.executorch.export import ExecutorchReport, export_executorch
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.packed import load_packed_model
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.runtime import PackedClassifier
+from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.integrations.samples import data_sample
 
 

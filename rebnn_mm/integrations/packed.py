@@ -15,11 +15,11 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.format import PackedFile, RebnnFileError, read_file
-from rebnn_mm.deploy.pack import pack_model
-from rebnn_mm.deploy.runtime import build_network
-from rebnn_mm.deploy.weights import graphs_of
+from rebnn_mm.deploy.file.card import ModelCard
+from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError, read_file
+from rebnn_mm.deploy.load import build_network
+from rebnn_mm.deploy.model.pack import pack_model
+from rebnn_mm.deploy.model.weights import graphs_of
 from rebnn_mm.integrations.build import build_model, register_scope
 from rebnn_mm.integrations.config import SCOPES, scope_of
 

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from rebnn_mm.deploy import load_model
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.runtime import PackedClassifier
+from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
@@ -166,7 +166,7 @@ def _plain(layer: Any) -> nn.Module:
 
 
 def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
-    """The file's network, real-valued (see :mod:`rebnn_mm.deploy.onnx`), in onnxruntime: float32 and int8.
+    """The file's network, real-valued (see :mod:`rebnn_mm.deploy.targets.onnx`), in onnxruntime: float32 and int8.
 
     Raises:
         MissingPackageError: onnx or onnxruntime is not installed.
@@ -177,7 +177,7 @@ def onnxruntime_models(path: str | Path, images: Tensor, threads: int) -> Calls:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingPackageError(f"onnxruntime is compared with, and {error.name} is not installed") from None
-    from rebnn_mm.deploy.onnx import export_onnx
+    from rebnn_mm.deploy.targets.onnx import export_onnx
 
     data: dict[str, Any] = {}
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from rebnn_mm.deploy.card import ModelCard
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.file.card import ModelCard
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
-from rebnn_mm.deploy.onnx.export import check_installed, to_onnx
-from rebnn_mm.deploy.onnx.nms import add_nms
-from rebnn_mm.deploy.openvino.export import check_packages, checked_name, write_openvino
+from rebnn_mm.deploy.targets.onnx.export import check_installed, to_onnx
+from rebnn_mm.deploy.targets.onnx.nms import add_nms
+from rebnn_mm.deploy.targets.openvino.export import check_packages, checked_name, write_openvino
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import write_bytes
 from rebnn_mm.integrations.detection.dense_boxes import DenseBoxes
@@ -39,7 +39,7 @@ def export_boxes(
         out: The file to write.
         to: ``'onnx'`` or ``'openvino'``.
         size: Height and width of the images.
-        form: As for :func:`rebnn_mm.deploy.onnx.export_onnx`; None is ``'float'``.
+        form: As for :func:`rebnn_mm.deploy.targets.onnx.export_onnx`; None is ``'float'``.
 
     Returns:
         What is to be printed: None, or an ``OpenVinoReport``.

@@ -14,11 +14,11 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 import rebnn_mm
-from rebnn_mm.deploy.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.export import Check, export_model
+from rebnn_mm.deploy.file.card import ModelCard, Preprocessing
 from rebnn_mm.deploy.graph.parts import Part
+from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.report import ExportReport
-from rebnn_mm.deploy.runtime import load_model
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import build_model, read_config

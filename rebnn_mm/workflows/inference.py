@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
 from torch import nn
 
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights

@@ -1,4 +1,4 @@
-// The bytes of one 1-bit layer in an ExecuTorch program, as rebnn_mm/deploy/executorch/blob.py writes and describes them.
+// The bytes of one 1-bit layer in an ExecuTorch program, as rebnn_mm/deploy/targets/executorch/blob.py writes and describes them.
 #pragma once
 
 #include <cstddef>

@@ -28,7 +28,7 @@ private:
 };
 
 // Bytes of the program in front of its seal; throws Error with a sentence if the file is damaged, of another version or
-// another program's. See rebnn_mm/deploy/executorch/file.py.
+// another program's. See rebnn_mm/deploy/targets/executorch/file.py.
 size_t check_seal(const uint8_t* data, size_t size, const std::string& path);
 
 class Program {

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.format import BinaryTensor, read_file
+from rebnn_mm.deploy.file.container import BinaryTensor, read_file
 from rebnn_mm.deploy.graph.lower import lower
-from rebnn_mm.deploy.pack import check_layer, padding_of
+from rebnn_mm.deploy.layers.packable import check_layer, padding_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rebnn_mm.deploy import Check, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.format import BinaryTensor, read_file, write_file
+from rebnn_mm.deploy.file.container import BinaryTensor, read_file, write_file
 from rebnn_mm.deploy.graph.functions import embedding_rows
-from rebnn_mm.deploy.int8 import LARGEST, QuantizedTensor, quantize
+from rebnn_mm.deploy.operation.int8 import LARGEST, QuantizedTensor, quantize
 from rebnn_mm.errors import NotFiniteError, UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parent / "file" / "examples"
 pytestmark = pytest.mark.usefixtures("threads")
 
 SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=5)
@@ -208,7 +208,7 @@ def test_files_of_before_still_load():
 
 def test_onnx_gets_the_float_weights(classifier, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    from rebnn_mm.deploy.onnx import export_onnx
+    from rebnn_mm.deploy.targets.onnx import export_onnx
 
     x = torch.randn(2, 3, 64, 64)
     export_model(classifier(), tmp_path / "m.rebnn", check=Check([x]), int8=True)

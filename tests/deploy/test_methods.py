@@ -7,10 +7,10 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.format import BinaryTensor, read_file
+from rebnn_mm.deploy.file.container import BinaryTensor, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.modules import PackedConv2d, PackedLinear
-from rebnn_mm.deploy.packing import unpack_signs
+from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLinear
+from rebnn_mm.deploy.operation.bits import unpack_signs
 from rebnn_mm.layers import binary_layers
 
 METHODS = ("Sign", "XNOR", "BiReal", "IRNet", "ReAct", "ReCU", "ReBNN")

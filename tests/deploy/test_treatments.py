@@ -19,12 +19,12 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
-from rebnn_mm.deploy.ops import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.packing import pack_signs
-from rebnn_mm.deploy.pool import max_pool_norm
-from rebnn_mm.deploy.runtime import PackedClassifier
+from rebnn_mm.deploy.layers.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
+from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
+from rebnn_mm.deploy.layers.pool import max_pool_norm
+from rebnn_mm.deploy.load import PackedClassifier
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
@@ -372,7 +372,7 @@ def test_a_spawned_process_gets_the_same_bits(tmp_path):
 import torch, torch.multiprocessing as mp
 from torch import nn
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
-from rebnn_mm.deploy.format import read_file
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.backbones import ReBNNResNet
 
 class Data(torch.utils.data.Dataset):
@@ -470,31 +470,31 @@ def test_plans_are_copied_and_pickled():
 
 
 def test_operators_keep_a_plan_as_long_as_its_tensors_and_no_longer():
-    from rebnn_mm.deploy import ops
+    from rebnn_mm.deploy.layers import operators as ours
 
     module, x = full_conv(), torch.randn(MAPS)
     compiled = torch.compile(module, backend="eager")
     gc.collect()  # what other tests left goes now, and not in between
-    count, made = len(ops._plans), []
-    original = ops.Conv2dPlan.__init__
+    count, made = len(ours._plans), []
+    original = ours.Conv2dPlan.__init__
     try:
-        ops.Conv2dPlan.__init__ = lambda self, *args, **kwargs: (made.append(1), original(self, *args, **kwargs))[1]
+        ours.Conv2dPlan.__init__ = lambda self, *args, **kwargs: (made.append(1), original(self, *args, **kwargs))[1]
         for _ in range(3):
             assert torch.equal(compiled(x), module(x))
         assert len(made) == 1
         module.alpha.mul_(2)
         assert torch.equal(compiled(x), module(x))
     finally:
-        ops.Conv2dPlan.__init__ = original
-    assert len(ops._plans) == count + 1
+        ours.Conv2dPlan.__init__ = original
+    assert len(ours._plans) == count + 1
     del module, compiled
     torch._dynamo.reset()
     gc.collect()
-    assert len(ops._plans) == count
+    assert len(ours._plans) == count
     for seed in range(20):  # memory that is used again belongs to another weight
         torch.manual_seed(seed)
         module = full_conv()
-        assert torch.equal(ops.binary_conv2d(x, *module.arguments()), module(x))
+        assert torch.equal(ours.binary_conv2d(x, *module.arguments()), module(x))
 
 
 @pytest.mark.skipif(not NATIVE, reason="the native library is not built")

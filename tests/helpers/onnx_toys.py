@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.onnx import DOMAIN
-from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
+from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.targets.onnx import DOMAIN
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 

@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("mmdet")
 pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
-from rebnn_mm.deploy.card import ModelCard  # noqa: E402
-from rebnn_mm.deploy.format import read_file  # noqa: E402
+from rebnn_mm.deploy.file.card import ModelCard  # noqa: E402
+from rebnn_mm.deploy.file.container import read_file  # noqa: E402
 from rebnn_mm.integrations.build import build_model, read_config  # noqa: E402
 from rebnn_mm.integrations.detection.dense_boxes import DenseBoxes  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, embedding, max_pool2d
 
-from rebnn_mm.deploy import pool
-from rebnn_mm.deploy.packing import unpack_signs
-from rebnn_mm.deploy.prepared import is_recorded
+from rebnn_mm.deploy.layers import pool
+from rebnn_mm.deploy.layers.prepared import is_recorded
+from rebnn_mm.deploy.operation.bits import unpack_signs
 
 NHWC = torch.channels_last
 _LARGE = 1 << 14  # elements

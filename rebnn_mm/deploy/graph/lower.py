@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.facts import AsTrained, sizes_of_layer
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
-from rebnn_mm.deploy.pack import Pad, check_layer, is_packed, padding_of
-from rebnn_mm.deploy.packing import pack_signs
+from rebnn_mm.deploy.layers.facts import AsTrained, sizes_of_layer
+from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
+from rebnn_mm.deploy.layers.packable import Pad, check_layer, is_packed, padding_of
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rebnn_mm.deploy.format import RebnnFileError
+from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.direct import DIRECT
 from rebnn_mm.deploy.graph.functions import full_precision
@@ -20,10 +20,10 @@ from rebnn_mm.deploy.graph.passes.siblings import fold_powers, merge_siblings
 from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.record import decode
 from rebnn_mm.deploy.graph.unit import Unit
-from rebnn_mm.deploy.layer import sides_of
-from rebnn_mm.deploy.ops import binary_conv2d, binary_linear
-from rebnn_mm.deploy.plan import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.prepared import Sources, is_recorded
+from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
+from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan
+from rebnn_mm.deploy.layers.prepared import Sources, is_recorded
+from rebnn_mm.deploy.operation.spec import sides_of
 from rebnn_mm.errors import UserError, UserTypeError
 
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything

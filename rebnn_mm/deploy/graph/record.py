@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.format import RebnnFileError
+from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.operators import OPERATORS, name_of
-from rebnn_mm.deploy.int8 import dequantize
+from rebnn_mm.deploy.operation.int8 import dequantize
 from rebnn_mm.errors import UserError
 
 _INPUT_DTYPES = ("float32", "int64", "int32", "bool")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rebnn_mm.deploy.graph.parts import Part, Run, find_inputs, is_called_with_tensors, joined, put_part
-from rebnn_mm.deploy.pack import is_packed
+from rebnn_mm.deploy.layers.packable import is_packed
 
 Outputs = dict[str, list[Any]]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from rebnn_mm.deploy import ops  # registers the operators
-from rebnn_mm.deploy.layer import TENSORS, ConvSpec
+from rebnn_mm.deploy.layers import operators  # registers the operators
+from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec
 
-assert ops is not None
+assert operators is not None
 CONV, LINEAR = torch.ops.rebnn_mm.binary_conv2d.default, torch.ops.rebnn_mm.binary_linear.default
 CONV_BOTH, LINEAR_BOTH = torch.ops.rebnn_mm.binary_conv2d_both.default, torch.ops.rebnn_mm.binary_linear_both.default
 _BOTH = {CONV: CONV_BOTH, LINEAR: LINEAR_BOTH}
@@ -28,7 +28,7 @@ class Unit:
 
     Attributes:
         target: ``CONV`` or ``LINEAR``.
-        tensors: Of :data:`rebnn_mm.deploy.layer.TENSORS`, those that are there.
+        tensors: Of :data:`rebnn_mm.deploy.operation.spec.TENSORS`, those that are there.
         signs: Whether the result's signs are packed, and ``floats`` whether the floats are returned.
     """
 

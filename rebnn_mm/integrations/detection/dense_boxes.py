@@ -8,7 +8,7 @@ import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.card import Preprocessing
+from rebnn_mm.deploy.file.card import Preprocessing
 from rebnn_mm.errors import UserError
 
 # what a head must leave to mmdet's base class, so that the steps here are its own

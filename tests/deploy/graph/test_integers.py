@@ -10,8 +10,8 @@ from torch.nn.functional import linear
 
 from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.deploy.graph.passes import integers
-from rebnn_mm.deploy.int8 import quantize
-from rebnn_mm.deploy.int8_plan import Int8Linear, IntegerLinear, supported
+from rebnn_mm.deploy.layers.int8_linear import Int8Linear, IntegerLinear, supported
+from rebnn_mm.deploy.operation.int8 import quantize
 from rebnn_mm.errors import NotFiniteError
 from rebnn_mm.layers import ReBNNConv2d
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.deploy.format import RebnnFileError
+from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.operators import OPERATORS

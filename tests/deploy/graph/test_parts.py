@@ -10,7 +10,7 @@ from torch import nn
 from rebnn_mm.deploy.export import export_model
 from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.parts import find_inputs, store_part
-from rebnn_mm.deploy.runtime import load_model
+from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.verify import Check
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear

@@ -8,9 +8,9 @@ from torch import nn
 from rebnn_mm.deploy.graph.functions import to_first
 from rebnn_mm.deploy.graph.real import Tried
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.layer import ConvSpec, Epilogue, InputSide
-from rebnn_mm.deploy.packing import pack_signs
-from rebnn_mm.deploy.plan import Conv2dPlan
+from rebnn_mm.deploy.layers.plan import Conv2dPlan
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 
 WAYS = library.isas()
 

@@ -8,11 +8,11 @@ from graph_toys import settle
 from torch import nn
 
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.format import RebnnFileError, read_file
+from rebnn_mm.deploy.file.container import RebnnFileError, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.graph.towers import find_towers
-from rebnn_mm.deploy.weights import Weights
+from rebnn_mm.deploy.model.weights import Weights
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 

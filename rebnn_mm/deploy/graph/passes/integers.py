@@ -6,8 +6,8 @@ import torch
 from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
-from rebnn_mm.deploy.int8 import dequantize
-from rebnn_mm.deploy.int8_plan import LEAST_LINEAR, Int8Linear, supported
+from rebnn_mm.deploy.layers.int8_linear import LEAST_LINEAR, Int8Linear, supported
+from rebnn_mm.deploy.operation.int8 import dequantize
 
 _LINEAR = torch.ops.aten.linear.default
 

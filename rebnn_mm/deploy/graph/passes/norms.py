@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine
-from rebnn_mm.deploy.reference import fold_batch_norm
+from rebnn_mm.deploy.operation.reference import fold_batch_norm
 
 _aten = torch.ops.aten
 _FUNCTIONAL = _aten._native_batch_norm_legit_no_training.default  # (x, weight, bias, mean, var, momentum, eps)

@@ -11,7 +11,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.integers import compute_on_integers
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.rows import keep_tables
-from rebnn_mm.deploy.int8 import dequantize
+from rebnn_mm.deploy.operation.int8 import dequantize
 
 _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
 _CONV = torch.ops.aten.conv2d.default

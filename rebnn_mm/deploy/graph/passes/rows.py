@@ -6,7 +6,7 @@ import torch
 
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import embedding_rows
-from rebnn_mm.deploy.int8 import dequantize
+from rebnn_mm.deploy.operation.int8 import dequantize
 
 _EMBEDDING = torch.ops.aten.embedding.default
 

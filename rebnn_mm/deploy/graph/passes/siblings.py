@@ -13,8 +13,8 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
 from rebnn_mm.deploy.graph.unit import Unit, units
-from rebnn_mm.deploy.layer import ConvSpec
-from rebnn_mm.deploy.packing import pack_signs, unpack_signs
+from rebnn_mm.deploy.operation.bits import pack_signs, unpack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec
 
 _aten = torch.ops.aten
 _VIEWS = {

@@ -1,0 +1,79 @@
+"""Real-valued depthwise convolution with the norm and the clamp behind it, in one pass over channels-last memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.operation.spec import ConvSpec, check_float, check_vector
+
+
+class DepthwisePlan:
+    """``clamp(fma(conv(x, weight), *norm))``, (N, C, H, W) -> (N, C, H', W') in float32, channels_last.
+
+    Not for networks that promise torch's bits: products are added by fma in the order of the taps, rows first, which
+    need not be the order of torch. The order is the same on every instruction set and for any number of threads.
+
+    Args:
+        weight: (C, 1, K_h, K_w).
+        spec: Its sizes: one channel a group, stride, padding and dilation alike in both directions.
+        norm: (scale, offset), each (C,); a bias is an offset.
+        clamp: (lowest, highest) value; ReLU is (0, inf).
+
+    Raises:
+        TypeError, ValueError: An argument that does not fit.
+        RuntimeError: The native library is not there, or :func:`library.current_isa` is torch.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        spec: ConvSpec,
+        norm: tuple[Tensor, Tensor] | None = None,
+        clamp: tuple[float, float] | None = None,
+    ) -> None:
+        native, self.isa = library.load(), library.current_isa()
+        if native is None or self.isa == library.PURE_TORCH:
+            raise RuntimeError("a DepthwisePlan needs the native library; see rebnn_mm.deploy.kernels.library")
+        check_float(weight, "the weight")
+        channels = spec.c_out
+        if tuple(weight.shape) != spec.weight_shape or spec.groups != channels or spec.weight_shape[1] != 1:
+            raise ValueError(
+                f"a depthwise weight is (C, 1, K_h, K_w) of C groups, got {tuple(weight.shape)} and {spec}"
+            )
+        pairs = (spec.stride, spec.padding, spec.dilation)
+        if any(vertical != horizontal for vertical, horizontal in pairs):
+            raise ValueError(f"stride, padding and dilation are the same in both directions, got {spec}")
+        self.spec = spec
+        self._run = native.functions.rebnn_depthwise_run
+        self._weight = weight.detach().resolve_neg().flatten(1).t().contiguous().clone()
+        # without a norm: 1 and -0.0, which change no bit
+        one, zero = (torch.full((channels,), value, dtype=torch.float32, device="cpu") for value in (1.0, -0.0))
+        scale, offset = norm or (one, zero)
+        self._scale = check_vector(scale, "the norm's scale", channels).clone()
+        self._offset = check_vector(offset, "the norm's offset", channels).clone()
+        self._clamp = (-float("inf"), float("inf")) if clamp is None else (float(clamp[0]), float(clamp[1]))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the layer.
+
+        Raises:
+            TypeError, ValueError: ``x`` is not float32 on the CPU, or does not fit.
+        """
+        shape = self.spec.output_shape(x)
+        check_float(x, "the input")
+        x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
+        out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+        n, c, h, w = x.shape
+        kernel_h, kernel_w = self.spec.weight_shape[2:]
+        status = self._run(
+            self.isa.encode(),
+            *(x.data_ptr(), x.numel(), n, h, w, c),
+            *(self._weight.data_ptr(), kernel_h, kernel_w),
+            *(self.spec.stride[0], self.spec.padding[0], self.spec.dilation[0]),
+            *(self._scale.data_ptr(), self._offset.data_ptr(), *self._clamp),
+            *(out.data_ptr(), out.numel(), torch.get_num_threads()),
+        )
+        library.check_status(status, f"an input of {tuple(x.shape)} to the depthwise {self.spec}")
+        return out

@@ -1,0 +1,1 @@
+"""A built model and the tensors of a file, put together to the packed model."""

@@ -1,0 +1,107 @@
+"""What a packed network can be written as: the one place that knows the engines and the options of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rebnn_mm.deploy.file.container import read_file
+from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """One engine's file.
+
+    Attributes:
+        suffix: How its files' names end.
+        options: Names of what ``write`` takes besides the two paths.
+        write: ``write(path of a .rebnn file, path to write, **options)``; what it returns is printed. It imports the
+            engine's package itself, so that the others need not be installed.
+    """
+
+    suffix: str
+    options: tuple[str, ...]
+    write: Callable[..., Any]
+
+
+def _rebnn(source: Path, out: Path) -> None:
+    read_file(source)  # says what is wrong with it
+    write_bytes(out, source.read_bytes())
+
+
+def _onnx(source: Path, out: Path, **options: Any) -> Any:
+    from rebnn_mm.deploy.targets.onnx import export_onnx
+
+    return export_onnx(source, out, **options)
+
+
+def _openvino(source: Path, out: Path, **options: Any) -> Any:
+    from rebnn_mm.deploy.targets.openvino import export_openvino
+
+    return export_openvino(source, out, **options)
+
+
+def _executorch(source: Path, out: Path, **options: Any) -> Any:
+    from rebnn_mm.deploy.targets.executorch.export import export_executorch
+
+    return export_executorch(source, out, **options)
+
+
+TARGETS = dict(
+    rebnn=Target(".rebnn", (), _rebnn),
+    onnx=Target(".onnx", ("form", "part"), _onnx),
+    openvino=Target(".xml", ("part", "size", "length", "verify"), _openvino),
+    executorch=Target(".pte", ("size", "length", "allow_slow", "verify"), _executorch),
+)
+
+
+def target_of(out: str | Path, name: str | None = None, otherwise: str | None = None) -> str:
+    """The target's name, from ``name`` or from how ``out`` ends, or ``otherwise`` for an ending that says nothing.
+
+    Raises:
+        UserError: No target of this name; an ending that says nothing, or that is another target's than ``name``.
+    """
+    suffixes = {target.suffix: own for own, target in TARGETS.items()}
+    suffix = Path(out).suffix
+    if name is None:
+        if suffix not in suffixes and otherwise is not None:
+            return otherwise
+        if suffix not in suffixes:
+            raise UserError(
+                f"{out}: say what to write with --to {'|'.join(TARGETS)}, or end it in {', '.join(suffixes)}"
+            )
+        return suffixes[suffix]
+    if name not in TARGETS:
+        raise UserError(f"--to {name}: one of {', '.join(TARGETS)}")
+    if suffixes.get(suffix, name) != name:
+        raise UserError(
+            f"{out} ends as a file of {suffixes[suffix]} does, and --to {name} writes {TARGETS[name].suffix}"
+        )
+    return name
+
+
+def convert_file(source: str | Path, out: str | Path, to: str | None = None, **options: Any) -> Any:
+    """Write the network of a ``.rebnn`` file for another engine; what the engine's exporter reports.
+
+    Args:
+        source: A ``.rebnn`` file.
+        out: The file to write.
+        to: One of :data:`TARGETS`; None goes by the ending of ``out``.
+        options: Those of the target; None is the target's default.
+
+    Raises:
+        UserError: No such target, or an option that is another target's; what the target's exporter refuses.
+    """
+    name = target_of(out, to)
+    given = {key: value for key, value in options.items() if value is not None}
+    foreign = [key for key in given if key not in TARGETS[name].options]
+    if foreign:
+        words = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
+        raise UserError(f"--to {name} has no {words}; it takes {', '.join(TARGETS[name].options) or 'no option'}")
+    if Path(source).resolve() == Path(out).resolve():
+        raise UserError(f"{out} is the file that is to be read: name another one to write")
+    return TARGETS[name].write(Path(source), Path(out), **given)

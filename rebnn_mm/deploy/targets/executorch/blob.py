@@ -1,0 +1,127 @@
+"""The bytes of one 1-bit layer in an ExecuTorch program; ``runtime/src/blob.hpp`` reads them.
+
+All numbers are little-endian::
+
+    offset  size
+         0     8  MAGIC
+         8     4  VERSION
+        12     4  CRC-32 (that of zlib) of everything from offset 16 on
+        16     8  size of the whole blob
+        24     4  kind: 0 a convolution, 1 a linear layer
+        28     4  flags: the sum of the Flags that hold
+        32    88  c_in, c_out, kernel (h, w), stride, padding, dilation, groups: 11 signed 64-bit integers
+       120    16  lowest and highest value of the clamp: 2 doubles
+       136    20  places among the delegate's arguments of x, residual, floats and signs of the result, -1 for what is
+                  not there; then the number of arguments: 5 signed 32-bit integers
+       156     4  0
+       160   128  bytes of each part, the packed weight and the vectors of TENSORS; -1 for what is not there: 16
+                  signed 64-bit integers
+       288        the parts that are there, in this order, each filled up with zeros to a multiple of 16
+
+Results come behind inputs. A vector is float32; the packed weight is that of :mod:`rebnn_mm.deploy.operation.bits`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntFlag
+
+import torch
+from torch import Tensor
+
+from rebnn_mm.deploy.operation.bits import check_packed
+from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, checked, tensors_of
+
+MAGIC = b"REBNNDEL"
+VERSION = 1
+_ALIGNMENT = 16
+
+
+class Flags(IntFlag):
+    """What is not said by the presence of a part."""
+
+    CLAMP = 1
+    RESIDUAL_LAST = 2
+    SIGNS_IN = 4
+    """The input are packed signs."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places among a delegate's arguments, inputs first; None for what is not there.
+
+    Attributes:
+        x, residual: Of the inputs.
+        floats, signs: Of the results.
+        count: The number of arguments.
+    """
+
+    x: int
+    residual: int | None
+    floats: int | None
+    signs: int | None
+    count: int
+
+    def ints(self) -> list[int]:
+        """The blob's five integers."""
+        return [
+            *(-1 if place is None else place for place in (self.x, self.residual, self.floats, self.signs)),
+            self.count,
+        ]
+
+
+def write_blob(
+    packed: Tensor,
+    spec: ConvSpec,
+    before: InputSide,
+    after: Epilogue,
+    places: Places,
+    linear: bool = False,
+    signs_in: bool = False,
+) -> bytes:
+    """The blob of a layer.
+
+    Args:
+        packed: As for :class:`rebnn_mm.deploy.layers.plan.Conv2dPlan`, like the next three.
+        spec: Sizes.
+        before: Steps in front of the sign.
+        after: Steps behind the convolution.
+        places: Where the delegate finds its tensors.
+        linear: Channels are the last dimension of the input.
+        signs_in: The input are packed signs.
+
+    Raises:
+        TypeError, ValueError: An argument that does not fit, named.
+    """
+    check_packed(packed, spec.weight_shape)
+    before, after = checked(spec, before, after)
+    if (places.floats is not None) != after.floats or (places.signs is not None) != (after.sign is not None):
+        raise ValueError(f"the results at {places} are not those of the layer")
+    if signs_in and before != InputSide():
+        raise ValueError("packed signs come behind shift and norm: this layer has a shift or norm of its own")
+    tensors = tensors_of(before, after)
+    parts = [packed.numpy().tobytes(), *(_floats(tensors.get(name)) for name in TENSORS)]
+    flags = Flags.CLAMP * (after.clamp is not None) + Flags.RESIDUAL_LAST * after.residual_last
+    body = struct.pack("<2I", int(linear), flags + Flags.SIGNS_IN * signs_in)
+    sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
+    body += struct.pack("<11q", spec.c_in, spec.c_out, *sizes)
+    body += struct.pack("<2d", *(after.clamp or (0.0, 0.0)))
+    body += struct.pack("<5iI", *places.ints(), 0)
+    body += struct.pack("<16q", *(-1 if part is None else len(part) for part in parts))
+    body += b"".join(part + bytes(-len(part) % _ALIGNMENT) for part in parts if part is not None)
+    return seal(body)
+
+
+def seal(body: bytes) -> bytes:
+    """Put magic, version, checksum and size in front of what follows them."""
+    sized = struct.pack("<Q", 24 + len(body)) + body
+    return MAGIC + struct.pack("<2I", VERSION, zlib.crc32(sized)) + sized
+
+
+def _floats(vector: Tensor | None) -> bytes | None:
+    if vector is None:
+        return None
+    assert vector.dtype == torch.float32, "checked() says so"
+    return vector.numpy().astype("<f4").tobytes()

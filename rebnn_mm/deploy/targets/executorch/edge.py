@@ -1,0 +1,129 @@
+"""A fused graph in the form that ExecuTorch and XNNPACK take whole: the edge form.
+
+Real-valued convolutions have contiguous weights and the norms around them inside; pools do not round up; a mean over
+the pixels keeps its dimensions; nothing converts a memory layout; sizes are numbers. What differs falls back to
+ExecuTorch's portable kernels without a word, up to a hundred times slower, or gives wrong results.
+Real-valued parts agree with the graph's up to rounding, which may turn the sign of a value near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.passes.prepare import prepare
+from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
+from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.targets.executorch import edge_passes as passes
+from rebnn_mm.deploy.targets.executorch.edge_groups import spell_group_norms
+from rebnn_mm.deploy.targets.executorch.edge_products import spell_attention, spell_products
+
+# constants first, so that norms find them; norms before pools, which may stand between a norm and its convolution
+_PASSES = (
+    passes.fix_sizes,
+    passes.drop_layouts,
+    passes.pool_last,
+    passes.fold_norms,
+    passes.spell_norms,
+    passes.spell_slopes,
+    spell_group_norms,
+    spell_attention,
+    spell_products,
+    passes.round_pools_down,
+    passes.keep_dimensions,
+    passes.own_constants,
+)
+
+
+class EdgeNetwork(nn.Module):
+    """An edge-form graph as a module for ``torch.export``; results are a flat tuple, or one tensor."""
+
+    def __init__(self, traced: Traced) -> None:
+        super().__init__()
+        holder = nn.Module()
+        places: dict[str, str] = {}
+        for index, (name, tensor) in enumerate(traced.tensors.items()):
+            places[name] = f"constant_{index}"
+            # contiguous: XNNPACK reads a weight in the order of its shape whatever its strides say
+            holder.register_buffer(places[name], tensor.detach().contiguous())
+        for node in traced.graph.nodes:
+            if node.op == "get_attr":
+                node.target = places[node.target]
+            elif node.op == "output":
+                leaves = outputs_of(node)
+                node.args = (leaves[0] if len(leaves) == 1 else tuple(leaves),)
+        self.graph_module = fx.GraphModule(holder, traced.graph)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Compute."""
+        return self.graph_module(*inputs)
+
+
+def outputs_of(node: fx.Node) -> list[fx.Node]:
+    """The tensors of an output node in order, those of dicts by the order of their keys."""
+    found: list[fx.Node] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, fx.Node):
+            found.append(value)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+            visit(item)
+
+    visit(node.args[0])
+    return found
+
+
+def edge_form(traced: Traced, inputs: Sequence[Tensor]) -> EdgeNetwork:
+    """The network of ``traced`` for inputs of the sizes of ``inputs``; ``traced`` is changed.
+
+    Raises:
+        UserError: A pool rounds up at this size.
+    """
+    prepare(traced, exact=False)
+    pass_thresholds(traced, exact=False)
+    record_values(traced, inputs)
+    for run in _PASSES:
+        run(traced)
+        traced.graph.lint()
+    return EdgeNetwork(traced).eval()
+
+
+def record_values(traced: Traced, inputs: Sequence[Tensor]) -> None:
+    """Compute the graph and write each result's shape to ``meta['shape']``, each size's number to ``meta['size']``."""
+    values: dict[fx.Node, Any] = {}
+    given = iter(inputs)
+    last = {source: node for node in traced.graph.nodes for source in node.all_input_nodes}
+    with torch.no_grad():
+        for node in traced.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = traced.tensors[node.target]
+            elif node.op == "call_function":
+                args, kwargs = (fx.node.map_arg(part, lambda n: values[n]) for part in (node.args, node.kwargs))
+                values[node] = node.target(*_plain(args), **kwargs)
+            else:
+                continue
+            value = values[node]
+            if isinstance(value, Tensor):
+                node.meta["shape"] = tuple(value.shape)
+                node.meta["float"] = value.is_floating_point()
+            elif isinstance(value, (int, float)):
+                node.meta["size"] = value
+            for source in node.all_input_nodes:  # what nobody reads any more
+                if last[source] is node and source.op == "call_function":
+                    del values[source]
+
+
+def _plain(value: Any) -> Any:
+    """``value`` without the list class of torch.fx, which operators do not take."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def count_units(traced: Traced) -> int:
+    """Number of 1-bit operators."""
+    return sum(Unit.of(node) is not None for node in traced.graph.nodes)

@@ -1,0 +1,107 @@
+"""What a program tells about itself: JSON text, which its constant method ``rebnn_card`` returns.
+
+::
+
+    format         FORMAT
+    producer       'rebnn_mm VERSION'
+    kind           'classifier', 'network' or 'detector'
+    inputs         [{shape, dtype, layout}, ...]     layout: 'nhwc' for images, 'plain' for all else
+    outputs        number of tensors that ``forward`` returns
+    classes        names, or null
+    preprocessing  {mean, std, channel_order, resize, crop} for images, or null
+    detector       what boxes are decoded with, or null; see :mod:`rebnn_mm.integrations.executorch`
+
+``resize`` is null, or {mode, height, width}: ``'exact'`` to this size; ``'inside'`` as large as fits into it, the sides
+in proportion; ``'short'`` so that the shorter side is ``height``; ``'fit'`` as large as fits,
+height into height. ``crop`` is true where the middle of what comes out
+is cut to the input's size; a smaller picture is filled up with the mean, below and at the right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from rebnn_mm import __version__
+from rebnn_mm.deploy.file.card import ModelCard
+
+FORMAT = 1
+METHOD = "rebnn_card"
+KINDS = ("classifier", "network", "detector")
+
+
+def program_card(
+    card: ModelCard,
+    inputs: Sequence[Tensor],
+    outputs: int,
+    kind: str = "network",
+    detector: dict[str, Any] | None = None,
+    resize: dict[str, Any] | None = None,
+) -> str:
+    """The card's text.
+
+    Args:
+        card: Of the packed file.
+        inputs: What ``forward`` takes.
+        outputs: Number of its results.
+        kind: One of :data:`KINDS`.
+        detector: How boxes are decoded.
+        resize: ``resize`` and ``crop``, instead of those of the test pipeline in ``card``.
+    """
+    own = dict(
+        format=FORMAT,
+        producer=f"rebnn_mm {__version__}",
+        kind=kind,
+        inputs=[_input(x) for x in inputs],
+        outputs=outputs,
+        classes=None if card.classes is None else list(card.classes),
+        preprocessing=_preprocessing(card, resize),
+        detector=detector,
+    )
+    return json.dumps(own, ensure_ascii=False)
+
+
+def _input(x: Tensor) -> dict[str, Any]:
+    return dict(
+        shape=list(x.shape),
+        dtype=str(x.dtype).removeprefix("torch."),
+        layout="nhwc" if x.dim() == 4 else "plain",
+    )
+
+
+def _preprocessing(card: ModelCard, resize: dict[str, Any] | None) -> dict[str, Any] | None:
+    if card.preprocessing is None:
+        return None
+    plain = {key: value for key, value in asdict(card.preprocessing).items() if key != "size"}
+    return {**plain, **(resize or resize_of(card))}
+
+
+def resize_of(card: ModelCard) -> dict[str, Any]:
+    """``resize`` and ``crop`` of the test pipeline in the card's config; without one, images come as they are."""
+    resize: dict[str, Any] | None = None
+    crop = False
+    for step in _pipeline(card.config or {}):
+        kind = str(step.get("type", "")).rpartition(".")[2]
+        scale: Any = step.get("scale")
+        if kind == "ResizeEdge" and step.get("edge", "short") == "short":
+            resize = dict(mode="short", height=int(scale), width=int(scale))
+        elif kind == "Resize" and scale is not None:
+            width, height = (scale, scale) if isinstance(scale, int) else tuple(scale)[:2]
+            keeps = bool(step.get("keep_ratio", False))
+            resize = dict(mode="inside" if keeps else "exact", height=int(height), width=int(width))
+        elif kind == "CenterCrop":
+            crop = True
+    return dict(resize=resize, crop=crop)
+
+
+def _pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:
+    loader = config.get("test_dataloader") or {}
+    dataset = loader.get("dataset") or {}
+    while "pipeline" not in dataset and isinstance(dataset.get("dataset"), dict):  # wrappers of data sets
+        dataset = dataset["dataset"]
+    steps = dataset.get("pipeline") or config.get("test_pipeline") or []
+    return [step for step in steps if isinstance(step, dict)]

@@ -1,0 +1,191 @@
+"""The form of a graph that ExecuTorch takes whole: one test for each trap that it goes around; torch is enough."""
+
+import pytest
+import torch
+from graph_toys import settle
+from torch import nn
+
+from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.deploy.graph.functions import affine, max_pool_affine
+from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.targets.executorch.edge import outputs_of
+from rebnn_mm.errors import UserError
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+
+aten = torch.ops.aten
+
+
+class Net(nn.Module):
+    """A 1-bit convolution between what the test is about."""
+
+    def __init__(self, before=None, after=None, c_in=8):
+        super().__init__()
+        self.before, self.after = before or nn.Identity(), after or nn.Identity()
+        self.conv = ReBNNConv2d(c_in, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.after(self.conv(self.before(x)))
+
+
+def calls(module):
+    return [node.target for node in module.graph_module.graph.nodes if node.op == "call_function"]
+
+
+def agree(edge, *made):
+    """Build both forms and compare them; returns the operators of the edge form, in order."""
+    network, module, inputs = edge(*made)
+    with torch.no_grad():
+        expected, found = network(*inputs), module(*inputs)
+    for a, b in zip(*([y] if isinstance(y, torch.Tensor) else list(y) for y in (expected, found)), strict=True):
+        assert a.shape == b.shape
+        # a value near 0 may have turned its sign
+        assert ((a - b).abs() > 1e-4 * a.abs().max()).float().mean() < 0.02
+    return calls(module)
+
+
+def test_weights_are_contiguous_and_norms_inside_convolutions(edge):
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    net = settle(Net(stem)).to(memory_format=torch.channels_last)
+    found = agree(edge, net, torch.randn(1, 3, 8, 8))
+    assert found == [aten.conv2d.default, aten.relu.default, torch.ops.rebnn_mm.binary_conv2d.default]
+    _, module, _ = edge(net, torch.randn(1, 3, 8, 8))
+    assert all(b.is_contiguous() for b in module.buffers())
+
+
+def test_a_norm_behind_a_bias_and_one_behind_a_linear_layer_are_folded(edge):
+    torch.manual_seed(0)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.BatchNorm1d(5)]
+    found = agree(edge, settle(Net(nn.Conv2d(3, 8, 1), nn.Sequential(*head))), torch.randn(1, 3, 8, 8))
+    assert affine not in found and aten.mul.Tensor not in found and found.count(aten.linear.default) == 1
+
+
+def test_a_pool_in_front_of_its_norm_stands_behind_it_again(edge):
+    torch.manual_seed(0)
+    stem = [nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    found = agree(edge, settle(Net(nn.Sequential(*stem))), torch.randn(1, 3, 16, 16))
+    assert max_pool_affine not in found
+    assert found[:3] == [aten.conv2d.default, aten.relu.default, aten.max_pool2d.default]
+
+
+def test_norms_and_slopes_that_no_layer_takes_up_are_sums_and_products(edge):
+    torch.manual_seed(0)
+    after = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.PReLU(8))
+    found = agree(edge, settle(Net(after=after)), torch.randn(1, 8, 8, 8))
+    assert affine not in found and aten.prelu.default not in found
+    assert found.count(aten.mul.Tensor) == 2 and aten.clamp.default in found
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2, 2, ceil_mode=True), nn.MaxPool2d(2, 2, ceil_mode=True)])
+def test_pools_that_round_up_round_down_where_both_are_the_same(edge, pool):
+    torch.manual_seed(0)
+    net = settle(Net(after=pool))
+    _, module, _ = edge(net, torch.randn(1, 8, 8, 8))
+    (node,) = [n for n in module.graph_module.graph.nodes if "pool2d" in str(n.target)]
+    assert True not in node.args
+    agree(edge, net, torch.randn(1, 8, 8, 8))
+    with pytest.raises(UserError, match=r"stride \[2, 2\] rounds up a feature map of 9x7.*multiples of 32"):
+        edge(net, torch.randn(1, 8, 9, 7))
+
+
+@pytest.mark.parametrize("pool", ["adaptive", "mean", "mean of the last dimensions"])
+def test_a_mean_over_the_pixels_keeps_its_dimensions(edge, pool):
+    class Mean(nn.Module):
+        def forward(self, x):
+            if pool == "adaptive":
+                return nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
+            return x.mean((2, 3) if pool == "mean" else (-1, -2))
+
+    torch.manual_seed(0)
+    _, module, _ = edge(settle(Net(after=Mean())), torch.randn(1, 8, 8, 8))
+    (node,) = [n for n in module.graph_module.graph.nodes if n.target == aten.mean.dim]
+    assert list(node.args[1]) == [2, 3] and node.args[2] is True
+    agree(edge, settle(Net(after=Mean())), torch.randn(1, 8, 8, 8))
+
+
+def test_no_layout_is_converted_and_no_size_computed(edge):
+    class Turned(nn.Module):
+        def forward(self, x):
+            n, c, h, w = x.shape
+            y = x.contiguous(memory_format=torch.channels_last).clone()
+            return y.reshape(n, c, h * w).transpose(1, 2).contiguous().reshape(n, h * w * c)
+
+    torch.manual_seed(0)
+    found = agree(edge, settle(Net(after=Turned())), torch.randn(1, 8, 6, 8))
+    names = " ".join(map(str, found))
+    assert not any(word in names for word in ("contiguous", "clone", "sym_size", "operator", "to_last", "to_first"))
+
+
+def test_each_operator_has_constants_of_its_own(edge):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = ReBNNConv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x), self.conv(nn.functional.max_pool2d(x, 2))
+
+    torch.manual_seed(0)
+    _, module, _ = edge(Twice().eval(), torch.randn(1, 8, 8, 8))
+    units = [Unit.of(n) for n in module.graph_module.graph.nodes if Unit.of(n)]
+    assert len(units) == 2 and units[0].packed is not units[1].packed
+    assert all(len(source.users) == 1 for unit in units for source in (unit.packed, *unit.tensors.values()))
+
+
+def test_linear_layers_and_outputs_in_dicts(edge):
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fc, self.out = nn.LayerNorm(16), ReBNNLinear(16, 32), nn.Linear(32, 3)
+
+        def forward(self, x):
+            y = self.fc(self.norm(x))
+            return {"rows": y, "scores": [self.out(y)]}
+
+    torch.manual_seed(0)
+    network, module, inputs = edge(Rows().eval(), torch.randn(1, 5, 16))
+    with torch.no_grad():
+        expected, found = network(*inputs), module(*inputs)
+    assert torch.equal(expected["rows"], found[0]) and torch.allclose(expected["scores"][0], found[1], atol=1e-5)
+    (output,) = [n for n in module.graph_module.graph.nodes if n.op == "output"]
+    assert len(outputs_of(output)) == 2
+
+
+@pytest.mark.parametrize("affine_too", [True, False])
+def test_group_norms_are_means(edge, affine_too):
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(2, 8, affine=affine_too)
+    if affine_too:
+        norm.weight.data.normal_()
+        norm.bias.data.normal_()
+    found = agree(edge, settle(Net(after=norm)), torch.randn(1, 8, 6, 10))
+    assert aten.group_norm.default not in found and found.count(aten.mean.dim) == 4
+
+
+@pytest.mark.parametrize("mask", [None, "added", "chosen"])
+def test_attention_is_products_of_matrices(edge, mask):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = ReBNNLinear(16, 48)
+            self.register_buffer("mask", torch.randn(5, 5) if mask == "added" else torch.randn(5, 5) < 1)
+
+        def forward(self, x):
+            q, k, v = self.fc(x).reshape(x.shape[0], 5, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, None if mask is None else self.mask)
+            return y @ y.transpose(-1, -2)
+
+    torch.manual_seed(0)
+    found = agree(edge, Attention().eval(), torch.randn(1, 5, 16))
+    assert aten.matmul.default not in found
+    # a mask of truth values is left to ExecuTorch
+    assert (aten.scaled_dot_product_attention.default in found) == (mask == "chosen")
+    assert found.count(aten.bmm.default) == (1 if mask == "chosen" else 3)
+
+
+def test_a_whole_backbone_agrees_up_to_turned_signs(edge):
+    torch.manual_seed(0)
+    backbone = settle(ReBNNResNet(18, base_channels=8, out_indices=(1, 3)))
+    found = agree(edge, backbone, torch.randn(1, 3, 64, 64))
+    assert sum("binary_conv2d" in str(target) for target in found) == 16
+    assert not [t for t in found if t in (affine, max_pool_affine, aten.mul.Tensor)]

@@ -1,0 +1,149 @@
+"""Seal and card of a program, what it may leave to slow kernels, and what is said without ExecuTorch."""
+
+import json
+import struct
+import sys
+
+import pytest
+import torch
+
+import rebnn_mm.deploy
+from rebnn_mm.deploy import ModelCard, Preprocessing
+from rebnn_mm.deploy.graph.capture import InputSpec
+from rebnn_mm.deploy.targets.executorch import program
+from rebnn_mm.deploy.targets.executorch.export import example_inputs
+from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
+from rebnn_mm.deploy.targets.executorch.placement import Placement
+from rebnn_mm.deploy.targets.executorch.program import runtime_folder
+from rebnn_mm.deploy.targets.executorch.program_card import program_card, resize_of
+from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
+
+PROGRAM = bytes(range(100))
+
+
+def test_a_sealed_program_comes_back(tmp_path):
+    (tmp_path / "a.pte").write_bytes(sealed(PROGRAM))
+    assert read_program(tmp_path / "a.pte")[:100] == PROGRAM
+
+
+@pytest.mark.parametrize("at", [0, 50, 111, 125, 130, 143])
+def test_a_changed_byte_is_refused(tmp_path, at):
+    data = bytearray(sealed(PROGRAM))
+    data[at] ^= 4
+    (tmp_path / "a.pte").write_bytes(data)
+    with pytest.raises(ProgramFileError, match=r"a.pte is damaged|a.pte is cut off, or no program"):
+        read_program(tmp_path / "a.pte")
+
+
+@pytest.mark.parametrize("size", [0, 10, 39, 100, 143])
+def test_a_cut_file_is_refused(tmp_path, size):
+    (tmp_path / "a.pte").write_bytes(sealed(PROGRAM)[:size])
+    with pytest.raises(ProgramFileError, match="is cut off, or no program that rebnn_mm exported"):
+        read_program(tmp_path / "a.pte")
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (2, "a newer")])
+def test_another_version_is_named(tmp_path, version, age):
+    data = bytearray(sealed(PROGRAM))
+    struct.pack_into("<I", data, len(data) - 24, version)
+    (tmp_path / "a.pte").write_bytes(data)
+    with pytest.raises(
+        ProgramFileError, match=f"exported by {age} version .program version {version}, this one reads 1"
+    ):
+        read_program(tmp_path / "a.pte")
+
+
+def test_a_file_that_is_not_there_or_no_file(tmp_path):
+    with pytest.raises(MissingFileError, match="is not there"):
+        read_program(tmp_path / "a.pte")
+    with pytest.raises(UserError, match="cannot read"):
+        read_program(tmp_path)
+
+
+def test_products_in_portable_kernels_are_refused_with_the_remedy():
+    Placement(1, {"convolution": 3}, 1, {"native_layer_norm": 2, "expand_copy": 1}).check()
+    for name in ("convolution", "linear", "bmm", "addmm"):
+        with pytest.raises(UserError, match=f"2 {name} would run in .*a hundred times slower.*allow_slow=True"):
+            Placement(1, {}, 0, {name: 2, "native_layer_norm": 2}).check()
+
+
+def test_a_placement_tells_which_engine_runs_what():
+    text = str(Placement(16, {"linear": 1, "convolution": 4}, 5, {}))
+    assert text.splitlines() == [
+        "1-bit delegate: 16 layers",
+        "XNNPACK: 5 parts, 4 convolution, 1 linear",
+        "ExecuTorch's own kernels: none",
+    ]
+
+
+def config(*steps):
+    return dict(test_dataloader=dict(dataset=dict(dataset=dict(pipeline=[dict(type="LoadImageFromFile"), *steps]))))
+
+
+@pytest.mark.parametrize(
+    ("steps", "resize", "crop"),
+    [
+        ([], None, False),
+        ([dict(type="ResizeEdge", scale=256, edge="short"), dict(type="CenterCrop")], ("short", 256, 256), True),
+        ([dict(type="Resize", scale=(320, 240), keep_ratio=True)], ("inside", 240, 320), False),
+        ([dict(type="mmcv.Resize", scale=(320, 240))], ("exact", 240, 320), False),
+        ([dict(type="Resize", scale=64)], ("exact", 64, 64), False),
+    ],
+)  # fmt: skip
+def test_the_card_tells_how_the_test_pipeline_resizes(steps, resize, crop):
+    wanted = None if resize is None else dict(zip(("mode", "height", "width"), resize, strict=True))
+    assert resize_of(ModelCard(config=config(*steps))) == dict(resize=wanted, crop=crop)
+
+
+def test_the_card_is_json_that_names_layouts():
+    card = ModelCard(classes=("Käse", "b"), preprocessing=Preprocessing((1.0,) * 3, (2.0,) * 3, "bgr", (8, 9)))
+    found = json.loads(program_card(card, [torch.zeros(1, 3, 8, 9), torch.zeros(1, 4).long()], 1, "classifier"))
+    assert found["inputs"] == [
+        dict(shape=[1, 3, 8, 9], dtype="float32", layout="nhwc"),
+        dict(shape=[1, 4], dtype="int64", layout="plain"),
+    ]
+    assert found["classes"] == ["Käse", "b"] and found["format"] == 1
+    assert found["preprocessing"]["channel_order"] == "bgr" and "size" not in found["preprocessing"]
+
+
+IMAGES = InputSpec("float32", (None, 3, None, None), (0, 3, 1, 1))
+TOKENS = InputSpec("int64", (None, None), (0, 1))
+
+
+def test_sizes_come_from_the_call_or_the_card():
+    card = ModelCard(preprocessing=Preprocessing((), (), size=(64, 96)))
+    assert example_inputs([IMAGES], card, None)[0].shape == (1, 3, 64, 96)
+    (x,) = example_inputs([IMAGES], card, (32, 40))
+    assert x.shape == (1, 3, 32, 40) and x.is_contiguous(memory_format=torch.channels_last)
+    tokens = example_inputs([TOKENS, TOKENS], ModelCard(), None, 7)
+    assert [t.shape for t in tokens] == [(1, 7)] * 2 and set(tokens[0].unique().tolist()) <= {0, 1}
+
+
+def test_sizes_that_are_unknown_or_wrong_are_named():
+    with pytest.raises(UserError, match=r"any size and its file names none: give the images' size: size=\(H, W\)"):
+        example_inputs([IMAGES], ModelCard(), None)
+    with pytest.raises(UserError, match="give the length of sequences: length=N"):
+        example_inputs([TOKENS], ModelCard(), None)
+    for size in ((0, 3), (1 << 20, 8), (8,), (8.0, 8)):
+        with pytest.raises(UserError, match="height and width, 1 to 8192 pixels"):
+            example_inputs([IMAGES], ModelCard(), size)
+    with pytest.raises(UserError, match=r"an input of size=\(8, 8\) has the shape"):
+        example_inputs([InputSpec("float32", (None, 3, 224, 224), (0, 3, 224, 224))], ModelCard(), (8, 8))
+
+
+def test_a_runtime_that_was_not_built_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("REBNN_RUNTIME", str(tmp_path))
+    with pytest.raises(MissingFileError, match="has no librebnn.*sh runtime/build.sh build"):
+        runtime_folder()
+
+
+def test_a_torch_that_is_too_old_for_the_bindings_is_named(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cpu")
+    with pytest.raises(MissingPackageError, match=r"beside torch 2.11.0\+cpu .*needs torch 2.13 or newer; or run"):
+        program._bindings()
+
+
+def test_without_executorch_the_export_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    with pytest.raises(MissingPackageError, match="pip install 'executorch>=1.5.1,<1.6'"):
+        rebnn_mm.deploy.export_executorch(tmp_path / "a.rebnn", tmp_path / "a.pte")
