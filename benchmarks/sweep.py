@@ -1,10 +1,12 @@
 """Make stock models of mmpretrain or mmdet 1-bit, train a step, export and time them: one config of each folder.
 
-python benchmarks/sweep.py mmpretrain|mmdet [--only PATTERN] [--time] [--page docs/sweep.md]
+python benchmarks/sweep.py mmpretrain|mmdet [--only PATTERN] [--missing] [--time] [--page docs/sweep.md]
 
 Each model runs in a process of its own, with random weights and without a network. Results are JSON lines in
-``--out``; a sweep that was interrupted goes on where it stopped, as long as the package's commit is the same.
-``--page`` writes the page from the lines of both libraries, and with ``--only -`` it does nothing else.
+``--out``. ``--page`` adds the lines of both libraries to the page's rows, which it reads first; rows of the same model
+are replaced. A sweep takes what is not done with the package's commit, by the lines or by the page, so one that was
+interrupted goes on where it stopped; with ``--missing`` rows of other commits are left as they are, and ``--only -``
+does nothing but write the page.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import sweep_page
 from sweep_configs import LIBRARIES, folders
+from sweep_rows import results, verdict
 
 CHILD = Path(__file__).with_name("sweep_model.py")
 # A download fails at once instead of after its own retries
@@ -45,7 +48,8 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="folders, as a shell pattern; several with commas")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/sweep"), help="folder of the results")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
-    parser.add_argument("--page", type=Path, help="write the page of all results to this file")
+    parser.add_argument("--page", type=Path, help="add the results to this page, which is made if it is not there")
+    parser.add_argument("--missing", action="store_true", help="only what has no row yet, of whatever commit")
     parser.add_argument("--time", action="store_true", help="time the packed model against the stock one")
     parser.add_argument("--binarize", default="{}", metavar="JSON", help="arguments of binarize instead of defaults")
     parser.add_argument("--again", action="store_true", help="also what is done already")
@@ -58,6 +62,9 @@ def main() -> None:
     wanted = [name for name in folders(args.library) if any(fnmatchcase(name, pattern) for pattern in patterns)]
     version = commit()
     done = set() if args.again else finished(lines, version, args)
+    if args.page and not args.again:
+        rows = sweep_page.read(args.page)[args.library].values()
+        done |= {row.name for row in rows if args.missing or row.is_of(version, args.time)}
     left = [name for name in wanted if name not in done]
     print(f"{args.library}: {len(wanted)} folders, {len(left)} to do", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -93,18 +100,27 @@ def run_one(folder: str, lines: Path, version: str, args: argparse.Namespace) ->
         reason = f"took more than {args.limit:.0f} s"
     end: dict[str, Any] = dict(folder=folder, stage="end", seconds=round(time.monotonic() - start, 1))
     append(lines, end if reason is None else dict(end, killed=f"{reason} (exit status {process.returncode})"))
-    return f"{end['seconds']:6.0f} s  {sweep_page.summary(sweep_page.results(lines)[folder])}"
+    return f"{end['seconds']:6.0f} s  {summary(results(lines)[folder])}"
 
 
 def finished(lines: Path, version: str, args: argparse.Namespace) -> set[str]:
-    """Folders that are done with this commit and rule, and timed if that is asked for."""
-    found = sweep_page.results(lines) if lines.is_file() else {}
+    """Folders that are done with this commit (``--missing``: any) and rule, and timed if that is asked for."""
+    found = results(lines) if lines.is_file() else {}
     ended = {name: stages["start"] for name, stages in found.items() if "end" in stages}
     return {
         name
         for name, start in ended.items()
-        if (start["commit"], start.get("rule", "{}")) == (version, args.binarize) and start["timed"] >= args.time
+        if (args.missing or start["commit"] == version)
+        and start.get("rule", "{}") == args.binarize
+        and start["timed"] >= args.time
     }
+
+
+def summary(stages: dict[str, dict[str, Any]]) -> str:
+    """One line for the log."""
+    kind, reason = verdict(stages)
+    ratio = stages.get("time", {}).get("ratio")
+    return f"{stages['start']['folder']:22} {kind}  {f'x{ratio:.2f}  ' if ratio else ''}{reason}"
 
 
 def append(lines: Path, line: dict[str, Any]) -> None:

@@ -40,13 +40,13 @@ def written(tmp_path, *groups):
 
 
 def test_a_run_that_got_through_is_done_and_a_new_run_replaces_an_old_one(tmp_path):
-    import sweep_page
+    from sweep_rows import results, verdict
 
     failed = ("train", dict(ok=False, kind="our fault", error="ValueError: 4D"))
     path = written(tmp_path, lines(failed), lines())
-    assert sweep_page.verdict(sweep_page.results(path)["net"]) == ("done", "")
+    assert verdict(results(path)["net"]) == ("done", "")
     path = written(tmp_path, lines(), lines(failed))
-    assert sweep_page.verdict(sweep_page.results(path)["net"]) == ("our fault", "train: ValueError: 4D")
+    assert verdict(results(path)["net"]) == ("our fault", "train: ValueError: 4D")
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_run_that_got_through_is_done_and_a_new_run_replaces_an_old_one(tmp_pa
     ],
 )
 def test_what_ran_to_the_end_may_still_be_our_fault(tmp_path, stage, values, reason):
-    import sweep_page
+    from sweep_rows import results, verdict
 
-    kind, found = sweep_page.verdict(sweep_page.results(written(tmp_path, lines((stage, values))))["net"])
+    kind, found = verdict(results(written(tmp_path, lines((stage, values))))["net"])
     assert kind == "our fault"
     assert reason in found
 
@@ -73,9 +73,10 @@ def test_the_page_counts_and_lists_every_model(tmp_path):
     sweep_page.write(tmp_path / "page.md", {"mmdet": path})
     page = (tmp_path / "page.md").read_text()
     assert "- 1 of 2: done" in page
-    assert "| net<br><sub>net_small</sub> | 90% | 80% | 4.0 | 0.2 |  |  |  | exact | graph |  |" in page
-    assert "### Our fault\n\n- other: export: RuntimeError: a | b" in page
-    assert "Commit abc." in page
+    assert "| net<br><sub>net_small</sub> | 90% | 80% | 4.0 | 0.2 |  |  |  | exact | graph |  | abc |  |" in page
+    assert "### Our fault" in page
+    assert "| `other` | our fault | export: RuntimeError: a / b | abc |" in page
+    assert "- commits: abc (2)" in page
 
 
 def test_the_page_says_how_models_are_stored_how_equal_they_are_and_why_others_do_not_run(tmp_path):
@@ -93,13 +94,77 @@ def test_the_page_says_how_models_are_stored_how_equal_they_are_and_why_others_d
     )
     sweep_page.write(tmp_path / "page.md", {"mmdet": path, "mmpretrain": tmp_path / "none.jsonl"})
     page = (tmp_path / "page.md").read_text()
-    assert "| 4.0 | 0.2 | 100.0 | 40.0 | 2.5 | 2e-06 | graphs: backbone, layers |  |" in page
-    assert "| exact | layers | 1 1-bit layers are frozen, as in the stock model |" in page
+    assert "| 4.0 | 0.2 | 100.0 | 40.0 | 2.50 | 2e-06 | graphs: backbone, layers | 3.0 | abc |  |" in page
+    assert "| exact | layers |  | abc | 1 1-bit layers are frozen, as in the stock model |" in page
     assert "- a's neck: Neck has attention\n- b: it calls aten.x\n" in page
-    assert "### Not run\n\n- **needs a network**: `c` (URLError: a / b)" in page
+    assert "### Not run" in page
+    assert "| `c` | needs a network | build: URLError: a / b | abc |" in page
     assert "Other programs ran meanwhile: load 3 (median)." in page
     assert "- equal after packing: 1 in every bit, 1 up to rounding" in page
     assert "## mmpretrain" not in page
+
+
+def test_a_page_is_read_as_it_was_written_and_new_results_take_the_place_of_its_rows(tmp_path):
+    import sweep_page
+
+    both = dict(graphs=["backbone"], layerwise={"neck": "Neck has attention: of one size", "head.a": "it draws"})
+    failed = ("export", dict(ok=False, kind="our fault", error="RuntimeError: a | b", where=["x.py:3", "y.py:4"]))
+    offline = ("build", dict(ok=False, kind="needs a network", error="URLError: a"))
+    time = dict(folder="a", stage="time", ok=True, at=224, load=3.0, ratio=2.5, float=100.0, packed=40.0)
+    page = tmp_path / "page.md"
+    old = written(
+        tmp_path,
+        [*lines(("export", both), folder="a"), time],
+        lines(("export", dict(graphs=[], layerwise={"all": "it calls aten.x"})), folder="b+c"),
+        lines(failed, folder="d"),
+        lines(offline, folder="e"),
+    )
+    sweep_page.write(page, {"mmdet": old})
+    first, text = sweep_page.read(page)["mmdet"], page.read_text()
+    assert first["a"].layerwise == both["layerwise"]
+    assert first["b+c"].layerwise == {"all": "it calls aten.x"}
+    assert (first["a"].ratio, first["a"].load, first["a"].commit) == (2.5, 3.0, "abc")
+    assert first["d"].reason == "export: RuntimeError: a / b at `x.py:3`, `y.py:4`"
+    sweep_page.write(page, {})
+    assert page.read_text() == text
+    new = written(
+        tmp_path, [dict(line, commit="new") if line["stage"] == "start" else line for line in lines(folder="d")]
+    )
+    sweep_page.write(page, {"mmdet": new})
+    rows = sweep_page.read(page)["mmdet"]
+    assert (rows["d"].kind, rows["d"].commit) == ("done", "new")
+    assert {name: row for name, row in rows.items() if name != "d"} == {n: r for n, r in first.items() if n != "d"}
+
+
+def test_a_row_of_another_form_is_refused(tmp_path):
+    import sweep_page
+
+    page = tmp_path / "page.md"
+    page.write_text("## mmdet\n\n| net<br><sub>net_small</sub> | 90% | 80% |\n")
+    with pytest.raises(ValueError, match="net has 2 cells behind its name, and there are 12 columns"):
+        sweep_page.read(page)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ([], "2 folders, 2 to do"),  # of another commit, and not timed
+        (["--missing"], "2 folders, 1 to do"),
+        (["--missing", "--again"], "2 folders, 2 to do"),
+    ],
+)
+def test_a_sweep_leaves_out_what_the_page_says(tmp_path, monkeypatch, capsys, options, left):
+    import sweep
+    import sweep_page
+
+    page = tmp_path / "page.md"
+    sweep_page.write(page, {"mmdet": written(tmp_path, lines(folder="atss"))})
+    monkeypatch.setattr(sweep, "folders", lambda library: ["atss", "retinanet"])
+    monkeypatch.setattr(sweep, "run_one", lambda *args: "")
+    out = str(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "mmdet", "--out", out, "--page", str(page), *options])
+    sweep.main()
+    assert left in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -130,11 +195,11 @@ def test_a_failure_is_ours_only_where_the_stock_model_runs(error, stock, kind):
     ],
 )
 def test_a_process_that_ends_before_its_first_stage_is_large_only_if_it_was_stopped(tmp_path, killed, kind):
-    import sweep_page
+    from sweep_rows import results, verdict
 
     start = dict(folder="net", stage="start", commit="abc", timed=False)
     path = written(tmp_path, [start, dict(folder="net", stage="end", seconds=1.0, killed=killed)])
-    assert sweep_page.verdict(sweep_page.results(path)["net"])[0] == kind
+    assert verdict(results(path)["net"])[0] == kind
 
 
 def test_no_script_is_named_like_a_package_that_the_scripts_import():
@@ -208,6 +273,6 @@ def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path
     ],
 )
 def test_towers_are_counted(graphs, said):
-    import sweep_page
+    from sweep_rows import form
 
-    assert sweep_page.form(dict(export=dict(graphs=graphs, layerwise={}))) == said
+    assert form(dict(export=dict(graphs=graphs, layerwise={}))) == said
