@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 
 from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
 from rebnn_mm.deploy.graph.sizes import ONE_SIZE, needs_one_size, usual_sizes
+from rebnn_mm.deploy.graph.trial import holds_for_others
 from rebnn_mm.errors import UserError
 
 
@@ -98,8 +99,9 @@ def capture(
 
     The first dimension may always change, and the length of a sequence of integers, (N, L). Height and width of a 4-d
     input, and the length of a sequence of vectors, (N, L, C), may change if ``any_size``. None decides by what the
-    network is made of: one with attention, or with padding by size, keeps the size of ``inputs``, all others take any.
-    Where ``open_sizes`` is given, it names instead for each input the dimensions that may change besides the first.
+    network is made of: one with attention, with padding by size, or with code that takes another way for other sizes,
+    keeps the size of ``inputs``, all others take any. Where ``open_sizes`` is given, it names instead for each input
+    the dimensions that may change besides the first.
 
     Raises:
         UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
@@ -113,7 +115,12 @@ def capture(
     spatial = any_size is True or (images and any_size is None and not one_size)
     usual = [usual_sizes(x, spatial) for x in inputs]
     sizes = [{0, *places} for places in (usual if open_sizes is None else open_sizes)]
-    traced = _traced(_export(module, inputs, sizes))
+    program = _export(module, inputs, sizes)
+    if not holds_for_others(program, module, inputs, sizes, odd=any_size is None):
+        if any_size:
+            raise UserError(f"{module._get_name()} takes another way for other sizes of its input: {ONE_SIZE}")
+        program = _export(module, inputs, [{0} for _ in inputs])
+    traced = _traced(_functional(module, program))
     for x, spec, places in zip(inputs, traced.inputs, sizes, strict=True):
         if any_size and any(x.shape[place] > 1 and spec.shape[place] is not None for place in places):
             raise UserError(f"{module._get_name()} computes with the size of its input {tuple(x.shape)}: {ONE_SIZE}")
@@ -127,15 +134,26 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], sizes: Sequence[set[int
         {place: auto for place in sorted(places) if x.dim() and x.shape[place] != 1}
         for x, places in zip(inputs, sizes, strict=True)
     ]
+    with _explained(module), torch.no_grad():
+        given = _as_declared(module, shapes)
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=given, strict=False)
+        check_blocks(program.graph_module)
+    return program
+
+
+def _functional(module: nn.Module, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Without any decomposition this only makes it functional, slowly: needed where a view is written to."""
+    with _explained(module), torch.no_grad():
+        return program.run_decompositions({}) if _writes_into_views(program.graph_module) else program
+
+
+@contextmanager
+def _explained(module: nn.Module) -> Iterator[None]:
+    """Within the block, torch does not warn of its own deprecated pieces, and what it raises becomes a UserError."""
     try:
         with warnings.catch_warnings(), _quiet_shapes():
-            warnings.simplefilter("ignore")  # torch warns of its own deprecated pieces
-            with torch.no_grad():
-                given = _as_declared(module, shapes)
-                program = torch.export.export(module, tuple(inputs), dynamic_shapes=given, strict=False)
-                check_blocks(program.graph_module)
-                # without any decomposition this only makes it functional, slowly: needed where a view is written to
-                return program.run_decompositions({}) if _writes_into_views(program.graph_module) else program
+            warnings.simplefilter("ignore")
+            yield
     except Exception as error:  # what a foreign forward and the exporter raise has no common class
         line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(

@@ -17,11 +17,13 @@ from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
+from rebnn_mm.deploy.graph.trial import alike, tensors_of
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError
 
 Run = Callable[[nn.Module], Any]
 Stored = dict[str, Tensor | BinaryTensor]
+Shapes = tuple[tuple[int, ...], ...]  # of the tensors of a call
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Part:
         any_size: As for :func:`rebnn_mm.deploy.graph.capture.capture`.
         open_sizes: Likewise.
         within: Gives smaller parts, to be taken where this one cannot be stored.
+        refused: Why it is known beforehand that it cannot be stored; it has no inputs then.
         whole: Set where the part is all that the file's model computes: ``'classifier'`` of images, or ``'network'``.
     """
 
@@ -45,6 +48,7 @@ class Part:
     open_sizes: Sequence[Collection[int]] | None = None
     whole: str | None = None
     within: Callable[[], Sequence[Part]] | None = None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
     Raises:
         UserError: It cannot be captured, or calls an operator that files do not hold.
     """
+    if part.refused:
+        raise UserError(part.refused)
     module = lower(joined(copy.deepcopy(model.get_submodule(part.name))))
     traced = _captured(module, part, part.inputs)
     _store_constants(traced)
@@ -136,52 +142,58 @@ def _store_constants(traced: Traced) -> None:
         traced.tensors[node.target] = node.meta["val"] = tensor.to(wider)
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
-
-
 def _check_single(record: dict[str, Any], traced: Traced, module: nn.Module, part: Part) -> None:
     """Raise UserError unless images one by one give what they give together."""
     with torch.no_grad():
-        together = _tensors(_called(module, part)(*part.inputs))
-    alone = _tensors(GraphNetwork(record, traced.tensors)(*part.inputs))
-    for a, b in zip(together, alone, strict=True):
-        # most values: the last digits of some may turn a sign
-        if a.shape != b.shape or float((a - b).float().abs().median()) > 1e-4 * float(a.float().abs().max()):
-            raise UserError(f"{type(module).__name__} gives other results for one image than for several together")
+        together = tensors_of(_called(module, part)(*part.inputs))
+    if not alike(together, tensors_of(GraphNetwork(record, traced.tensors)(*part.inputs))):
+        raise UserError(f"{type(module).__name__} gives other results for one image than for several together")
 
 
 def find_inputs(model: nn.Module, names: Sequence[str], *runs: Run) -> list[Part]:
     """The parts of these names, called as they first are in the first of ``runs``.
 
-    Left out are those that it does not call, and those that it calls with more than tensors, in tuples or lists. A size
-    of one is taken for fixed, so that a run gives the inputs in which no size that changes is one.
+    Left out are those that it does not call, those that it calls with more than tensors, in tuples or lists, and those
+    that it calls with tensors of other numbers of dimensions at times. A size of one is taken for fixed, so that a run
+    gives the inputs in which no size that changes is one.
 
     Args:
         model: The model.
         names: Modules of it.
-        runs: Each calls the model, ``run(model)``, with inputs of other sizes: what differs in size is left open.
+        runs: Each calls the model, ``run(model)``, with inputs of other sizes: what differs in size, between the calls
+            of a run, too, is left open.
     """
-    first, *others = [_first_calls(model, names, run) for run in runs]
+    first, *others = [_calls(model, names, run) for run in runs]
     found = []
-    for name, call in first.items():
-        calls = [call, *(other[name] for other in others if name in other)]
-        places = _differing(calls) if others else None
-        for sample in calls:
+    for name, (call, shapes) in first.items():
+        again = [other[name] for other in others if name in other]
+        samples = [call, *(sample for sample, _ in again)]
+        shapes = [*shapes, *(more for _, own in again for more in own)]
+        if len({forms_of(sizes) for sizes in shapes}) > 1:
+            continue
+        places = _differing(shapes) if others else None
+        for sample in samples:
             if all(x.shape[place] > 1 for x, own in zip(sample.inputs, places or (), strict=False) for place in own):
                 found.append(Part(name, sample.inputs, sample, open_sizes=places))
                 break
     return found
 
 
-def _first_calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, _Structure]:
-    """How each module is called first, in the order of ``names``."""
+def forms_of(shapes: Shapes) -> tuple[int, ...]:
+    """Of the inputs of a call, the numbers of dimensions: a graph is for one such form."""
+    return tuple(map(len, shapes))
+
+
+def _calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, tuple[_Structure, list[Shapes]]]:
+    """How each module is called first, and the shapes of all its calls, in the order of ``names``."""
     calls: dict[str, _Structure | None] = {}
+    shapes: dict[str, list[Shapes]] = {name: [] for name in names}
 
     def remember(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             if name not in calls:
                 calls[name] = _called_with(args, keywords)
+            shapes[name].append(tuple(tuple(x.shape) for x in tensors_of(args)))
 
         return hook
 
@@ -193,16 +205,16 @@ def _first_calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: call for name in names if (call := calls.get(name)) is not None}
+    return {name: (call, shapes[name]) for name in names if (call := calls.get(name)) is not None}
 
 
-def _differing(calls: Sequence[_Structure]) -> list[set[int]]:
+def _differing(calls: Sequence[Shapes]) -> list[set[int]]:
     """For each input of the first call the dimensions that have other sizes in another one."""
     call, *others = calls
-    places: list[set[int]] = [set() for _ in call.inputs]
+    places: list[set[int]] = [set() for _ in call]
     for other in others:
-        for found, x, y in zip(places, call.inputs, other.inputs, strict=True):
-            found.update(place for place in range(x.dim()) if x.shape[place] != y.shape[place])
+        for found, x, y in zip(places, call, other, strict=True):
+            found.update(place for place in range(len(x)) if x[place] != y[place])
     return places
 
 

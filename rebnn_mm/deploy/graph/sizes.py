@@ -12,7 +12,7 @@ from rebnn_mm.adaptive_padding import pads_by_size
 
 # A network with one of these computes with the size of its input (position tables, windows, masks): its graph is for
 # the size it was exported with. All others are exported for any size.
-_ATTENTION = ("softmax", "scaled_dot_product_attention", "roll")
+_ATTENTION = ("softmax", "scaled_dot_product", "roll")
 ONE_SIZE = "its graph would be for images of one size"
 
 

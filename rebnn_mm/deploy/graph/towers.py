@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rebnn_mm.deploy.graph.parts import Part, Run, find_inputs, is_called_with_tensors, joined, put_part
+from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.layers.packable import is_packed
 
 Outputs = dict[str, list[Any]]
@@ -20,7 +21,8 @@ def find_towers(model: nn.Module, within: Sequence[str], run: Run, *others: Run)
     """The largest modules that can be exchanged for functions of tensors, with the inputs of their first call.
 
     That is tried out: with nothing but the forward in the place of such a module, all modules around it give the same.
-    A list of modules that are called one after the other counts as one. Single 1-bit layers are left out.
+    A list of modules that are called one after the other counts as one. Single 1-bit layers are left out. A module that
+    is called with other numbers of dimensions at times comes back refused, and is searched for smaller ones.
 
     Args:
         model: In eval mode; it is not changed.
@@ -29,16 +31,28 @@ def find_towers(model: nn.Module, within: Sequence[str], run: Run, *others: Run)
         others: Likewise, on inputs of other sizes; as for :func:`rebnn_mm.deploy.graph.parts.find_inputs`.
     """
     found: list[str] = []
-    callable_names, expected = _called_with_tensors(model, run), _outputs(model, run)
+    refused: list[Part] = []
+    forms, expected = _forms(model, run, *others), _outputs(model, run)
+    callable_names = {name for name, own in forms.items() if len(own) == 1 and None not in own}
     level = list(within)
     while level:
         level = [name for parent in level for name in _children(model, parent)]
+        known = tuple(f"{part.name}." for part in refused)  # with a module's reason that of those in it is said
+        several = [name for name in level if len(forms.get(name, ())) > 1 and not name.startswith(known)]
+        refused += [_refused(name, forms[name]) for name in several]
         tried = [name for name in level if _is_candidate(model, name, callable_names)]
         if tried and not _exchangeable(model, tried, run, expected):
             tried = [name for name in tried if _exchangeable(model, [name], run, expected)]
         found += tried
         level = [name for name in level if name not in tried]
-    return find_inputs(model, found, run, *others)
+    return find_inputs(model, found, run, *others) + refused
+
+
+def _refused(name: str, forms: Iterable[tuple[int, ...] | None]) -> Part:
+    said = ("no tensors" if form is None else f"{', '.join(map(str, form))} dimensions" for form in forms)
+    return Part(
+        name, (), refused=f"it is called with inputs of {' and of '.join(sorted(said))}, and a graph is for one"
+    )
 
 
 def _children(model: nn.Module, parent: str) -> Iterator[str]:
@@ -61,20 +75,23 @@ def _is_head(module: nn.Module) -> bool:
     return any(name.startswith(("loss", "predict")) for kind in type(module).__mro__ for name in vars(kind))
 
 
-def _called_with_tensors(model: nn.Module, run: Run) -> set[str]:
-    """Names of the modules that ``run`` calls, always with tensors only."""
-    seen: dict[str, bool] = {}
+def _forms(model: nn.Module, *runs: Run) -> dict[str, set[tuple[int, ...] | None]]:
+    """For each module that is called, the numbers of dimensions of its inputs; None where not all are tensors."""
+    seen: dict[str, set[tuple[int, ...] | None]] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            seen[name] = seen.get(name, True) and is_called_with_tensors(args, keywords)
+            given = is_called_with_tensors(args, keywords)
+            form = tuple(x.dim() for x in tensors_of(args)) if given else None
+            seen.setdefault(name, set()).add(form)
 
         return hook
 
     hooks = [m.register_forward_pre_hook(watch(name), with_kwargs=True) for name, m in model.named_modules()]
     with _removed(hooks), torch.no_grad():
-        run(model)
-    return {name for name, only in seen.items() if only}
+        for run in runs:
+            run(model)
+    return seen
 
 
 def _exchangeable(model: nn.Module, names: Sequence[str], run: Run, expected: Outputs) -> bool:

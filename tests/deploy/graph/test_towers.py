@@ -147,3 +147,56 @@ def test_a_layer_in_a_graph_and_outside_of_it_is_stored_for_both(tmp_path, model
     packed = load_model(tmp_path / "m.rebnn", model=Detector())
     with torch.no_grad():
         assert all(map(torch.equal, packed(x), model(x)))
+
+
+class Boxes(nn.Module):
+    """As of DAB-DETR: used within the decoder's layers, (N, Q, C), and on the states of all together, (L, N, Q, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.regress = nn.Sequential(nn.Sequential(ReBNNLinear(4, 8, input_norm=True), nn.ReLU()), ReBNNLinear(8, 4))
+        self.query = nn.Sequential(ReBNNLinear(4, 4, input_norm=True), nn.ReLU())
+
+    def forward(self, x, layers=2):
+        queries = [x.flatten(2).transpose(1, 2)[:, :6]]
+        for _ in range(layers):
+            queries.append(self.query(queries[-1]) + self.regress(queries[-1]))
+        return self.regress(torch.stack(queries))
+
+    def predict(self, x):
+        return self(x)
+
+
+def test_a_module_called_with_several_ranks_stays_as_it_is_and_says_why(tmp_path):
+    torch.manual_seed(0)
+    model, x = settle(nn.ModuleDict(dict(head=Boxes()))), torch.randn(2, 4, 4, 4)
+    parts = find_towers(model, ["head"], lambda m: m["head"](x))
+    assert [part.name for part in parts if not part.refused] == ["head.query"]
+    check = Check([x, x[:1]], lambda m, x: m["head"](x), exact=True)
+    report = export_model(model, tmp_path / "m.rebnn", check=check, parts=parts)
+    reason = "it is called with inputs of 3 dimensions and of 4 dimensions, and a graph is for one"
+    assert report.graphs[1:] == (f"head.regress is packed layer by layer: {reason}",)
+
+
+def test_a_rank_that_only_another_use_has_is_seen():
+    torch.manual_seed(0)
+    model, x = settle(nn.ModuleDict(dict(head=Boxes()))), torch.randn(2, 4, 4, 4)
+
+    def first(m):
+        return m["head"].regress(x[0])
+
+    def other(m):
+        return m["head"].regress(x)
+
+    (part,) = find_towers(model, ["head"], first, other)
+    assert part.name == "head.regress" and part.refused
+
+
+def test_sizes_that_differ_between_the_calls_of_one_use_stay_open(tmp_path):
+    model = settle(nn.ModuleDict(dict(head=nn.Sequential(block()))))
+
+    def run(m):
+        return [m["head"][0](torch.ones(2, 4, size, 6)) for size in (8, 4)]
+
+    (part,) = find_towers(model, ["head"], run, run)
+    assert part.open_sizes == [{2}]

@@ -1,0 +1,90 @@
+"""Captured graphs tried out: whether they give what their module gives, for other sizes of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors of nested tuples, lists and dicts, in order."""
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def alike(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+    """Whether two results are the same but for a few values: the last digits of some may turn a sign."""
+    return len(wanted) == len(found) and all(_alike(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not a.numel():
+        return a.shape == b.shape
+    a, b = a.double().nan_to_num(), b.double().nan_to_num()
+    return float((a - b).abs().median()) <= 1e-4 * float(a.abs().max())
+
+
+def holds_for_others(
+    program: torch.export.ExportedProgram,
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    sizes: Sequence[Collection[int]],
+    odd: bool,
+) -> bool:
+    """Whether a captured graph computes what ``module`` does for inputs of other sizes, as far as a few tell.
+
+    Code that branches on the size of its input leaves one branch in the graph: MMPretrain's MobileViT resizes maps of
+    an odd size, and its graph for an even one does not. ``torch.export`` writes down what it took for granted, so only
+    sizes that break that are computed. Where the module itself fails, the graph may, too.
+
+    Args:
+        program: The exported ``module``.
+        module: In eval mode.
+        inputs: What it was exported with.
+        sizes: For each input the dimensions that may change; the first, the batch, is left as it is.
+        odd: Try odd sizes, too.
+    """
+    careful = program.module()
+    with torch.no_grad():
+        for others in _others(inputs, sizes, odd):
+            if _results(careful, others) is None:
+                wanted = _results(module, others)
+                found = None if wanted is None else _results(program.module(check_guards=False), others)
+                if wanted is not None and (found is None or not alike(wanted, found)):
+                    return False
+    return True
+
+
+def _others(inputs: Sequence[Tensor], sizes: Sequence[Collection[int]], odd: bool) -> list[list[Tensor]]:
+    """The inputs half as large again, and by one larger; sizes of several inputs keep their proportions."""
+    opened = [x.shape[place] for x, places in zip(inputs, sizes, strict=True) for place in places if place]
+    if not opened:
+        return []
+    changes: list[Callable[[int], int]] = []
+    if all(size % 2 == 0 for size in opened):
+        changes.append(lambda size: size * 3 // 2)
+    if odd and len(inputs) == 1:
+        changes.append(lambda size: size + 1)
+    return [
+        [_resized(x, [place for place in places if place], change) for x, places in zip(inputs, sizes, strict=True)]
+        for change in changes
+    ]
+
+
+def _resized(x: Tensor, places: Sequence[int], change: Callable[[int], int]) -> Tensor:
+    """The values of ``x`` again and again, in these dimensions."""
+    for place in places:
+        index = torch.arange(change(x.shape[place]), device=x.device) % x.shape[place]
+        x = x.index_select(place, index)
+    return x
+
+
+def _results(module: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor] | None:
+    """The tensors that it returns; None where it fails."""
+    try:
+        return tensors_of(module(*inputs))
+    except Exception:  # a foreign forward, and what torch.export checks, raise anything
+        return None
