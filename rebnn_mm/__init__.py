@@ -16,6 +16,7 @@ from typing import Any
 from rebnn_mm.builders import set_config_builder
 from rebnn_mm.busy_machine import rest_while_waiting
 from rebnn_mm.moved import find_old_names
+from rebnn_mm.native import set_kernels
 
 find_old_names()
 rest_while_waiting()  # torch is imported below, and reads the environment once
@@ -28,7 +29,15 @@ def _build_in_its_library(path: Path, exact: bool) -> Any:
     return load_packed_model(path, exact=exact)
 
 
+def _training_kernels() -> Any:
+    """Layers that train are imported before the kernels, and ask for them when they run."""
+    from rebnn_mm.deploy.training import training_kernels
+
+    return training_kernels()
+
+
 set_config_builder(_build_in_its_library)
+set_kernels(_training_kernels)
 
 if find_spec("mmengine") is not None:
     from rebnn_mm import backbones, convert, estimators, hooks, layers

@@ -8,11 +8,14 @@ A small t lets every element learn (the slope is about 1 everywhere), a large on
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.estimators.slope import Slope
 from rebnn_mm.functional import sign
 from rebnn_mm.tracing import one_operation
 
@@ -32,8 +35,12 @@ class _ErrorDecaySign(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        slope = max(1.0, ctx.t)  # k * t
-        return grad * (slope * (1 - torch.tanh(ctx.t * x).square())), None
+        return grad * error_decay_slope(x, ctx.t), None
+
+
+def error_decay_slope(x: Tensor, t: float) -> Tensor:
+    """``max(1, t) * (1 - tanh(t x)^2)``; any shape."""
+    return max(1.0, t) * (1 - torch.tanh(t * x).square())  # max(1, t) is k t
 
 
 @one_operation
@@ -66,3 +73,7 @@ class EDE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Binarize ``x``: same shape, values in {-1, +1}."""
         return error_decay_sign(x, self.t)
+
+    def slope(self) -> Slope:
+        """What a gradient is multiplied with, with t as it is now."""
+        return Slope(partial(error_decay_slope, t=self.t), peak=max(1.0, self.t))

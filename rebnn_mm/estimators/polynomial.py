@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.estimators.slope import Slope
 from rebnn_mm.functional import sign
 from rebnn_mm.tracing import one_operation
 
@@ -28,7 +29,15 @@ class _PolynomialSign(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad * torch.rsub(x.abs(), 2, alpha=2).clamp_min(0)  # max(0, 2 - 2|x|), one tensor fewer
+        return grad * polynomial_slope(x)
+
+
+def polynomial_slope(x: Tensor) -> Tensor:
+    """``max(0, 2 - 2|x|)``; any shape."""
+    return torch.rsub(x.abs(), 2, alpha=2).clamp_min(0)  # one tensor fewer than 2 - 2 * x.abs()
+
+
+POLYNOMIAL = Slope(polynomial_slope, peak=2.0)
 
 
 @one_operation
@@ -44,3 +53,7 @@ class PolynomialSTE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Binarize ``x``: same shape, values in {-1, +1}."""
         return polynomial_sign(x)
+
+    def slope(self) -> Slope:
+        """What a gradient is multiplied with."""
+        return POLYNOMIAL

@@ -4,6 +4,7 @@ from rebnn_mm.layers.activations import ChannelShift, RPReLU
 from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
 from rebnn_mm.layers.bireal import BiRealConv2d, BiRealLinear
 from rebnn_mm.layers.bnn import SignConv2d, SignLinear
+from rebnn_mm.layers.fused import composed
 from rebnn_mm.layers.interface import BinaryLayer, binary_layers
 from rebnn_mm.layers.irnet import IRNetConv2d, IRNetLinear
 from rebnn_mm.layers.norm import InputLayerNorm, InputNorm
@@ -36,4 +37,5 @@ __all__ = [
     "XNORConv2d",
     "XNORLinear",
     "binary_layers",
+    "composed",
 ]

@@ -1,8 +1,11 @@
 """What the 1-bit layers of all methods share: ``y = scale * op(sign(a), b) + bias``.
 
 A method says two things, each with the gradient that its paper gives it: the binary weight ``b``
-(``_signs``) and the scale of each output channel (``_scale``). The scale multiplies the integer
-result, so that a bit-packed run-time can give the same float, bit for bit.
+(``_weight_sign``, or ``_signs``) and the scale of each output channel (``_scale``). The scale multiplies the
+integer result, so that a bit-packed run-time can give the same float, bit for bit.
+
+A layer runs as the one function of :mod:`rebnn_mm.layers.function`, and composed of torch's operations where something
+follows what it does, see :mod:`rebnn_mm.layers.fused`.
 
 A registered layer names ``nn.Conv2d`` (or ``nn.Linear``) among its own bases: mmengine's initialisers,
 ``init_cfg=dict(type='Kaiming', layer='Conv2d')``, look no further up.
@@ -17,10 +20,14 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.estimators import clipped_sign
+from rebnn_mm.estimators import gradient_of_scaled
 from rebnn_mm.fast_path import keep_called
+from rebnn_mm.layers.fused import fused, fuses
 from rebnn_mm.layers.guard import GuardedLayer
 from rebnn_mm.layers.norm import InputLayerNorm, InputNorm
+from rebnn_mm.layers.weight_sign import WeightSign
+
+KEEP = ("input", "code")
 
 
 class BinaryBase(GuardedLayer):
@@ -31,6 +38,7 @@ class BinaryBase(GuardedLayer):
     """
 
     default_estimator = "PolynomialSTE"
+    keep = "input"  # for layers that were pickled before there was a choice
 
     def _init_binary(
         self,
@@ -38,7 +46,11 @@ class BinaryBase(GuardedLayer):
         weight_only: bool,
         activation_only: bool,
         input_norm: nn.Module | None,
+        keep: str,
     ) -> None:
+        if keep not in KEEP:
+            raise UserError(f"{type(self).__name__}: keep={keep!r} is not one of {KEEP}")
+        self.keep = keep
         if weight_only and activation_only:
             raise UserError(
                 f"{type(self).__name__}: weight_only and activation_only together leave nothing 1-bit; "
@@ -54,9 +66,15 @@ class BinaryBase(GuardedLayer):
     def _init_method(self) -> None:
         """Add the method's own parameters and buffers, if it has any."""
 
+    def _weight_sign(self) -> WeightSign:
+        """How the binary weight comes from the latent one."""
+        return WeightSign(self.weight)
+
     def _signs(self) -> Tensor:
         """Binary weight in {-1, +1}, shaped as ``weight``, with the method's gradient."""
-        return clipped_sign(self.weight)
+        how = self._weight_sign()
+        b, scale = how.sign(how.latent), None if how.scaled else self._scale()
+        return b if scale is None else gradient_of_scaled(b, scale)
 
     def _scale(self) -> Tensor | None:
         """Scale of each output channel, (C_out, 1, ...), with the method's gradient; None is 1."""
@@ -116,9 +134,11 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
             Net (ECCV 2018) does around every 1-bit convolution; a layer that changes channels or
             size goes without. For modules that bring no shortcut of their own (an FPN, an RPN
             head): their real-valued twin needs none, it can hold the identity in its weights.
+        keep: What stays in memory for the backward: ``'input'``, the input, or ``'code'``, a byte for each of its
+            elements, which rounds the gradient of the input: see :mod:`rebnn_mm.layers.kept`.
 
     Raises:
-        ValueError: Both ``weight_only`` and ``activation_only``.
+        ValueError: Both ``weight_only`` and ``activation_only``, or another ``keep``.
     """
 
     def __init__(
@@ -129,16 +149,17 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
         activation_only: bool = False,
         input_norm: bool = False,
         shortcut: bool = False,
+        keep: str = "input",
         **kwargs: Any,
     ) -> None:
         nn.Conv2d.__init__(self, *args, **kwargs)
         norm = InputNorm(self.in_channels) if input_norm else None
-        self._init_binary(estimator, weight_only, activation_only, norm)
+        self._init_binary(estimator, weight_only, activation_only, norm, keep)
         self.shortcut = shortcut and _keeps_shape(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the sign of ``x`` with the binary weight and scale the result."""
-        y = self._scaled_conv(self._binary_input(x))
+        y = fused(self, x) if fuses(self, x) else self._scaled_conv(self._binary_input(x))
         return y + x if self.shortcut else y
 
     def _scaled_conv(self, x: Tensor) -> Tensor:
@@ -177,7 +198,7 @@ class BinaryLinear(BinaryBase, nn.Linear):
 
     Args:
         args, kwargs: As for ``nn.Linear``.
-        estimator, weight_only, activation_only: As for :class:`BinaryConv2d`.
+        estimator, weight_only, activation_only, keep: As for :class:`BinaryConv2d`.
         input_norm: True normalises each of the C_in features over all the other axes, whatever their number, by
             :class:`rebnn_mm.layers.norm.InputNorm`. ``'layer'`` normalises each vector by itself, also in evaluation,
             and does not depend on the batch. Neither has parameters.
@@ -196,10 +217,11 @@ class BinaryLinear(BinaryBase, nn.Linear):
         activation_only: bool = False,
         input_norm: bool | str = False,
         shortcut: bool = False,
+        keep: str = "input",
         **kwargs: Any,
     ) -> None:
         nn.Linear.__init__(self, *args, **kwargs)
-        self._init_binary(estimator, weight_only, activation_only, self._build_norm(input_norm))
+        self._init_binary(estimator, weight_only, activation_only, self._build_norm(input_norm), keep)
         keep_called(self)
         self.shortcut = shortcut and self.in_features == self.out_features
 
@@ -212,7 +234,7 @@ class BinaryLinear(BinaryBase, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the sign of ``x`` with the binary weight and scale the result."""
-        y = self._scaled_product(self._binary_input(x))
+        y = fused(self, x) if fuses(self, x) else self._scaled_product(self._binary_input(x))
         return y + x if self.shortcut else y
 
     def _scaled_product(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rebnn_mm.estimators import EDE
 from rebnn_mm.functional import scale_init, standardize
 from rebnn_mm.layers.base import BinaryBase, BinaryConv2d, BinaryLinear
+from rebnn_mm.layers.weight_sign import WeightSign
 
 
 class _IRNet(BinaryBase):
@@ -29,8 +30,8 @@ class _IRNet(BinaryBase):
         # beside the input's estimator, which the user may exchange
         self.weight_estimator = EDE()
 
-    def _signs(self) -> Tensor:
-        return self.weight_estimator(standardize(self.weight))
+    def _weight_sign(self) -> WeightSign:
+        return WeightSign(standardize(self.weight), self.weight_estimator)
 
     def _scale(self) -> Tensor:
         return torch.exp2(scale_init(standardize(self.weight.detach())).log2().round())

@@ -11,45 +11,17 @@ The paper's RSign and RPReLU stand around the layer, in :mod:`rebnn_mm.backbones
 
 from __future__ import annotations
 
-import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from rebnn_mm.estimators import clipped_sign
 from rebnn_mm.functional import scale_init
 from rebnn_mm.layers.base import BinaryBase, BinaryConv2d, BinaryLinear
-from rebnn_mm.tracing import one_operation
-
-
-class _GradientOfScaled(torch.autograd.Function):
-    """The identity; its backward turns ``dL/db = alpha * dL/dw_hat`` into ``dL/dw_hat``."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(b: Tensor, alpha: Tensor) -> Tensor:
-        return b.view_as(b)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        (alpha,) = ctx.saved_tensors
-        # a channel whose weights are all 0 gives nothing and learns nothing
-        return torch.where(alpha > 0, grad / alpha, torch.zeros_like(grad)), None
-
-
-@one_operation
-def gradient_of_scaled(b: Tensor, alpha: Tensor) -> Tensor:
-    """``b`` with the gradient of ``alpha * b``; alpha is (C_out, 1, ...)."""
-    return _GradientOfScaled.apply(b, alpha)
+from rebnn_mm.layers.weight_sign import WeightSign
 
 
 class _ReAct(BinaryBase):
-    def _signs(self) -> Tensor:
-        return gradient_of_scaled(clipped_sign(self.weight), self._scale())
+    def _weight_sign(self) -> WeightSign:
+        return WeightSign(self.weight, scaled=False)
 
     def _scale(self) -> Tensor:
         return scale_init(self.weight.detach())

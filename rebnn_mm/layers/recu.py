@@ -22,34 +22,11 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from rebnn_mm.functional import sign
+from rebnn_mm.estimators import straight_sign
 from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
 from rebnn_mm.layers.learned_scale import LearnedScale
+from rebnn_mm.layers.weight_sign import WeightSign
 from rebnn_mm.tracing import one_operation
-
-
-class _StraightSign(torch.autograd.Function):
-    """The sign with slope 1 everywhere: the clamp in front decides which weights have a gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return sign(x)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Nothing is kept: the slope is 1."""
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return grad
-
-
-@one_operation
-def straight_sign(x: Tensor) -> Tensor:
-    """``sign(x)`` with slope 1 everywhere; any shape."""
-    return _StraightSign.apply(x)
 
 
 def rectified_clamp(w: Tensor, tau: float) -> Tensor:
@@ -83,8 +60,8 @@ class ReCULayer(LearnedScale):
         super()._init_method()
         self._check_several_weights()
 
-    def _signs(self) -> Tensor:
-        return straight_sign(rectified_clamp(laplace_standardize(self.weight), self.tau))
+    def _weight_sign(self) -> WeightSign:
+        return WeightSign(rectified_clamp(laplace_standardize(self.weight), self.tau), straight_sign)
 
 
 @MODELS.register_module()

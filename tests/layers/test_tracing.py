@@ -35,7 +35,7 @@ def gradients(forward, module, x):
 def assert_as_eager(name, forward, module, x):
     for expected, found in zip(gradients(module, module, x), gradients(forward, module, x), strict=True):
         assert expected.abs().sum() > 0
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # sums in another order
 
 
 @pytest.mark.parametrize("name", LAYERS + ESTIMATORS)

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear
+from rebnn_mm.layers.fused import computes_as
 
 Pad = tuple[tuple[int, int, int, int], str]
 """(left, right, top, bottom) and a mode, as ``torch.nn.functional.pad`` takes them."""
@@ -56,6 +57,5 @@ def _keeps_forward(layer: nn.Module) -> bool:
     """Whether a layer computes what the packed ones do: sign, 1-bit product, scale, bias, in the base's order."""
     for base in (BinaryConv2d, BinaryLinear):
         if isinstance(layer, base):
-            kept = ("forward", "_binary_input", "_scaled_conv", "_scaled_product", "_conv_forward")
-            return all(getattr(type(layer), name, None) is getattr(base, name, None) for name in kept)
+            return computes_as(type(layer), base)
     return False

@@ -1,0 +1,45 @@
+"""The packed kernels for layers that train: their weights change with every update, so a plan lives for one call."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan
+from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.native import Geometry
+
+
+class TrainingKernels:
+    """:class:`rebnn_mm.native.Kernels` by this library."""
+
+    def convolve(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None, how: Geometry) -> Tensor:
+        """``conv2d(sign(x), sign(latent)) * scale + bias`` of (N, C_in, H, W), in the memory format of ``x``."""
+        plan = Conv2dPlan(pack_signs(latent), ConvSpec.of(latent.shape, *how), InputSide(), _after(latent, scale, bias))
+        return plan(x.detach())  # type: ignore[return-value]
+
+    def multiply(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+        """``linear(sign(x), sign(latent)) * scale + bias`` of (..., C_in)."""
+        spec = ConvSpec.linear(*latent.shape)
+        plan = LinearPlan(pack_signs(latent), spec, InputSide(), _after(latent, scale, bias))
+        return plan(x.detach())  # type: ignore[return-value]
+
+
+def _after(latent: Tensor, scale: Tensor | None, bias: Tensor | None) -> Epilogue:
+    return Epilogue(torch.ones(latent.shape[0]) if scale is None else scale.detach(), bias)
+
+
+@cache
+def _built() -> bool:
+    """Whether there is a library: its absence is no news to those who train and do not deploy."""
+    return Path(library.__file__).with_name(library.LIBRARY_NAME).exists()
+
+
+def training_kernels() -> TrainingKernels | None:
+    """The kernels, or None where the library was not built, or ``REBNN_MM_ISA=torch`` says to go without."""
+    return TrainingKernels() if _built() and library.current_isa() != library.PURE_TORCH else None
