@@ -1,7 +1,7 @@
 """Installs rebnn_mm; configs and tools travel in the wheel as ``rebnn_mm/.mim``, as OpenMMLab extensions do.
 
 The native kernels are built with any C++17 compiler, as a plain shared library that is loaded with ctypes.
-They are optional: without a compiler the package installs all the same, and runs bit-packed layers in torch.
+They are optional: without a compiler the package installs all the same, and runs packed layers in torch.
 """
 
 import re

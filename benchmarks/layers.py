@@ -1,4 +1,4 @@
-"""Times of bit-packed layers beside float and int8 ones, one thread, float in and out.
+"""Times of packed layers beside float and int8 ones, one thread, float in and out.
 
     python benchmarks/layers.py [--rounds 31] [--onnx PYTHON] [--lce PYTHON]     # ResNet-18's 3x3 layers
     python benchmarks/layers.py --linear [--rounds 31]                           # BERT-base's linear layers
@@ -19,7 +19,7 @@ from peer import Peer
 from torch import nn
 
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
 
@@ -30,11 +30,11 @@ BERT_ROWS = (128, 1024)  # a sequence of 128 tokens, in batches of 1 and 8
 
 
 def packed_layer(channels: int, size: int, full: bool, memory_format: torch.memory_format) -> Candidate:
-    """The bit-packed layer: alpha only, or ``full`` with shift, batch norm, residual and RPReLU."""
+    """The packed layer: alpha only, or ``full`` with shift, batch norm, residual and RPReLU."""
     v, weight = torch.rand(channels), torch.randn(channels, channels, 3, 3)
     spec = ConvSpec.of(weight.shape, padding=1)
     sides = (InputSide(v), Epilogue(v, None, (v, v), v, v, v)) if full else (InputSide(), Epilogue(v))
-    plan = Conv2dPlan(pack_signs(weight), spec, *sides)
+    plan = Conv2dPlan(to_bits(weight), spec, *sides)
     x = torch.randn(1, channels, size, size).contiguous(memory_format=memory_format)
     return candidate((lambda: plan(x, x)) if full else (lambda: plan(x)), clock="cpu")
 
@@ -60,12 +60,12 @@ def float_layers(channels: int, size: int) -> dict[str, Candidate]:
 
 
 def linear_layers(c_in: int, c_out: int, rows: int) -> dict[str, Candidate]:
-    """The bit-packed layer on (rows, C_in), torch's in fp32, and torch's int8 with dynamic scales of the input."""
+    """The packed layer on (rows, C_in), torch's in fp32, and torch's int8 with dynamic scales of the input."""
     torch.manual_seed(0)
     layer = nn.Linear(c_in, c_out)
     x = torch.randn(rows, c_in)
     after = Epilogue(torch.rand(c_out), layer.bias)
-    plan = LinearPlan(pack_signs(layer.weight), ConvSpec.linear(c_out, c_in), InputSide(), after)
+    plan = LinearPlan(to_bits(layer.weight), ConvSpec.linear(c_out, c_in), InputSide(), after)
     int8 = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
     calls: dict[str, Any] = {"packed": lambda: plan(x), "torch fp32": lambda: layer(x)}
     calls[f"torch int8 dynamic ({torch.backends.quantized.engine})"] = lambda: int8(x)

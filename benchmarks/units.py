@@ -4,7 +4,7 @@
     REBNN_MM_ISA=avx2 python benchmarks/units.py
 
 To compare two builds, run it in both checkouts in turn: on a busy machine the smallest time drifts least. Columns:
-float in and out; packed signs in, float out; float in, both out; packed signs in and out, without residual and RPReLU;
+float in and out; signs in, float out; float in, both out; signs in and out, without residual and RPReLU;
 torch's convolution alone in float32.
 """
 
@@ -19,8 +19,8 @@ from torch import nn
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
-from rebnn_mm.deploy.operation.bits import pack_signs
-from rebnn_mm.deploy.operation.reference import pack_channels
+from rebnn_mm.deploy.operation.bits import to_bits
+from rebnn_mm.deploy.operation.signs import to_signs
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.workflows.timing import milliseconds
 
@@ -45,12 +45,12 @@ def calls(c_in: int, c_out: int, kernel: int, stride: int, groups: int, size: in
     weight = torch.randn(c_out, c_in // groups, kernel, kernel)
     spec = ConvSpec.of(weight.shape, stride, kernel // 2, 1, groups)
     v, shift = torch.rand(c_out), InputSide(torch.rand(c_in))
-    packed, after = pack_signs(weight), Epilogue(v, None, (v, v), v, v, v)
+    packed, after = to_bits(weight), Epilogue(v, None, (v, v), v, v, v)
     both = Epilogue(v, None, (v, v), v, v, v, sign=InputSide(v))
     signs_only = Epilogue(v, None, (v, v), sign=InputSide(v), floats=False)
     x = torch.randn(1, c_in, size, size).contiguous(memory_format=torch.channels_last)
     residual = torch.randn(1, c_out, *spec.output_size(size, size)).contiguous(memory_format=torch.channels_last)
-    bits = pack_channels(x)
+    bits = to_signs(x)
     plans = [
         Conv2dPlan(packed, spec, *sides)
         for sides in ((shift, after), (InputSide(), after), (shift, both), (InputSide(), signs_only))

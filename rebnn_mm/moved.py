@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -111,6 +111,23 @@ def names_of(new: str, old: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {old!r} has no attribute {name!r}") from None
         _warn(f"{old}.{name}", f"{new}.{name}")
         return value
+
+    return get
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` where names in it are others now.
+
+    Args:
+        module: Its name.
+        names: Old name -> new name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", f"{module}.{names[name]}")
+        return getattr(import_module(module), names[name])
 
     return get
 

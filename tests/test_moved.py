@@ -32,6 +32,14 @@ def test_a_module_of_a_moved_package_is_loaded_once():
     assert module is builder
 
 
+def test_a_name_in_a_module_that_is_another_now():
+    from rebnn_mm.deploy.operation import bits
+
+    with pytest.warns(DeprecationWarning, match="bits.pack_signs is now rebnn_mm.deploy.operation.bits.to_bits"):
+        assert bits.pack_signs is bits.to_bits
+    assert not hasattr(bits, "nothing")
+
+
 def test_names_in_packages_of_a_module_that_moved_into_them():
     pytest.importorskip("mmdet")
     from rebnn_mm.integrations import images

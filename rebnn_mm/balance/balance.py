@@ -17,7 +17,7 @@ from rebnn_mm import functional as F
 from rebnn_mm.balance.layers import layers_of
 from rebnn_mm.balance.rule import BalanceRule
 from rebnn_mm.errors import UserError, UserTypeError
-from rebnn_mm.files.bits import pack, unpack
+from rebnn_mm.files.bits import from_bits, to_bits
 
 _ATTACHED: WeakKeyDictionary[Optimizer, WeakSet[Balance]] = WeakKeyDictionary()
 
@@ -132,7 +132,7 @@ class Balance:
             updates=self.updates,
             flip_interval=self.rule.flip_interval,
             changed={name: int(e.changed) for name, e in self._entries.items() if e.changed is not None},
-            signs={name: pack(e.signs).cpu() for name, e in kept.items() if e.signs is not None},
+            signs={name: to_bits(e.signs).cpu() for name, e in kept.items() if e.signs is not None},
             gamma={name: layer.gamma.detach().cpu().clone() for name, layer in self.layers.items()},
         )
 
@@ -153,7 +153,7 @@ class Balance:
             weight = entry.layer.weight
             entry.signs = entry.changed = entry.magnitude = None
             if name in signs and signs[name].numel() == math.ceil(weight.numel() / 8):
-                entry.signs = unpack(signs[name], weight)
+                entry.signs = from_bits(signs[name], weight)
             if name in state["changed"]:
                 entry.changed = torch.tensor(state["changed"][name], device=weight.device)
             entry.layer.gamma.copy_(state["gamma"][name])

@@ -18,7 +18,7 @@ from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, stor
 from rebnn_mm.deploy.layers.operators import fold_batch_norm
 from rebnn_mm.deploy.layers.packable import check_layer, is_packed, scale_shape
 from rebnn_mm.deploy.load import load_model
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.report import ExportReport, size_report
 from rebnn_mm.deploy.rounding import Rounding
 from rebnn_mm.deploy.verify import Check, Difference, compare
@@ -157,7 +157,7 @@ def _take_repeated(tensors: dict[str, Stored]) -> dict[str, str]:
     shared = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, BinaryTensor):
-            kept = first.setdefault((tensor.shape, tensor.packed.numpy().tobytes()), name)
+            kept = first.setdefault((tensor.shape, tensor.bits.numpy().tobytes()), name)
             if kept != name:
                 shared[name] = kept
     for name in shared:
@@ -194,7 +194,7 @@ def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, 
             seen.add(id(tensor))
             full = f"{prefix}.{name}" if prefix else name
             if name == "weight" and prefix in binary:
-                tensors[full] = BinaryTensor(pack_signs(binary[prefix].binary_weight()), tuple(tensor.shape))
+                tensors[full] = BinaryTensor(to_bits(binary[prefix].binary_weight()), tuple(tensor.shape))
             else:
                 tensors[full] = tensor.detach().to(stored_type(tensor.dtype))
             if tensor.dtype == torch.float64:

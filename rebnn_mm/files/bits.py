@@ -1,7 +1,7 @@
 """Eight booleans a byte, on any device: what remembering the sign of every weight costs least in.
 
 Bit ``i`` of the flattened tensor is bit ``i % 8`` of byte ``i // 8``; unused bits of the last byte are 0. The order is
-that of a little-endian machine: files that leave it are packed by ``deploy/operation/bits.py``.
+that of a little-endian machine: ``deploy/operation/bits.py`` has the order of the files that are exported.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 _GATHER = sum(1 << 7 * i for i in range(1, 9))
 
 
-def pack(bits: Tensor) -> Tensor:
+def to_bits(booleans: Tensor) -> Tensor:
     """Bool tensor of any shape and layout -> (ceil(numel / 8),) uint8, on the same device.
 
     Raises:
-        TypeError: ``bits`` is not of type bool.
+        TypeError: ``booleans`` is not of type bool.
     """
-    if bits.dtype != torch.bool:
-        raise TypeError(f"pack takes bool, not {bits.dtype}")
-    flat = bits.reshape(-1)
+    if booleans.dtype != torch.bool:
+        raise TypeError(f"to_bits takes bool, not {booleans.dtype}")
+    flat = booleans.reshape(-1)
     if flat.numel() % 8:
         flat = nn.functional.pad(flat, (0, -flat.numel() % 8))
     elif flat.stride(0) != 1 or flat.storage_offset() % 8:  # eight bytes are read as one number
@@ -30,14 +30,14 @@ def pack(bits: Tensor) -> Tensor:
     return ((flat.view(torch.int64) * _GATHER >> 56) & 255).to(torch.uint8)
 
 
-def unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """Inverse of :func:`pack` for a tensor with the shape and device of ``like``."""
-    bits = packed.to(like.device)[:, None] >> torch.arange(8, dtype=torch.uint8, device=like.device)
-    return (bits & 1).bool().flatten()[: like.numel()].view(like.shape)
+def from_bits(bits: Tensor, like: Tensor) -> Tensor:
+    """Inverse of :func:`to_bits` for a tensor with the shape and device of ``like``."""
+    each = bits.to(like.device)[:, None] >> torch.arange(8, dtype=torch.uint8, device=like.device)
+    return (each & 1).bool().flatten()[: like.numel()].view(like.shape)
 
 
-def count(packed: Tensor) -> Tensor:
+def count(bits: Tensor) -> Tensor:
     """Number of ones, a scalar int64 tensor."""
-    pairs = packed - ((packed >> 1) & 0x55)
+    pairs = bits - ((bits >> 1) & 0x55)
     nibbles = (pairs & 0x33) + ((pairs >> 2) & 0x33)
     return ((nibbles + (nibbles >> 4)) & 0x0F).sum()

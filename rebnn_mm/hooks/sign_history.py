@@ -1,11 +1,11 @@
-"""What one layer's signs did lately, in three bits a weight."""
+"""Signs of one layer at the last snapshot, and which flipped in the last three: 3 bits a weight."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rebnn_mm.files.bits import count, pack
+from rebnn_mm.files.bits import count, to_bits
 
 WINDOW = 3
 
@@ -19,29 +19,29 @@ class SignHistory:
     paper's figures 1 and 4, counted.
 
     The age of the last flip, 1 to 3 or 0 for longer ago, is held in two bits, bit-sliced: bit plane ``low`` and bit
-    plane ``high``, each packed eight weights a byte, as the signs are.
+    plane ``high``, eight weights a byte, as the signs are.
 
     Args:
         signs: Bool tensor of any shape: the first snapshot.
     """
 
     def __init__(self, signs: Tensor) -> None:
-        self.signs = pack(signs)
+        self.signs = to_bits(signs)
         self.low = torch.zeros_like(self.signs)
         self.high = torch.zeros_like(self.signs)
 
     def flips(self, signs: Tensor) -> Tensor:
         """Number of signs that differ from the last snapshot; takes no snapshot."""
-        return count(self.signs ^ pack(signs))
+        return count(self.signs ^ to_bits(signs))
 
     def snapshot(self, signs: Tensor) -> tuple[Tensor, Tensor]:
         """Take a snapshot; returns the number of flips and, among them, of flips back."""
-        packed = pack(signs)
-        flipped = self.signs ^ packed
+        bits = to_bits(signs)
+        flipped = self.signs ^ bits
         back = flipped & (self.low | self.high)
         # age + 1, 3 becoming 0, and 0 staying 0; a flip sets it to 1
         self.low, self.high = (self.high & ~self.low) | flipped, (self.high ^ self.low) & ~flipped
-        self.signs = packed
+        self.signs = bits
         return count(flipped), count(back)
 
     def state(self) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 A method says two things, each with the gradient that its paper gives it: the binary weight ``b``
 (``_weight_sign``, or ``_signs``) and the scale of each output channel (``_scale``). The scale multiplies the
-integer result, so that a bit-packed run-time can give the same float, bit for bit.
+integer result, so that a packed run-time can give the same float, bit for bit.
 
 A layer runs as the one function of :mod:`rebnn_mm.layers.function`, and composed of torch's operations where something
 follows what it does, see :mod:`rebnn_mm.layers.fused`.

@@ -88,7 +88,7 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
         if (count != wanted) return "the 1-bit layer holds a vector of another length than its channels";
         if (uint64_t(count) > size - at) return "the 1-bit layer is cut off";
         if (part == 0)
-            s.packed = bytes + at;
+            s.bits = bytes + at;
         else
             *vectors[part - 1] = reinterpret_cast<const float*>(bytes + at);
         const size_t padded = (size_t(count) + kAlignment - 1) / kAlignment * kAlignment;
@@ -96,10 +96,10 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
         at += padded;
     }
     if (at != size) return "the 1-bit layer holds more than its vectors";
-    blob->packed_bytes = weight;
+    blob->bits_bytes = weight;
     if (!are_pairs(s)) return "the 1-bit layer lacks one of its vectors";
     if (blob->signs < 0 && (s.sign_shift || s.sign_scale)) return "the 1-bit layer prepares signs that it does not return";
-    if (blob->signs_in && (s.shift || s.input_scale)) return "the 1-bit layer shifts packed signs";
+    if (blob->signs_in && (s.shift || s.input_scale)) return "the 1-bit layer shifts signs";
     return nullptr;
 }
 

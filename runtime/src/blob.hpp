@@ -13,7 +13,7 @@ constexpr uint32_t kBlobVersion = 1;
 // A layer that points into its blob. Places are those among the delegate's arguments, -1 for what is not there.
 struct Blob {
     rebnn_conv2d_spec spec{};
-    int64_t packed_bytes = 0;
+    int64_t bits_bytes = 0;
     bool linear = false;
     bool signs_in = false;
     int32_t x = -1, residual = -1, floats = -1, signs = -1, arguments = 0;

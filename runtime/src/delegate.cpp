@@ -73,7 +73,7 @@ private:
         if (order < 0) return "the input of a 1-bit convolution lies in memory in an order that it does not take";
         if (x->size(bits ? 3 : 1) != (bits ? (layer.c_in() + 31) / 32 : layer.c_in())) return "the input of a 1-bit convolution has another number of channels";
         sizes = {x->size(0), x->size(bits ? 1 : 2), x->size(bits ? 2 : 3)};
-        // with packed signs on either side, floats are NHWC
+        // with signs on either side, floats are NHWC
         channels_last = order == 1 || signs;
         if (signs && !bits && order != 1) return "the input of a 1-bit convolution that gives signs must be NHWC";
         int64_t h = 0, w = 0;

@@ -48,10 +48,10 @@ const char* Layer::prepare(const void* data, size_t size) {
     if (bytes < 0) return "the kernels have no plan for a 1-bit layer: does REBNN_MM_ISA name an instruction set that this processor lacks?";
     plan_ = Memory(bytes);
     if (!plan_.data()) return "out of memory";
-    if (rebnn_conv2d_plan(isa, &blob_.spec, blob_.packed_bytes, plan_.data(), plan_.size()) != REBNN_OK)
+    if (rebnn_conv2d_plan(isa, &blob_.spec, blob_.bits_bytes, plan_.data(), plan_.size()) != REBNN_OK)
         return "the kernels refuse a 1-bit layer";
     rebnn_conv2d_spec sizes = blob_.spec;  // what the plan copied is not ours to keep
-    sizes.packed = nullptr;
+    sizes.bits = nullptr;
     for (const float** vector : {&sizes.shift, &sizes.input_scale, &sizes.input_offset, &sizes.alpha, &sizes.bias, &sizes.scale,
                                  &sizes.offset, &sizes.before, &sizes.slope, &sizes.after, &sizes.last_scale,
                                  &sizes.last_offset, &sizes.sign_shift, &sizes.sign_scale, &sizes.sign_offset})

@@ -39,7 +39,7 @@ int print(const std::vector<uint8_t>& bytes) {
                       s.dilation_w, s.groups, s.clamp, s.residual_last})
         std::printf(" %" PRId64, v);
     std::printf(" %g %g %d %d %d %d %d\n", s.clamp_low, s.clamp_high, b.x, b.residual, b.floats, b.signs, b.arguments);
-    std::printf("%" PRId64 " %08x\n", b.packed_bytes, rebnn::crc32(s.packed, size_t(b.packed_bytes)));
+    std::printf("%" PRId64 " %08x\n", b.bits_bytes, rebnn::crc32(s.bits, size_t(b.bits_bytes)));
     const float* vectors[] = {s.shift, s.input_scale, s.input_offset, s.alpha,       s.bias,       s.scale,      s.offset,   s.before,
                               s.slope, s.after,       s.last_scale,   s.last_offset, s.sign_shift, s.sign_scale, s.sign_offset};
     for (int i = 0; i < 15; ++i) {

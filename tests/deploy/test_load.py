@@ -164,7 +164,7 @@ def changed(info, **changes):
         (dict(operator="aten.relu_.default"), "'aten.relu_.default' is no operator"),
         (dict(tensor="nothing"), "names the tensor 'nothing'"),
         (dict(geometry=[1, 2]), "11 integers"),
-        (dict(geometry=[64, 64, 9, 9, 1, 1, 1, 1, 1, 1, 1]), "packed weight of"),
+        (dict(geometry=[64, 64, 9, 9, 1, 1, 1, 1, 1, 1, 1]), "the bits of a weight"),
         (dict(preprocessing=dict(mean=(1.0,), std=(1.0,))), "preprocessing is for 1 channels"),
         (dict(preprocessing=dict(mean=(1.0,), std=(0.0,))), "divides by zero"),
         (dict(preprocessing=dict(mean=("a",), std=(0.0,))), "not as many numbers"),

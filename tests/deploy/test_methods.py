@@ -10,7 +10,7 @@ from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.deploy.file.container import BinaryTensor, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLinear
-from rebnn_mm.deploy.operation.bits import unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits
 from rebnn_mm.layers import binary_layers
 
 METHODS = ("Sign", "XNOR", "BiReal", "IRNet", "ReAct", "ReCU", "ReBNN")
@@ -65,12 +65,10 @@ def test_layers_equal_the_trained_ones(method, parts, tmp_path):
         assert torch.equal(packed(x), model(x))
     tensors = read_file(tmp_path / "m.rebnn").tensors
     for name, layer in binary_layers(model).items():
-        bits = tensors[
-            f"{name}.weight"
-        ]  # of a layer with real-valued inputs, a graph has the shape among its constants
-        if isinstance(bits, torch.Tensor):
-            bits = BinaryTensor(bits, tuple(layer.weight.shape))
-        assert torch.equal(unpack_signs(bits.packed, bits.shape), layer.binary_weight())
+        weight = tensors[f"{name}.weight"]
+        if isinstance(weight, torch.Tensor):  # of a layer with real-valued inputs: the graph has its shape
+            weight = BinaryTensor(weight, tuple(layer.weight.shape))
+        assert torch.equal(from_bits(weight.bits, weight.shape), layer.binary_weight())
         if method != "Sign":
             assert torch.equal(tensors[f"{name}.alpha"].flatten(), layer.scale().flatten())
 

@@ -23,7 +23,7 @@ from rebnn_mm.deploy.layers.modules import Around, ConvShape, PackedConv2d, Pack
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.layers.pool import max_pool_norm
 from rebnn_mm.deploy.load import PackedClassifier
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
@@ -38,19 +38,17 @@ def vectors(count, channels):
 def full_conv():
     around = Around(*vectors(1, 6), vectors(2, 6), *vectors(1, 8), vectors(2, 8), vectors(3, 8))
     shape = ConvShape((8, 6, 3, 3), (1, 1), (1, 1))
-    return PackedConv2d(pack_signs(torch.randn(8, 6, 3, 3)), torch.rand(8), shape, around)
+    return PackedConv2d(to_bits(torch.randn(8, 6, 3, 3)), torch.rand(8), shape, around)
 
 
 def padded_conv():
     shape = ConvShape((6, 6, 3, 3))
-    return PackedConv2d(
-        pack_signs(torch.randn(6, 6, 3, 3)), torch.rand(6), shape, None, ((1, 1, 1, 1), "reflect"), True
-    )
+    return PackedConv2d(to_bits(torch.randn(6, 6, 3, 3)), torch.rand(6), shape, None, ((1, 1, 1, 1), "reflect"), True)
 
 
 def linear():
     norm = nn.LayerNorm(6, elementwise_affine=False)
-    return PackedLinear(pack_signs(torch.randn(6, 6)), torch.rand(6), (6, 6), Around(bias=torch.randn(6)), norm, True)
+    return PackedLinear(to_bits(torch.randn(6, 6)), torch.rand(6), (6, 6), Around(bias=torch.randn(6)), norm, True)
 
 
 def from_file(trained, **options):
@@ -410,12 +408,12 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda module: module.half(), "alpha is torch.float16; bit-packed layers take float32"),
+        (lambda module: module.half(), "alpha is torch.float16; packed layers take float32"),
         (lambda module: module.double(), "alpha is torch.float64"),
         (lambda module: module.to(torch.bfloat16), "alpha is torch.bfloat16"),
-        (lambda module: module.to("meta"), "packed weight is on meta .*run on the CPU"),
+        (lambda module: module.to("meta"), "the bits are on meta .*run on the CPU"),
         (lambda module: setattr(module, "alpha", module.alpha[:3]), "alpha has one element for each of"),
-        (lambda module: setattr(module, "packed", module.packed[:3]), "packed weight of .* is a uint8 tensor"),
+        (lambda module: setattr(module, "bits", module.bits[:3]), "the bits of a weight .* are a uint8 tensor"),
     ],
 )
 @pytest.mark.parametrize("make", [full_conv, linear])
@@ -447,23 +445,23 @@ def test_inputs_of_other_kinds_are_refused(make):
 
 def test_every_member_of_a_state_dict_counts():
     module, x = full_conv(), torch.randn(MAPS)
-    names = {"packed", "alpha", "shift", "input_scale", "input_offset", "bias", "scale", "offset", "before", "slope"}
+    names = {"bits", "alpha", "shift", "input_scale", "input_offset", "bias", "scale", "offset", "before", "slope"}
     assert set(module.state_dict()) == names | {"after"}
     for name in module.state_dict():
         before = module(x)
         tensor = getattr(module, name)
-        tensor.bitwise_not_() if name == "packed" else tensor.add_(1)
+        tensor.bitwise_not_() if name == "bits" else tensor.add_(1)
         assert not torch.equal(module(x), before), name
 
 
 def test_plans_are_copied_and_pickled():
     torch.manual_seed(0)
-    packed, x = pack_signs(torch.randn(8, 6, 3, 3)), torch.randn(MAPS)
+    bits, x = to_bits(torch.randn(8, 6, 3, 3)), torch.randn(MAPS)
     after = Epilogue(torch.rand(8), None, None, *vectors(3, 8))
-    plan = Conv2dPlan(packed, ConvSpec.of((8, 6, 3, 3), padding=1), InputSide(), after)
-    rows = LinearPlan(pack_signs(torch.randn(4, 6)), ConvSpec.linear(4, 6), InputSide(), Epilogue(torch.rand(4)))
+    plan = Conv2dPlan(bits, ConvSpec.of((8, 6, 3, 3), padding=1), InputSide(), after)
+    rows = LinearPlan(to_bits(torch.randn(4, 6)), ConvSpec.linear(4, 6), InputSide(), Epilogue(torch.rand(4)))
     expected = plan(x)
-    packed.zero_()  # the plan has its own
+    bits.zero_()  # the plan has its own
     for treat in (copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))):
         assert torch.equal(treat(plan)(x), expected)
         assert torch.equal(treat(rows)(x.mT[..., :6]), rows(x.mT[..., :6]))

@@ -1,4 +1,4 @@
-"""Packing beside numpy's, for every way a tensor can lie in memory."""
+"""Bits beside numpy's, for every way a tensor can lie in memory."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebnn_mm.files.bits import count, pack, unpack
+from rebnn_mm.files.bits import count, from_bits, to_bits
 
 
 @st.composite
@@ -27,39 +27,39 @@ def tensors(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(tensors())
-def test_pack_is_numpys_little_endian_packing(bits):
-    before = bits.clone()
-    packed = pack(bits)
-    assert packed.dtype == torch.uint8 and packed.shape == (-(-bits.numel() // 8),)
-    np.testing.assert_array_equal(packed.numpy(), np.packbits(bits.numpy().ravel(), bitorder="little"))
-    assert torch.equal(unpack(packed, bits), bits) and torch.equal(bits, before)
-    assert count(packed) == bits.sum()
+def test_the_order_is_numpys_little_endian_one(booleans):
+    before = booleans.clone()
+    bits = to_bits(booleans)
+    assert bits.dtype == torch.uint8 and bits.shape == (-(-booleans.numel() // 8),)
+    np.testing.assert_array_equal(bits.numpy(), np.packbits(booleans.numpy().ravel(), bitorder="little"))
+    assert torch.equal(from_bits(bits, booleans), booleans) and torch.equal(booleans, before)
+    assert count(bits) == booleans.sum()
 
 
 @pytest.mark.parametrize("offset", range(9))
 @pytest.mark.parametrize("size", [8, 16, 15])
 def test_a_view_into_a_storage(offset, size):
-    bits = (torch.arange(40) % 3 == 0)[offset : offset + size]
-    assert torch.equal(unpack(pack(bits), bits), bits)
+    booleans = (torch.arange(40) % 3 == 0)[offset : offset + size]
+    assert torch.equal(from_bits(to_bits(booleans), booleans), booleans)
 
 
 def test_under_other_defaults():
-    bits = torch.arange(16) % 3 == 0
-    expected = pack(bits)
+    booleans = torch.arange(16) % 3 == 0
+    expected = to_bits(booleans)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("meta"), torch.inference_mode():
-            assert torch.equal(pack(bits), expected) and torch.equal(unpack(expected, bits), bits)
-            assert count(expected) == bits.sum()
+            assert torch.equal(to_bits(booleans), expected) and torch.equal(from_bits(expected, booleans), booleans)
+            assert count(expected) == booleans.sum()
     finally:
         torch.set_default_dtype(before)
-    assert pack(bits.to("meta")).shape == (2,)
+    assert to_bits(booleans.to("meta")).shape == (2,)
 
 
 def test_other_types_are_refused():
-    with pytest.raises(TypeError, match="pack takes bool, not torch.float32"):
-        pack(torch.ones(8))
+    with pytest.raises(TypeError, match="to_bits takes bool, not torch.float32"):
+        to_bits(torch.ones(8))
 
 
 def test_every_byte_is_counted():

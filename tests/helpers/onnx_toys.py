@@ -18,7 +18,7 @@ def tensors(output):
 
 
 class Units(nn.Module):
-    """1-bit convolutions with every step that is computed in one pass with them, and packed signs between them."""
+    """1-bit convolutions with every step that is computed in one pass with them, and signs between them."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ def packed_operators():
     from onnx.reference.op_run import OpRun
 
     def unit(operator, spec, inputs, clamp, shortcut_last):
-        x, packed, shortcut, *vectors = (None if value is None else torch.from_numpy(value.copy()) for value in inputs)
+        x, bits, shortcut, *vectors = (None if value is None else torch.from_numpy(value.copy()) for value in inputs)
         vectors += [None] * (12 - len(vectors))
         shift, scale_in, offset_in, alpha, bias, scale, offset, before, slope, after, scale_out, offset_out = vectors
 
@@ -89,7 +89,7 @@ def packed_operators():
             bool(shortcut_last),
         )
         side = InputSide(shift, both(scale_in, offset_in))
-        return (operator(x, packed, spec, side, epilogue, shortcut).numpy(),)
+        return (operator(x, bits, spec, side, epilogue, shortcut).numpy(),)
 
     class BinaryConv2d(OpRun):
         op_domain = DOMAIN

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.file import plain
-from rebnn_mm.deploy.operation.bits import packed_bytes
+from rebnn_mm.deploy.operation.bits import bytes_of_bits
 from rebnn_mm.deploy.operation.int8 import QuantizedTensor
 from rebnn_mm.errors import MissingFileError, UserError
 
@@ -71,9 +71,9 @@ def stored_type(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True)
 class BinaryTensor:
-    """A binary weight: ``packed`` as :func:`rebnn_mm.deploy.operation.bits.pack_signs` gives it, and its ``shape``."""
+    """A binary weight: ``bits`` as :func:`rebnn_mm.deploy.operation.bits.to_bits` gives them, and its ``shape``."""
 
-    packed: Tensor
+    bits: Tensor
     shape: tuple[int, ...]
 
 
@@ -106,7 +106,7 @@ class _Entry:
     @property
     def size(self) -> int:
         if self.dtype == "bit":
-            return packed_bytes(self.shape)
+            return bytes_of_bits(self.shape)
         if self.dtype == "int8":
             return 4 * self.shape[0] + prod(self.shape)
         return prod(self.shape) * _DTYPES[self.dtype].itemsize
@@ -272,7 +272,7 @@ def parts_of(tensor: Stored) -> tuple[Tensor, ...]:
     """The plain tensors that a stored one consists of, in the order of their bytes."""
     if isinstance(tensor, QuantizedTensor):
         return tensor.scale, tensor.values
-    return (tensor.packed,) if isinstance(tensor, BinaryTensor) else (tensor,)
+    return (tensor.bits,) if isinstance(tensor, BinaryTensor) else (tensor,)
 
 
 def _raw(tensor: Tensor) -> bytes:

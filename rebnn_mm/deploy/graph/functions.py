@@ -12,7 +12,7 @@ from torch.nn.functional import batch_norm, conv2d, embedding, max_pool2d
 
 from rebnn_mm.deploy.layers import pool
 from rebnn_mm.deploy.layers.prepared import is_recorded
-from rebnn_mm.deploy.operation.bits import unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits
 
 NHWC = torch.channels_last
 _LARGE = 1 << 14  # elements
@@ -23,15 +23,15 @@ def full_precision() -> AbstractContextManager[Any]:
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
-@torch.library.custom_op("rebnn_mm::unpack_signs", mutates_args=(), device_types="cpu")
-def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """A packed weight as float32 in {-1, +1}, of ``shape``."""
-    return unpack_signs(packed, shape)
+@torch.library.custom_op("rebnn_mm::from_bits", mutates_args=(), device_types="cpu")
+def weight_of(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """A binary weight as float32 in {-1, +1}, of ``shape``."""
+    return from_bits(bits, shape)
 
 
-@unpack.register_fake
-def _(packed, shape):
-    return torch.empty(tuple(shape), dtype=torch.float32, device=packed.device)
+@weight_of.register_fake
+def _(bits, shape):
+    return torch.empty(tuple(shape), dtype=torch.float32, device=bits.device)
 
 
 def affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from rebnn_mm.deploy.layers.facts import AsTrained, sizes_of_layer
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.packable import Pad, check_layer, is_packed, padding_of
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
 class Lowered(AsTrained):
-    """A trained layer, its weight packed; what stands around the 1-bit operation stays ordinary torch.
+    """A trained layer, its weight as bits; what stands around the 1-bit operation stays ordinary torch.
 
     A pass folds that into the operator as it does with what the network itself has around it.
 
@@ -33,7 +33,7 @@ class Lowered(AsTrained):
         scale = layer.scale()
         weight = layer.binary_weight()
         self._describe(weight.shape, sizes_of_layer(layer))
-        self._buffers["weight"] = pack_signs(weight)  # under the name that it has in the file
+        self._buffers["weight"] = to_bits(weight)  # under the name that it has in the file
         self.register_buffer("alpha", weight.new_ones(len(weight)) if scale is None else scale.flatten().clone())
         self.input_norm = layer.input_norm
         self.shortcut = getattr(layer, "shortcut", False)
@@ -75,7 +75,7 @@ class LoweredSigns(AsTrained):
         check_layer(type(layer).__name__, layer)
         scale, signs = layer.scale(), layer.binary_weight()
         self._describe(signs.shape, sizes_of_layer(layer))
-        self._buffers["weight"] = pack_signs(signs)
+        self._buffers["weight"] = to_bits(signs)
         self.register_buffer("alpha", None if scale is None else scale.flatten().clone())
         self.shape = list(signs.shape)
         self.input_norm, self.bias = layer.input_norm, layer.bias
@@ -91,7 +91,7 @@ class LoweredSigns(AsTrained):
         shortcut = x
         if self.input_norm is not None:
             x = self.input_norm(x)
-        weight = torch.ops.rebnn_mm.unpack_signs(self._buffers["weight"], self.shape)
+        weight = torch.ops.rebnn_mm.from_bits(self._buffers["weight"], self.shape)
         if self.is_linear:
             y = nn.functional.linear(x, weight)
         else:

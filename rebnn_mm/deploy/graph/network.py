@@ -275,7 +275,7 @@ class _UnitStep(_Step):
         unit = Unit.of(node)
         tensors = {name: traced.constant(tensor) for name, tensor in unit.tensors.items()}
         before, after = sides_of(tensors, unit.clamp, unit.residual_last, unit.signs, unit.floats)
-        arguments = (traced.constant(unit.packed), unit.spec, before, after)
+        arguments = (traced.constant(unit.bits), unit.spec, before, after)
         if prepared:
             self.function = (LinearPlan if unit.is_linear else Conv2dPlan)(*arguments)
         else:

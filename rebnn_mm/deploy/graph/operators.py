@@ -152,7 +152,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "rebnn.binary_conv2d_both": CONV_BOTH,
     "rebnn.binary_linear": LINEAR,
     "rebnn.binary_linear_both": LINEAR_BOTH,
-    "rebnn.unpack_signs": torch.ops.rebnn_mm.unpack_signs.default,
+    "rebnn.unpack_signs": torch.ops.rebnn_mm.from_bits.default,  # a file's word for it
     "rebnn.affine": functions.affine,
     "rebnn.max_pool_affine": functions.max_pool_affine,
 }

@@ -104,7 +104,7 @@ def store_part(model: nn.Module, part: Part) -> StoredPart:
         _store_constants(traced)
         record = dict(encode(traced), single=True)
         _check_single(record, traced, module, part)
-    shapes = {_unit(node).packed.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
+    shapes = {_unit(node).bits.target: _weight_shape(_unit(node)) for node in traced.graph.nodes if Unit.of(node)}
     tensors: Stored = {
         name: BinaryTensor(tensor, shapes[name]) if name in shapes else tensor
         for name, tensor in traced.tensors.items()

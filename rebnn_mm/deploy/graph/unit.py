@@ -18,7 +18,7 @@ _BOTH = {CONV: CONV_BOTH, LINEAR: LINEAR_BOTH}
 _SINGLE = {both: single for single, both in _BOTH.items()}
 
 # of the operators; those that return both have no ``signs``
-_ARGUMENTS = ("x", "packed", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
+_ARGUMENTS = ("x", "bits", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
 IMAGES = tuple(_ARGUMENTS.index(name) for name in ("x", "residual"))  # places of what has the layout of an image
 
 
@@ -29,12 +29,12 @@ class Unit:
     Attributes:
         target: ``CONV`` or ``LINEAR``.
         tensors: Of :data:`rebnn_mm.deploy.operation.spec.TENSORS`, those that are there.
-        signs: Whether the result's signs are packed, and ``floats`` whether the floats are returned.
+        signs: Whether signs are returned, and ``floats`` whether the floats are.
     """
 
     target: Any
     x: fx.Node
-    packed: fx.Node
+    bits: fx.Node
     spec: ConvSpec
     tensors: dict[str, fx.Node]
     residual: fx.Node | None = None
@@ -55,7 +55,7 @@ class Unit:
         return cls(
             _SINGLE.get(node.target, node.target),
             given["x"],
-            given["packed"],
+            given["bits"],
             ConvSpec.from_ints(given["geometry"]),
             tensors,
             given.get("residual"),
@@ -82,7 +82,7 @@ class Unit:
         """A new node at the graph's insertion point; with both signs and floats it returns (floats, signs)."""
         both = self.signs and self.floats
         tensors = {name: self.tensors[name] for name in TENSORS if name in self.tensors}
-        args = [self.x, self.packed, self.spec.ints(), list(tensors.values()), " ".join(tensors), self.residual]
+        args = [self.x, self.bits, self.spec.ints(), list(tensors.values()), " ".join(tensors), self.residual]
         args += [None if self.clamp is None else list(self.clamp), self.residual_last]
         return graph.call_function(
             _BOTH[self.target] if both else self.target, (*args, *([] if both else [self.signs]))

@@ -1,1 +1,1 @@
-"""The native library of bit-packed kernels: C++17 sources, and what finds and calls the built library."""
+"""The native library of packed kernels: C++17 sources, and what finds and calls the built library."""

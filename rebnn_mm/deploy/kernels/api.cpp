@@ -20,7 +20,7 @@ int32_t find_kernel(const char* isa) {
 bool is_complete(const rebnn_conv2d_spec& spec) {
     const bool norms = !spec.scale == !spec.offset && !spec.input_scale == !spec.input_offset &&
                        !spec.last_scale == !spec.last_offset && !spec.sign_scale == !spec.sign_offset;
-    return spec.packed && spec.alpha && norms;
+    return spec.bits && spec.alpha && norms;
 }
 
 bool is_aligned(const void* memory) { return memory && reinterpret_cast<uintptr_t>(memory) % kAlignment == 0; }
@@ -74,7 +74,7 @@ int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec) 
     return kernel >= 0 && spec && plan_header(rebnn::kKernels[kernel]->layout, *spec, &header) ? header.bytes : -1;
 }
 
-int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t packed_bytes, void* memory,
+int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t bits_bytes, void* memory,
                           int64_t plan_bytes) {
     const int32_t kernel = rebnn::find_kernel(isa);
     if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
@@ -82,7 +82,7 @@ int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_
     const rebnn::Layout& layout = rebnn::kKernels[kernel]->layout;
     rebnn::Plan header;
     if (!plan_header(layout, *spec, &header)) return REBNN_BAD_ARGUMENT;
-    if (packed_bytes != header.packed_bytes() || plan_bytes < header.bytes) return REBNN_BAD_ARGUMENT;
+    if (bits_bytes != header.bits_bytes() || plan_bytes < header.bytes) return REBNN_BAD_ARGUMENT;
     header.kernel = kernel;
     auto* plan = static_cast<rebnn::Plan*>(memory);
     *plan = header;
@@ -131,7 +131,7 @@ int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call) {
     conv.residual = call->residual;
     conv.out = call->out;
     conv.signs = call->signs;
-    conv.packed = static_cast<uint32_t*>(call->workspace);
+    conv.input_signs = static_cast<uint32_t*>(call->workspace);
     return run(*rebnn::kKernels[plan.kernel], tables, conv, call->threads);
 }
 

@@ -17,16 +17,16 @@ constexpr int64_t kBatch = 48;
 
 constexpr int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-bool pack(const Kernel& kernel, const Conv& conv, size_t packed_bytes, int32_t threads) {
+bool take_signs(const Kernel& kernel, const Conv& conv, size_t workspace, int32_t threads) {
     const Plan& plan = *conv.plan;
-    if (plan.padding_h || plan.padding_w) std::memset(conv.packed, 0, packed_bytes);
+    if (plan.padding_h || plan.padding_w) std::memset(conv.input_signs, 0, workspace);
     const int64_t pixels = conv.n * conv.h * conv.w;
     // a float read costs about as much as 64 multiply-accumulates of bits
     const int64_t worth = std::max<int64_t>(1, kTaskWork / 64 / plan.c_in);
     const int64_t size = threads == 1 ? pixels : std::max(worth, divide_up(pixels, threads * kTasksPerThread));
     const int64_t tasks = divide_up(pixels, size);
     return parallel_for(tasks, threads, [&](int64_t task) {
-        kernel.pack(conv, task * size, std::min(pixels, (task + 1) * size));
+        kernel.take_signs(conv, task * size, std::min(pixels, (task + 1) * size));
     });
 }
 
@@ -77,8 +77,8 @@ int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threa
     conv.row_class = tables.at<int32_t>(tables.row_class);
     conv.column_class = tables.at<int32_t>(tables.column_class);
     conv.column_classes = tables.column_classes;
-    const auto packed_bytes = size_t(workspace_bytes(*conv.plan, tables, conv.n));
-    const bool done = pack(kernel, conv, packed_bytes, threads) && compute(kernel, conv, threads);
+    const auto workspace = size_t(workspace_bytes(*conv.plan, tables, conv.n));
+    const bool done = take_signs(kernel, conv, workspace, threads) && compute(kernel, conv, threads);
     return done ? REBNN_OK : REBNN_OUT_OF_MEMORY;
 }
 

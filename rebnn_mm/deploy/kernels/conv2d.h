@@ -29,7 +29,7 @@ inline bool is_of_size(int64_t elements, std::initializer_list<int64_t> sizes) {
 // Bytes of the workspace for `n` images, or -1 if it is too large.
 int64_t workspace_bytes(const Plan& plan, const Tables& tables, int64_t n);
 
-// Run one layer. `conv` holds plan, n, formats, input and outputs, which have the right sizes; `packed` is the workspace.
+// Run one layer. `conv` holds plan, n, formats, input and outputs, which have the right sizes; `input_signs` is the workspace.
 // Returns a rebnn_status.
 int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threads);
 

@@ -3,7 +3,7 @@
 // Nibbles lie in bytes of their own, so that nothing is left to do but load, shuffle and add.
 #include "depthwise.h"
 #include "mean.h"
-#include "pack.h"
+#include "signs.h"
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
@@ -223,7 +223,7 @@ const Kernel kAvx2 = {"avx2",
                       supported,
                       {Avx2::kLanes, /*nibbles=*/true, Avx2::kWordPairs},
                       Avx2::kVectors,
-                      pack_pixels<Avx2>,
+                      take_signs<Avx2>,
                       compute_block<Avx2>,
                       pool_pixels<Avx2>,
                       sum_pixels<Avx2>,

@@ -1,7 +1,7 @@
 // AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
 #include "depthwise.h"
 #include "mean.h"
-#include "pack.h"
+#include "signs.h"
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
@@ -230,7 +230,7 @@ const Kernel kAvx512 = {"avx512",
                         supported,
                         {Avx512::kLanes, /*nibbles=*/false, Avx512::kWordPairs},
                         Avx512::kVectors,
-                        pack_pixels<Avx512>,
+                        take_signs<Avx512>,
                         compute_block<Avx512>,
                         pool_pixels<Avx512>,
                         sum_pixels<Avx512>,
@@ -241,7 +241,7 @@ const Kernel kAvx512Wide = {"avx512_wide",
                             is_wide,
                             {Avx512Wide::kLanes, /*nibbles=*/false, Avx512Wide::kWordPairs},
                             Avx512Wide::kVectors,
-                            pack_pixels<Avx512Wide>,
+                            take_signs<Avx512Wide>,
                             compute_block<Avx512Wide>,
                             pool_pixels<Avx512>,
                             sum_pixels<Avx512>,

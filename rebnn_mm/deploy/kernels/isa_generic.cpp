@@ -1,11 +1,11 @@
-// Plain C++ for any processor; also the description of what an `Isa` offers to pack.h and tiles.h.
+// Plain C++ for any processor; also the description of what an `Isa` offers to signs.h and tiles.h.
 
 #include <cmath>
 #include <cstring>
 
 #include "depthwise.h"
 #include "mean.h"
-#include "pack.h"
+#include "signs.h"
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
@@ -139,7 +139,7 @@ const Kernel kGeneric = {"generic",
                          always,
                          {Generic::kLanes, /*nibbles=*/false, Generic::kWordPairs},
                          Generic::kVectors,
-                         pack_pixels<Generic>,
+                         take_signs<Generic>,
                          compute_block<Generic>,
                          pool_pixels<Generic>,
                          sum_pixels<Generic>,

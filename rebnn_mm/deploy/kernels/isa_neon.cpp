@@ -1,7 +1,7 @@
 // ARM NEON, 64 bit: a byte popcount and pairwise widening additions.
 #include "depthwise.h"
 #include "mean.h"
-#include "pack.h"
+#include "signs.h"
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
@@ -141,7 +141,7 @@ const Kernel kNeon = {"neon",
                       always,
                       {Neon::kLanes, /*nibbles=*/false, Neon::kWordPairs},
                       Neon::kVectors,
-                      pack_pixels<Neon>,
+                      take_signs<Neon>,
                       compute_block<Neon>,
                       pool_pixels<Neon>,
                       sum_pixels<Neon>,

@@ -12,7 +12,7 @@
 
 namespace rebnn {
 
-// One call: sizes, memory and tables, all read-only but `packed`, `out` and `signs`.
+// One call: sizes, memory and tables, all read-only but `input_signs`, `out` and `signs`.
 struct Conv {
     const Plan* plan;
     int64_t n, h, w, out_h, out_w, padded_h, padded_w;
@@ -23,7 +23,7 @@ struct Conv {
     float* out;             // or null
     uint32_t* signs;        // or null; signs of the output, [n][out_h][out_w][ceil(c_out / 32)]
     // signs of x with a border of 0-bits: [n][padded_h][padded_w][group][word], or [...][word][2] as nibbles
-    uint32_t* packed;
+    uint32_t* input_signs;
     // Where the words under a kernel lie, in uint32_t from the first one of a pixel's receptive field: [tap][word].
     const int64_t* offsets;
     int64_t offset_count;
@@ -99,8 +99,8 @@ struct Kernel {
     bool (*supported)();
     Layout layout;
     int64_t tile_vectors;  // vectors that are computed at once
-    // Signs of the input pixels [first, last), counted through the whole batch, into conv.packed.
-    void (*pack)(const Conv& conv, int64_t first, int64_t last);
+    // Signs of the input pixels [first, last), counted through the whole batch, into conv.input_signs.
+    void (*take_signs)(const Conv& conv, int64_t first, int64_t last);
     void (*compute)(const Conv& conv, const Block& block);
     // Output pixels [first, last) of a pooling, counted through the whole batch.
     void (*pool)(const Pool& pool, int64_t first, int64_t last);

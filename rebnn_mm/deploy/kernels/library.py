@@ -35,14 +35,14 @@ _override: str | None = None
 
 
 class Conv2dSpec(ctypes.Structure):
-    """``rebnn_conv2d_spec`` of rebnn_kernels.h: pointers to float32 (``packed``: uint8), None for a missing one."""
+    """``rebnn_conv2d_spec`` of rebnn_kernels.h: pointers to float32 (``bits``: uint8), None for a missing one."""
 
     SIZES = (
         *("c_in", "c_out", "kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w"),
         *("dilation_h", "dilation_w", "groups", "clamp", "residual_last"),
     )
     LIMITS = ("clamp_low", "clamp_high")
-    POINTERS = ("packed", *TENSORS)
+    POINTERS = ("bits", *TENSORS)
     _fields_ = [
         *((name, ctypes.c_int64) for name in SIZES),
         *((name, ctypes.c_double) for name in LIMITS),
@@ -82,13 +82,13 @@ class RealConv2dCall(ctypes.Structure):
     ]
 
 
-def conv2d_spec(spec: ConvSpec, packed: Tensor, before: InputSide, after: Epilogue) -> Conv2dSpec:
+def conv2d_spec(spec: ConvSpec, bits: Tensor, before: InputSide, after: Epilogue) -> Conv2dSpec:
     """The struct of a layer; it points into the tensors, which the caller keeps."""
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)
     clamp = (0.0, 0.0) if after.clamp is None else after.clamp
     pointers = {name: value.data_ptr() for name, value in tensors_of(before, after).items()}
     flags = (after.clamp is not None, after.residual_last)
-    return Conv2dSpec(spec.c_in, spec.c_out, *sizes, *flags, *clamp, packed=packed.data_ptr(), **pointers)
+    return Conv2dSpec(spec.c_in, spec.c_out, *sizes, *flags, *clamp, bits=bits.data_ptr(), **pointers)
 
 
 class Library:
@@ -161,7 +161,7 @@ def load() -> Library | None:
     except OSError as error:
         reason = "was not built" if not path.exists() else f"cannot be loaded ({error})"
     warnings.warn(
-        f"the native kernels {LIBRARY_NAME} {reason}: bit-packed layers run in plain torch, with the same results "
+        f"the native kernels {LIBRARY_NAME} {reason}: packed layers run in plain torch, with the same results "
         "but slowly. A C++17 compiler and `python setup.py build_ext --inplace` (or reinstalling) build them.",
         RuntimeWarning,
         stacklevel=2,

@@ -159,7 +159,7 @@ bool plan_header(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan
 
 void plan_contents(const Layout& layout, const rebnn_conv2d_spec& spec, Plan* plan) {
     std::memset(write_at<char>(plan, sizeof(Plan)), 0, size_t(plan->bytes) - sizeof(Plan));
-    const BitReader bits(spec.packed, plan->c_out * plan->products());
+    const BitReader bits(spec.bits, plan->c_out * plan->products());
     for (int64_t channel = 0; channel < plan->c_out; ++channel)
         plan->depthwise ? write_depthwise(bits, channel, plan) : write_channel(layout, bits, channel, plan);
     write_row(spec.alpha, 1.f, kAlphaRow, plan);

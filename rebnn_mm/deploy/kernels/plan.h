@@ -94,7 +94,7 @@ struct Plan {
     int64_t weights, tap_sums, rows, shift, input_scale, input_offset;
 
     // of the canonical bits that the plan is made of
-    REBNN_INLINE int64_t packed_bytes() const { return (c_out * products() + 7) / 8; }
+    REBNN_INLINE int64_t bits_bytes() const { return (c_out * products() + 7) / 8; }
     REBNN_INLINE int64_t taps() const { return kernel_h * kernel_w; }
     // products in the sum of one output
     REBNN_INLINE int64_t products() const { return depthwise ? taps() : in_group * taps(); }

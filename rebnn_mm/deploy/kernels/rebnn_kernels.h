@@ -1,4 +1,4 @@
-// C interface of the bit-packed layers. No C++ type, no torch header and no exception crosses it.
+// C interface of the packed layers. No C++ type, no torch header and no exception crosses it.
 //
 // A plan is one relocatable block of bytes: weights in the layout of one instruction set, parameters of
 // the float epilogue, and the geometry. The caller owns its memory, which is 64-byte aligned, so plans
@@ -30,13 +30,13 @@ enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT 
 // y = conv(sign(fma(x + shift, input_scale, input_offset)), sign(w)), then in this order: * alpha; + bias;
 // fma(y, scale, offset); + residual; + before; * slope where y <= 0; + after; limited to [clamp_low, clamp_high], NaN
 // stays; fma(y, last_scale, last_offset). The signs of the output are those of fma(y + sign_shift, sign_scale,
-// sign_offset). Every pointer but packed and alpha may be null, which leaves its step out.
+// sign_offset). Every pointer but bits and alpha may be null, which leaves its step out.
 typedef struct rebnn_conv2d_spec {
     int64_t c_in, c_out, kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, groups;
     int64_t clamp;          // whether there is one
     int64_t residual_last;  // whether the residual is added behind all other steps instead
     double clamp_low, clamp_high;
-    const uint8_t* packed;      // canonical bits: (c_out, kernel_h, kernel_w, c_in / groups), least significant first
+    const uint8_t* bits;        // of the weight: (c_out, kernel_h, kernel_w, c_in / groups), least significant first
     const float* shift;         // c_in elements
     const float* input_scale;   // c_in, together with input_offset
     const float* input_offset;  // c_in
@@ -62,9 +62,9 @@ REBNN_API const char* rebnn_isa_name(int32_t index);
 // Bytes of a plan, or -1: unknown instruction set, or a size that no weight has.
 REBNN_API int64_t rebnn_conv2d_plan_bytes(const char* isa, const rebnn_conv2d_spec* spec);
 
-// Write a plan. packed_bytes is the size of spec->packed, (c_out * kernel_h * kernel_w * c_in / groups + 7) / 8;
+// Write a plan. bits_bytes is the size of spec->bits, (c_out * kernel_h * kernel_w * c_in / groups + 7) / 8;
 // plan_bytes that of plan, at least rebnn_conv2d_plan_bytes.
-REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t packed_bytes, void* plan,
+REBNN_API int32_t rebnn_conv2d_plan(const char* isa, const rebnn_conv2d_spec* spec, int64_t bits_bytes, void* plan,
                                     int64_t plan_bytes);
 
 // Tables are what inputs of h x w need: how the kernel lies on the borders. They are prepared once, like the plan, and for
@@ -78,13 +78,13 @@ REBNN_API int32_t rebnn_conv2d_tables(const void* plan, int64_t plan_bytes, int6
 REBNN_API int64_t rebnn_conv2d_workspace_bytes(const void* plan, int64_t plan_bytes, const void* tables,
                                                int64_t tables_bytes, int64_t n);
 
-// Packed signs of (n, c, h, w) are uint32 (n, h, w, ceil(c / 32)): bit c % 32 of word c / 32 is 1 where a channel is
+// Signs of (n, c, h, w) are uint32 (n, h, w, ceil(c / 32)): bit c % 32 of word c / 32 is 1 where a channel is
 // >= 0; bits behind the last channel are 0, and ignored where they are read.
 enum rebnn_format { REBNN_NCHW = 0, REBNN_NHWC = 1, REBNN_SIGNS = 2 };
 
-// x is (n, c_in, h, w), dense float32 or packed signs, which a plan with shift or input_scale does not take. residual
+// x is (n, c_in, h, w), dense float32 or signs, which a plan with shift or input_scale does not take. residual
 // (or null) and out are (n, c_out, h', w'), dense float32 in one memory format. h' = (h + 2 padding - dilation
-// (kernel - 1) - 1) / stride + 1. signs are the output's packed signs; with them, out is NHWC. Either of out and signs
+// (kernel - 1) - 1) / stride + 1. signs are the output's signs; with them, out is NHWC. Either of out and signs
 // may be null, and its size 0. n may be 0, and all pointers but plan and tables null then; threads is at least 1.
 typedef struct rebnn_conv2d_call {
     const void* plan;

@@ -27,7 +27,7 @@ struct Pixels {
     static constexpr int64_t kMost = 48;
 
     int64_t count = 0;
-    const uint32_t* fields[kMost];      // first packed word of the receptive field, in the group
+    const uint32_t* fields[kMost];      // first word of the receptive field, in the group
     const int32_t* corrections[kMost];  // at the group's first channel
     alignas(64) uint32_t counts[kMost * Isa::kVectors * Isa::kLanes];
 
@@ -43,7 +43,7 @@ struct Pixels {
                 ++image;
             }
             const int64_t row = (image * conv.padded_h + y * plan.stride_h) * conv.padded_w * plan.pixel_words();
-            const uint32_t* field = conv.packed + row + x * step + group * plan.group_words();
+            const uint32_t* field = conv.input_signs + row + x * step + group * plan.group_words();
             const int32_t* corrections_of_row =
                 conv.corrections + conv.row_class[y] * conv.column_classes * plan.channels() + channel;
             for (; x < conv.out_w && count < last - first; ++x, ++count, field += step) {

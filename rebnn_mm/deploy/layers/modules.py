@@ -1,4 +1,4 @@
-"""1-bit layers with packed weights: what a :class:`~rebnn_mm.layers.BinaryConv2d` of any method is after training."""
+"""Packed layers: what a :class:`~rebnn_mm.layers.BinaryConv2d` of any method is after training, its weight as bits."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class PackedLayer(AsTrained):
     so it stays out of both.
     """
 
-    packed: Tensor
+    bits: Tensor
     alpha: Tensor
 
     def __init__(
-        self, packed: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None, linear: bool = False
+        self, bits: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None, linear: bool = False
     ) -> None:
         super().__init__()
         self.spec = spec
         self._describe(spec.weight_shape[:2] if linear else spec.weight_shape, sizes_of_spec(spec, linear))
         vectors = dict(alpha=alpha, **(around or Around()).vectors())
-        self.register_buffer("packed", packed)
+        self.register_buffer("bits", bits)
         for name, vector in vectors.items():
             if vector is not None:  # torch.export miscounts buffers that are None
                 self.register_buffer(name, vector)
@@ -79,7 +79,7 @@ class PackedLayer(AsTrained):
         before = InputSide(get("shift"), _together(get("input_scale"), get("input_offset")))
         norm = _together(get("scale"), get("offset"))
         after = Epilogue(self.alpha, get("bias"), norm, get("before"), get("slope"), get("after"))
-        return self.packed, self.spec, before, after
+        return self.bits, self.spec, before, after
 
     def _plan(self) -> Any:
         prepared = self._prepared
@@ -109,7 +109,7 @@ class PackedConv2d(PackedLayer):
     the input. Equals the trained layers in eval mode bit for bit.
 
     Args:
-        packed: From :func:`rebnn_mm.deploy.operation.bits.pack_signs`.
+        bits: From :func:`rebnn_mm.deploy.operation.bits.to_bits`.
         alpha: (C_out,).
         shape: Shape of the convolution.
         around: Shift, norms, bias and activation.
@@ -119,14 +119,14 @@ class PackedConv2d(PackedLayer):
 
     def __init__(
         self,
-        packed: Tensor,
+        bits: Tensor,
         alpha: Tensor,
         shape: ConvShape,
         around: Around | None = None,
         pad: tuple[tuple[int, ...], str] | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__(packed, alpha, shape, around)
+        super().__init__(bits, alpha, shape, around)
         self.pad = pad
         self.shortcut = shortcut
         self._plan()  # what does not fit together is said here
@@ -159,21 +159,21 @@ class PackedLinear(PackedLayer):
     """1-bit linear layer, (..., C_in) -> (..., C_out).
 
     Args:
-        packed, alpha, shape, around: As for :class:`PackedConv2d`.
+        bits, alpha, shape, around: As for :class:`PackedConv2d`.
         layer_norm: Applied to the input before the sign; without parameters.
         shortcut: Add the input, as it comes, to the result.
     """
 
     def __init__(
         self,
-        packed: Tensor,
+        bits: Tensor,
         alpha: Tensor,
         shape: tuple[int, int],
         around: Around | None = None,
         layer_norm: nn.Module | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__(packed, alpha, ConvSpec.linear(*shape), around, linear=True)
+        super().__init__(bits, alpha, ConvSpec.linear(*shape), around, linear=True)
         self.layer_norm = layer_norm
         self.shortcut = shortcut
         keep_called(self)

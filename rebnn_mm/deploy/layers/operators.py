@@ -1,4 +1,4 @@
-"""Bit-packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
+"""Packed layers as ``torch.library`` operators, which ``torch.export`` and ``torch.compile`` see.
 
 Operators get everything as arguments. They keep the plans of the tensors that they saw last while these are alive and
 unchanged, so a compiled or exported network does not prepare its weights in each call. A module that runs in eager mode
@@ -22,7 +22,8 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan, Result, output_format
 from rebnn_mm.deploy.layers.prepared import PlanCache
 from rebnn_mm.deploy.operation.reference import fold_batch_norm
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, sides_of, tensors_of, words
+from rebnn_mm.deploy.operation.signs import words
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, sides_of, tensors_of
 
 __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
 
@@ -31,7 +32,7 @@ _plans = PlanCache()
 
 # of all four operators; those with one result have ``signs`` behind them
 _SCHEMA = (
-    "Tensor x, Tensor packed, SymInt[] geometry, Tensor[] tensors, str names, Tensor? residual=None, "
+    "Tensor x, Tensor bits, SymInt[] geometry, Tensor[] tensors, str names, Tensor? residual=None, "
     "float[]? clamp=None, bool residual_last=False"
 )
 
@@ -40,7 +41,7 @@ class _Call(NamedTuple):
     """Arguments of an operator, as ``_SCHEMA`` has them; torch leaves out those behind that are the defaults."""
 
     x: Tensor
-    packed: Tensor
+    bits: Tensor
     geometry: Sequence[int]
     tensors: Sequence[Tensor]
     names: str
@@ -58,10 +59,10 @@ class _Call(NamedTuple):
             if len(names) != len(self.tensors):
                 raise ValueError(f"{len(self.tensors)} tensors, but the names {self.names!r}")
             sides = sides_of(dict(zip(names, self.tensors, strict=True)), *options)
-            return kind(self.packed, ConvSpec.from_ints(self.geometry), *sides)
+            return kind(self.bits, ConvSpec.from_ints(self.geometry), *sides)
 
         key = (kind, library.current_isa(), tuple(self.geometry), self.names, options)
-        return _plans.get(make, (self.packed, *self.tensors), key)(self.x, self.residual)
+        return _plans.get(make, (self.bits, *self.tensors), key)(self.x, self.residual)
 
 
 def _conv2d_results(x: Tensor, geometry: Sequence[int], signs: bool) -> tuple[Tensor, Tensor]:
@@ -115,25 +116,25 @@ _LINEAR = _define("binary_linear", LinearPlan, _linear_results)
 
 
 def binary_conv2d(
-    x: Tensor, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
+    x: Tensor, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
 ) -> Result:
     """``torch.ops.rebnn_mm.binary_conv2d``, or ``..._both``: arguments and result of a :class:`Conv2dPlan`."""
-    return _call(_CONV2D, x, packed, spec, before, after, residual)
+    return _call(_CONV2D, x, bits, spec, before, after, residual)
 
 
 def binary_linear(
-    x: Tensor, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
+    x: Tensor, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, residual: Tensor | None = None
 ) -> Result:
     """``torch.ops.rebnn_mm.binary_linear``, or ``..._both``: arguments and result of a :class:`LinearPlan`."""
-    return _call(_LINEAR, x, packed, spec, before, after, residual)
+    return _call(_LINEAR, x, bits, spec, before, after, residual)
 
 
-def _call(operators: Any, x: Tensor, packed: Tensor, spec: ConvSpec, before: Any, after: Any, residual: Any) -> Result:
+def _call(operators: Any, x: Tensor, bits: Tensor, spec: ConvSpec, before: Any, after: Any, residual: Any) -> Result:
     one, both = operators
     clamp = None if after.clamp is None else list(after.clamp)
     tensors = tensors_of(before, after)
     names = " ".join(tensors)
-    arguments = (x, packed, spec.ints(), list(tensors.values()), names, residual, clamp, after.residual_last)
+    arguments = (x, bits, spec.ints(), list(tensors.values()), names, residual, clamp, after.residual_last)
     if after.sign is not None and after.floats:
         return both(*arguments)
     return one(*arguments, after.sign is not None)

@@ -1,4 +1,4 @@
-"""A bit-packed layer prepared once and called often; for inference, nothing has a gradient."""
+"""A packed layer prepared once and called often; for inference, nothing has a gradient."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import Buffer, LastUsed, workspaces
-from rebnn_mm.deploy.operation.bits import check_packed, unpack_signs
+from rebnn_mm.deploy.operation.bits import check_bits, from_bits
 from rebnn_mm.deploy.operation.reference import reference_conv2d
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, check_float, checked, copied, words
+from rebnn_mm.deploy.operation.signs import words
+from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, check_float, checked, copied
 
 _CPU = torch.device("cpu")
 _TOO_LARGE = 1 << 44  # bytes of a workspace, as in conv2d.h
@@ -33,24 +34,24 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
 
 
 def output_format(x: Tensor, signs: bool) -> torch.memory_format:
-    """The memory format of a layer's floats: that of ``x``, and channels_last where there are packed signs."""
+    """The memory format of a layer's floats: that of ``x``, and channels_last where there are signs."""
     return torch.channels_last if signs or x.dtype == torch.int32 else memory_format_of(x)
 
 
 class _NativeConv2d:
     """One block of bytes for the native library; it depends on the instruction set, not on the input's shape."""
 
-    def __init__(self, isa: str, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+    def __init__(self, isa: str, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
         native = library.load()
         assert native is not None, "the caller chose an instruction set of the library"
         self._functions = native.functions
         self._spec, self._signs, self._floats = spec, after.sign is not None, after.floats
-        native_spec = library.conv2d_spec(spec, packed, before, after)
+        native_spec = library.conv2d_spec(spec, bits, before, after)
         size = self._functions.rebnn_conv2d_plan_bytes(isa.encode(), native_spec)
         if size < 0:
             raise ValueError(f"the {isa} kernels have no plan for {spec}: sizes go up to 2**20")
         self._plan = Buffer(size)
-        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, packed.numel(), *self._plan.with_size)
+        status = self._functions.rebnn_conv2d_plan(isa.encode(), native_spec, bits.numel(), *self._plan.with_size)
         library.check_status(status, f"preparing {spec}")
         self._tables: LastUsed[tuple[int, int], tuple[tuple[int, int], int, Buffer]] = LastUsed(SHAPES)
 
@@ -135,8 +136,8 @@ class _Call:
 class _TorchConv2d:
     """The same without the native library."""
 
-    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
-        self._weight = unpack_signs(packed, spec.weight_shape)
+    def __init__(self, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+        self._weight = from_bits(bits, spec.weight_shape)
         self._spec, self._before, self._after = spec, before, after
 
     def run(
@@ -150,7 +151,7 @@ class _TorchConv2d:
 
 
 class Conv2dPlan:
-    """Bit-packed 2-d convolution with its real-valued steps: (N, C_in, H, W) -> (N, C_out, H', W') in float32.
+    """Packed 2-d convolution with its real-valued steps: (N, C_in, H, W) -> (N, C_out, H', W') in float32.
 
     Copies what it is given, for the instruction set of :func:`rebnn_mm.deploy.kernels.library.current_isa`.
     What is pickled are the arguments: the plan is prepared anew for the instruction set of the process that reads it.
@@ -158,7 +159,7 @@ class Conv2dPlan:
     the output has the input's memory format. The number of threads is torch's and does not change the result.
 
     Args:
-        packed: Bits of the weight, see :mod:`rebnn_mm.deploy.operation.bits`.
+        bits: Of the weight, see :mod:`rebnn_mm.deploy.operation.bits`.
         spec: Sizes of the convolution.
         before, after: The real-valued steps in front of the sign and behind the convolution.
 
@@ -166,10 +167,10 @@ class Conv2dPlan:
         TypeError, ValueError: An argument that does not fit, named.
     """
 
-    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
-        check_packed(packed, spec.weight_shape)
+    def __init__(self, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+        check_bits(bits, spec.weight_shape)
         before, after = copied(*checked(spec, before, after))
-        self._arguments = packed.detach().clone(), spec, before, after
+        self._arguments = bits.detach().clone(), spec, before, after
         self.spec, self.signs, self.floats = spec, after.sign is not None, after.floats
         self._sided = before != InputSide()
         self.isa = library.current_isa()
@@ -191,12 +192,12 @@ class Conv2dPlan:
         """Run the layer.
 
         Args:
-            x: (N, C_in, H, W), or packed signs (N, H, W, ceil(C_in/32)) as :class:`Epilogue` describes them; then the
+            x: (N, C_in, H, W), or signs (N, H, W, ceil(C_in/32)) as :class:`Epilogue` describes them; then the
                 plan has no steps in front of the sign.
             residual: Has the output's shape.
 
         Returns:
-            The result; its packed signs; or both, as the epilogue says. With packed signs on either side, floats are
+            The result; its signs; or both, as the epilogue says. With signs on either side, floats are
             in channels_last memory.
 
         Raises:
@@ -219,7 +220,7 @@ class Conv2dPlan:
             residual = _resolved(residual).contiguous(memory_format=memory_format)
         if x.dtype == torch.int32:
             if self._sided:
-                raise ValueError("packed signs come behind shift and norm: this plan has a shift or norm of its own")
+                raise ValueError("signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
             x = _resolved(x).contiguous(memory_format=memory_format_of(x))
@@ -251,16 +252,16 @@ def _resolved(x: Tensor) -> Tensor:
 
 
 class LinearPlan:
-    """Bit-packed linear layer: (..., C_in) -> (..., C_out) in float32.
+    """Packed linear layer: (..., C_in) -> (..., C_out) in float32.
 
     A 1x1 convolution whose pixels are the rows of the input. Arguments and behaviour are those of
-    :class:`Conv2dPlan`; ``spec`` is a :meth:`ConvSpec.linear`, and packed signs are (..., ceil(C/32)).
+    :class:`Conv2dPlan`; ``spec`` is a :meth:`ConvSpec.linear`, and signs are (..., ceil(C/32)).
     """
 
-    def __init__(self, packed: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
+    def __init__(self, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue) -> None:
         if spec != ConvSpec.linear(spec.c_out, spec.c_in):
             raise ValueError(f"a linear layer has ConvSpec.linear(c_out, c_in), got {spec}")
-        self.conv = Conv2dPlan(packed, spec, before, after)
+        self.conv = Conv2dPlan(bits, spec, before, after)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Result:
         """Run the layer; ``residual`` is (..., C_out)."""

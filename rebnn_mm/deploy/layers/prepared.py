@@ -62,7 +62,7 @@ _version = attrgetter("_version")
 class PlanCache:
     """The plans of the tensors that operators were handed last, at most ``MOST``.
 
-    An entry goes with its packed weight. It is found by the identity of all tensors, never by an address: memory that
+    An entry goes with its weight's bits. It is found by the identity of all tensors, never by an address: memory that
     is freed belongs to another weight soon. One weight may have several plans: a head that is shared by the levels of a
     pyramid may have norms of its own for each.
     """
@@ -75,9 +75,9 @@ class PlanCache:
         self._entries: dict[Hashable, tuple[weakref.ref[Tensor], Sources, Any]] = {}
 
     def get(self, make: Callable[[], Any], tensors: Sequence[Tensor | None], options: Hashable) -> Any:
-        """The plan of ``tensors``, the packed weight first, and ``options``; made by ``make`` if it is not there."""
-        packed = tensors[0]
-        assert packed is not None
+        """The plan of ``tensors``, a weight's bits first, and ``options``; made by ``make`` if it is not there."""
+        bits = tensors[0]
+        assert bits is not None
         key = (options, *map(id, tensors))
         given = [tensor for tensor in tensors if tensor is not None]
         entry = self._entries.get(key)
@@ -85,7 +85,7 @@ class PlanCache:
             return entry[2]
         sources = Sources(given)  # before the plan: a change that comes between is seen by the next call
         plan = make()
-        self._entries[key] = (weakref.ref(packed, lambda _: self._entries.pop(key, None)), sources, plan)
+        self._entries[key] = (weakref.ref(bits, lambda _: self._entries.pop(key, None)), sources, plan)
         if len(self._entries) > self.MOST:
             for old in list(self._entries)[: self.MOST // 2]:  # those made first
                 self._entries.pop(old, None)

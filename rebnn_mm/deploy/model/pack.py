@@ -101,14 +101,14 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
         input_norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None,
         bias=None if module.bias is None else weights.real("bias", shape[0]),
     )
-    packed = weights.bits("weight", *shape)
+    bits = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
         # depends on the input: no scale and offset
         layer_norm = norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
-        return PackedLinear(packed, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
+        return PackedLinear(bits, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
     padding, pad = padding_of(module)
     conv = ConvShape(shape, module.stride, padding, module.dilation, module.groups)
-    return PackedConv2d(packed, alpha, conv, around, pad, getattr(module, "shortcut", False))
+    return PackedConv2d(bits, alpha, conv, around, pad, getattr(module, "shortcut", False))
 
 
 def _with_signs(module: Any) -> nn.Module:
@@ -154,7 +154,7 @@ def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor
     if is_training_only(module, name):
         return torch.zeros(old.shape, dtype=old.dtype, device="cpu")
     if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
-        return weights.signs(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
+        return weights.binary(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
     if old.is_floating_point():
         return weights.real(name, *old.shape)
     return weights.integer(name, *old.shape).to(old.dtype)

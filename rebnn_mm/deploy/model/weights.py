@@ -10,7 +10,7 @@ from torch import Tensor
 from rebnn_mm.deploy.file.container import BinaryTensor, PackedFile, RebnnFileError, Stored
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.record import scale_name
-from rebnn_mm.deploy.operation.bits import unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits
 from rebnn_mm.deploy.operation.int8 import QuantizedTensor
 
 Tensors = dict[str, Stored]
@@ -86,14 +86,14 @@ class Weights:
         return tensor
 
     def bits(self, name: str, *shape: int) -> Tensor:
-        """A packed binary weight of ``shape``, see :mod:`rebnn_mm.deploy.operation.bits`; raises as :meth:`real`."""
+        """Bits of a binary weight of ``shape``, see :mod:`rebnn_mm.deploy.operation.bits`; raises as :meth:`real`."""
         tensor = self._take(name, shape, "1-bit")
         assert isinstance(tensor, BinaryTensor)
-        return tensor.packed
+        return tensor.bits
 
-    def signs(self, name: str, *shape: int) -> Tensor:
+    def binary(self, name: str, *shape: int) -> Tensor:
         """A binary weight of ``shape`` as float32 in {-1, +1}; raises as :meth:`real`."""
-        return unpack_signs(self.bits(name, *shape), shape)
+        return from_bits(self.bits(name, *shape), shape)
 
     def norm(self, name: str, channels: int) -> tuple[Tensor, Tensor]:
         """(scale, offset) of a folded batch norm, ``fma(x, scale, offset)``; raises as :meth:`real`."""
@@ -139,7 +139,7 @@ def _shared(file: PackedFile) -> Tensors:
 def _values(name: str, tensor: Stored) -> dict[str, Tensor]:
     """What a graph is given: bits and 8-bit weights as they are stored, 16-bit floats as float32."""
     if isinstance(tensor, BinaryTensor):
-        return {name: tensor.packed}
+        return {name: tensor.bits}
     if isinstance(tensor, QuantizedTensor):
         return {name: tensor.values, scale_name(name): tensor.scale}
     return {name: tensor.float() if tensor.is_floating_point() else tensor}

@@ -16,14 +16,17 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.errors import UserError, UserTypeError
+from rebnn_mm.moved import renamed
+
+__getattr__ = renamed(__name__, {"pack_signs": "to_bits", "unpack_signs": "from_bits"})
 
 
-def packed_bytes(shape: Sequence[int]) -> int:
+def bytes_of_bits(shape: Sequence[int]) -> int:
     """Bytes that a weight of ``shape`` takes: one bit for each element, rounded up once."""
     return (prod(shape) + 7) // 8
 
 
-def pack_signs(weight: Tensor) -> Tensor:
+def to_bits(weight: Tensor) -> Tensor:
     """Signs of ``weight``, (C_out, C_in/groups, *K), as (ceil(numel / 8),) uint8; see the module's docstring.
 
     As :func:`rebnn_mm.functional.sign` has it, 0 and -0.0 count as +1 and NaN as -1.
@@ -39,30 +42,30 @@ def pack_signs(weight: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(bits, bitorder="little"))
 
 
-def unpack_signs(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The binary weight of ``shape`` (C_out, C_in/groups, *K) as float32 in {-1, +1}, inverse of :func:`pack_signs`.
+def from_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """The binary weight of ``shape`` (C_out, C_in/groups, *K) as float32 in {-1, +1}, inverse of :func:`to_bits`.
 
     Raises:
-        TypeError, ValueError: ``packed`` is not the uint8 vector of ``shape``'s size on the CPU.
+        TypeError, ValueError: ``bits`` is not the uint8 vector of ``shape``'s size on the CPU.
     """
-    check_packed(packed, shape)
-    bits = np.unpackbits(packed.numpy(force=True), count=prod(shape), bitorder="little")
-    signs = torch.from_numpy(bits.astype(np.float32)).mul_(2).sub_(1)
+    check_bits(bits, shape)
+    ones = np.unpackbits(bits.numpy(force=True), count=prod(shape), bitorder="little")
+    signs = torch.from_numpy(ones.astype(np.float32)).mul_(2).sub_(1)
     return signs.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1).contiguous()
 
 
-def check_packed(packed: Tensor, shape: Sequence[int]) -> None:
-    """Raise ValueError or TypeError unless ``packed`` is a uint8 vector on the CPU that holds a weight of ``shape``."""
+def check_bits(bits: Tensor, shape: Sequence[int]) -> None:
+    """Raise ValueError or TypeError unless ``bits`` is a uint8 vector on the CPU that holds a weight of ``shape``."""
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"weight_shape is (C_out, C_in/groups, *K), all at least 1; got {tuple(shape)}")
-    expected = packed_bytes(shape)
-    if packed.dtype != torch.uint8 or tuple(packed.shape) != (expected,):
+    expected = bytes_of_bits(shape)
+    if bits.dtype != torch.uint8 or tuple(bits.shape) != (expected,):
         raise ValueError(
-            f"packed weight of {tuple(shape)} is a uint8 tensor of shape ({expected},); "
-            f"got {packed.dtype} of shape {tuple(packed.shape)}; see pack_signs"
+            f"the bits of a weight {tuple(shape)} are a uint8 tensor of shape ({expected},); "
+            f"got {bits.dtype} of shape {tuple(bits.shape)}; see to_bits"
         )
-    if not packed.is_cpu or packed.layout != torch.strided:
+    if not bits.is_cpu or bits.layout != torch.strided:
         raise UserTypeError(
-            f"packed weight is on {packed.device} ({packed.layout}); bit-packed layers run on the CPU: call .cpu(), or "
+            f"the bits are on {bits.device} ({bits.layout}); packed layers run on the CPU: call .cpu(), or "
             "load its values if it has none"
         )

@@ -1,11 +1,12 @@
-"""The bit-packed layers in plain torch: slow, obvious, and the same bits as the native kernels."""
+"""The packed layers in plain torch: slow, obvious, and the same bits as the native kernels."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, Epilogue, InputSide, words
+from rebnn_mm.deploy.operation.signs import from_signs, to_signs
+from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, Epilogue, InputSide
 from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
 
@@ -51,21 +52,6 @@ def fold_batch_norm(norm: nn.modules.batchnorm._NormBase) -> tuple[Tensor, Tenso
     return scale.flatten(), offset.flatten()
 
 
-def pack_channels(x: Tensor) -> Tensor:
-    """Packed signs of (N, C, H, W): int32 (N, H, W, ceil(C/32)), bit c % 32 of word c // 32 set where ``x >= 0``."""
-    n, c, h, w = x.shape
-    bits = (x >= 0).permute(0, 2, 3, 1)
-    bits = nn.functional.pad(bits, (0, words(c) * 32 - c)).view(n, h, w, words(c), 32)
-    values = bits.long() << torch.arange(32)
-    return values.sum(-1).to(torch.int32)  # wraps around: bit 31 is the sign of an int32
-
-
-def unpack_channels(packed: Tensor, channels: int) -> Tensor:
-    """(N, C, H, W) in {-1, +1}, float32, from its packed signs."""
-    bits = packed.unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
-    return (bits.flatten(3)[..., :channels] * 2 - 1).permute(0, 3, 1, 2).float()
-
-
 def reference_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -74,14 +60,14 @@ def reference_conv2d(
     after: Epilogue,
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """(N, C_in, H, W) -> (N, C_out, H', W') and, with ``after.sign``, its packed signs.
+    """(N, C_in, H, W) -> (N, C_out, H', W') and, with ``after.sign``, its signs.
 
-    ``weight`` is (C_out, C_in/groups, K_h, K_w) in {-1, +1}; ``x`` may be packed signs, see :class:`Epilogue`.
+    ``weight`` is (C_out, C_in/groups, K_h, K_w) in {-1, +1}; ``x`` may be signs, see :class:`Epilogue`.
     """
-    signs = unpack_channels(x, spec.c_in) if x.dtype == torch.int32 else sign(input_side(x, before))
+    signs = from_signs(x, spec.c_in) if x.dtype == torch.int32 else sign(input_side(x, before))
     y = nn.functional.conv2d(signs, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
     y = finish(y, after, residual)
-    return y, None if after.sign is None else pack_channels(input_side(y, after.sign))
+    return y, None if after.sign is None else to_signs(input_side(y, after.sign))
 
 
 def finish(y: Tensor, after: Epilogue, residual: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a bit-packed layer computes, apart from its bits: its shape and the real-valued steps around it."""
+"""What a packed layer computes, apart from its bits: its shape and the real-valued steps around it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rebnn_mm.deploy.operation.signs import words
 from rebnn_mm.errors import UserError, UserTypeError
 
 Pair = int | Sequence[int]
@@ -106,13 +107,13 @@ class ConvSpec:
 
         Raises:
             TypeError, ValueError: ``x`` is neither a float32 CPU tensor (N, C_in, H, W) that the kernel fits, nor
-                packed signs, int32 (N, H, W, ceil(C_in/32)).
+                signs, int32 (N, H, W, ceil(C_in/32)).
         """
         shape = x.shape
         if x.dtype == torch.int32:
             check_cpu(x, "the input")
             if len(shape) != 4 or shape[3] != words(self.c_in):
-                raise ValueError(f"packed signs are (N, H, W, {words(self.c_in)}), got {tuple(shape)}")
+                raise ValueError(f"signs are (N, H, W, {words(self.c_in)}), got {tuple(shape)}")
             n, h, w, _ = shape
         else:
             check_float(x, "the input")
@@ -123,11 +124,6 @@ class ConvSpec:
         if min(h, w, out_h, out_w) < 1:
             raise UserError(f"an input of {tuple(shape)} leaves no output pixel: {self}")
         return n, self.c_out, out_h, out_w
-
-
-def words(channels: int) -> int:
-    """32-bit words that hold the signs of so many channels."""
-    return (channels + 31) // 32
 
 
 @dataclass(frozen=True)
@@ -157,10 +153,10 @@ class Epilogue:
         clamp: (lowest, highest) value; NaN stays NaN.
         last_norm: A batch norm behind the activation.
         residual_last: Add the residual behind everything else instead.
-        sign: Pack the result's signs, behind these steps of the layer that will read them. The packed signs are
+        sign: Pack the result's signs, behind these steps of the layer that will read them. The signs are
             int32 (N, H', W', ceil(C_out/32)): bit c % 32 of word c // 32 is set where channel c is at least 0; bits
             behind the last channel are 0.
-        floats: Return the result as float32; False with ``sign`` returns the packed signs alone.
+        floats: Return the result as float32; False with ``sign`` returns the signs alone.
     """
 
     alpha: Tensor
@@ -286,7 +282,7 @@ def check_float(value: Tensor, name: str) -> None:
     """Raise TypeError unless ``value`` is a float32 tensor with memory of its own on the CPU."""
     if value.dtype != torch.float32:
         raise UserTypeError(
-            f"{name} is {value.dtype}; bit-packed layers take float32: call .float(), and run them outside of autocast"
+            f"{name} is {value.dtype}; packed layers take float32: call .float(), and run them outside of autocast"
         )
     check_cpu(value, name)
 
@@ -294,8 +290,6 @@ def check_float(value: Tensor, name: str) -> None:
 def check_cpu(value: Tensor, name: str) -> None:
     """Raise TypeError unless ``value`` is a tensor with memory of its own on the CPU."""
     if not value.is_cpu:
-        raise UserTypeError(f"{name} is on {value.device}; bit-packed layers run on the CPU: call .cpu()")
+        raise UserTypeError(f"{name} is on {value.device}; packed layers run on the CPU: call .cpu()")
     if value.layout != torch.strided:
-        raise UserTypeError(
-            f"{name} has the layout {value.layout}; bit-packed layers take dense ones: call .to_dense()"
-        )
+        raise UserTypeError(f"{name} has the layout {value.layout}; packed layers take dense ones: call .to_dense()")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from rebnn_mm.deploy.file import plain
 from rebnn_mm.deploy.file.container import MAGIC, BinaryTensor, RebnnFileError, read_file, write_file
-from rebnn_mm.deploy.operation.bits import pack_signs, unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits, to_bits
 
 TENSORS = {
-    "conv.weight": BinaryTensor(pack_signs(torch.randn(5, 3, 3, 3)), (5, 3, 3, 3)),
+    "conv.weight": BinaryTensor(to_bits(torch.randn(5, 3, 3, 3)), (5, 3, 3, 3)),
     "fc.weight": torch.randn(4, 7),
     "fc.half": torch.randn(3).half(),
     "count": torch.tensor(3),
@@ -59,7 +59,7 @@ def test_round_trip(file):
     for name, tensor in TENSORS.items():
         found = loaded.tensors[name]
         if isinstance(tensor, BinaryTensor):
-            assert found.shape == tensor.shape and torch.equal(found.packed, tensor.packed)
+            assert found.shape == tensor.shape and torch.equal(found.bits, tensor.bits)
         else:
             assert found.dtype == tensor.dtype and torch.equal(found, tensor)
 
@@ -76,7 +76,7 @@ def test_bytes_are_as_documented(file):
     weight = rows[0]
     assert weight["dtype"] == "bit" and weight["size"] == -(-5 * 3 * 3 * 3 // 8)
     bits = data[first + weight["offset"] :]
-    signs = unpack_signs(TENSORS["conv.weight"].packed, (5, 3, 3, 3))
+    signs = from_bits(TENSORS["conv.weight"].bits, (5, 3, 3, 3))
     for o, i, y, x in [(0, 0, 0, 0), (4, 2, 2, 1), (3, 1, 0, 2)]:
         place = ((o * 3 + y) * 3 + x) * 3 + i
         assert (bits[place // 8] >> place % 8 & 1) * 2 - 1 == signs[o, i, y, x]
@@ -173,7 +173,7 @@ def test_hostile_headers_with_a_valid_checksum(tmp_path_factory, header, body):
     except RebnnFileError:
         return
     for tensor in tensors.values():  # accepted: then all of it lies within the file
-        data = tensor.packed if isinstance(tensor, BinaryTensor) else tensor
+        data = tensor.bits if isinstance(tensor, BinaryTensor) else tensor
         assert data.numel() * data.element_size() <= len(body)
         data.sum()
 

@@ -146,7 +146,7 @@ def test_neighbours_pass_signs(packed):
     traced, network = packed(module, image())
     assert names(traced) == [CONV, CONV]
     (last,) = [node for node in traced.graph.nodes if node.op == "output"][0].all_input_nodes
-    assert last.args[0].args[8] is True  # the first call returns packed signs
+    assert last.args[0].args[8] is True  # the first call returns signs
     assert torch.equal(network(image()), module(image()))
 
 

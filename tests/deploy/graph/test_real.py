@@ -9,7 +9,7 @@ from rebnn_mm.deploy.graph.functions import to_first
 from rebnn_mm.deploy.graph.real import Tried
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 
 WAYS = library.isas()
@@ -110,7 +110,7 @@ def test_the_contiguous_layout(shape):
 
 def test_a_plan_for_a_shape_again(threads):
     weight = torch.randn(40, 40, 3, 3)
-    plan = Conv2dPlan(pack_signs(weight), ConvSpec.of(weight.shape, padding=1), InputSide(), Epilogue(torch.rand(40)))
+    plan = Conv2dPlan(to_bits(weight), ConvSpec.of(weight.shape, padding=1), InputSide(), Epilogue(torch.rand(40)))
     x, rest = torch.randn(2, 40, 6, 5), torch.randn(2, 40, 6, 5)
     expected, added = plan(x), plan(x, rest)
     for _ in range(2):

@@ -85,7 +85,7 @@ def test_a_network_that_mixes_its_images_is_refused():
 @pytest.mark.parametrize("value", ["yes", 2, None, [True]])
 def test_a_malformed_mark_is_refused(model, value):
     stored = store_part(model, Part("", [torch.randn(2, 8, 8, 3)], any_size=False))
-    tensors = {name: getattr(tensor, "packed", tensor) for name, tensor in stored.tensors.items()}
+    tensors = {name: getattr(tensor, "bits", tensor) for name, tensor in stored.tensors.items()}
     assert GraphNetwork(stored.record, tensors).single
     with pytest.raises(RebnnFileError, match="malformed: single"):
         GraphNetwork(dict(copy.deepcopy(stored.record), single=value), tensors)

@@ -216,8 +216,8 @@ int wrong_real() {
 
 // A layer with its plan, tables and workspace.
 struct Layer {
-    Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t packed_bytes)
-        : isa(isa), spec(spec), packed_bytes(packed_bytes) {
+    Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t bits_bytes)
+        : isa(isa), spec(spec), bits_bytes(bits_bytes) {
         call.threads = 2;
     }
     ~Layer() {
@@ -232,7 +232,7 @@ struct Layer {
         plan = std::aligned_alloc(64, size_t(bytes + 64));
         call.plan = plan;
         call.plan_bytes = plan_bytes;
-        return rebnn_conv2d_plan(isa, &spec, packed_bytes, static_cast<char*>(plan) + shift, plan_bytes);
+        return rebnn_conv2d_plan(isa, &spec, bits_bytes, static_cast<char*>(plan) + shift, plan_bytes);
     }
     int32_t prepare_tables() {
         call.tables_bytes = rebnn_conv2d_tables_bytes(plan, plan_bytes, h, w);
@@ -253,7 +253,7 @@ struct Layer {
 
     const char* isa;
     rebnn_conv2d_spec spec;
-    int64_t packed_bytes, plan_bytes = -1, h = 0, w = 0, shift = 0;
+    int64_t bits_bytes, plan_bytes = -1, h = 0, w = 0, shift = 0;
     rebnn_conv2d_call call{};
     void *plan = nullptr, *tables = nullptr, *workspace = nullptr;
 };
@@ -267,7 +267,7 @@ struct Small : Layer {
         spec.kernel_h = spec.kernel_w = 3;
         spec.stride_h = spec.stride_w = spec.dilation_h = spec.dilation_w = spec.groups = 1;
         spec.padding_h = spec.padding_w = 2;
-        spec.packed = packed.data();
+        spec.bits = bits.data();
         spec.alpha = alpha.data();
         h = 4;
         w = 6;
@@ -285,7 +285,7 @@ struct Small : Layer {
                std::all_of(signs.begin(), signs.end(), [](uint32_t value) { return value == 77; });
     }
 
-    std::vector<uint8_t> packed = std::vector<uint8_t>(17, 0x5a);  // 3 * 3 * 3 * 5 bits
+    std::vector<uint8_t> bits = std::vector<uint8_t>(17, 0x5a);  // 3 * 3 * 3 * 5 bits
     std::vector<float> alpha = std::vector<float>(3, 1.f), x = std::vector<float>(2 * 5 * 4 * 6, 1.f);
     std::vector<float> out = std::vector<float>(2 * 3 * 6 * 8, -77.f);
     std::vector<uint32_t> signs = std::vector<uint32_t>(2 * 6 * 8, 77);
@@ -308,12 +308,12 @@ int unrefused() {
             plans.push_back([=](Small& layer) { layer.spec.*padding = value; });
     plans.push_back([](Small& layer) { layer.spec.groups = 2; });
     plans.push_back([](Small& layer) { layer.spec.kernel_h = layer.spec.kernel_w = 1 << 20; });
-    plans.push_back([](Small& layer) { layer.spec.packed = nullptr; });
+    plans.push_back([](Small& layer) { layer.spec.bits = nullptr; });
     plans.push_back([](Small& layer) { layer.spec.alpha = nullptr; });
     plans.push_back([](Small& layer) { layer.spec.scale = layer.alpha.data(); });
     plans.push_back([](Small& layer) { layer.spec.input_scale = layer.alpha.data(); });
     for (int64_t bytes : {int64_t(0), int64_t(16), int64_t(18), int64_t(-1), kMost})
-        plans.push_back([=](Small& layer) { layer.packed_bytes = bytes; });
+        plans.push_back([=](Small& layer) { layer.bits_bytes = bytes; });
     for (int64_t bytes : {int64_t(0), int64_t(1), int64_t(100)})
         plans.push_back([=](Small& layer) { layer.plan_bytes = bytes; });
     plans.push_back([](Small& layer) { layer.shift = 4; });
@@ -428,9 +428,9 @@ int wrong_without_memory() {
         layer.spec.c_out = 300;  // work for more than one thread
         layer.alpha.assign(300, 1.f);
         layer.spec.alpha = layer.alpha.data();
-        layer.packed.assign(300 * 45 / 8 + 1, 0x5a);
-        layer.spec.packed = layer.packed.data();
-        layer.packed_bytes = int64_t(layer.packed.size());
+        layer.bits.assign(300 * 45 / 8 + 1, 0x5a);
+        layer.spec.bits = layer.bits.data();
+        layer.bits_bytes = int64_t(layer.bits.size());
         layer.h = layer.w = 40;
         rebnn_conv2d_call& call = layer.call;
         layer.x.assign(size_t(call.x_size = 2 * 5 * 40 * 40), 1.f);
@@ -464,10 +464,10 @@ int main(int, char** arguments) {
     int cases = 0, runs = 0, wrong = 0;
     // the struct's sizes come first, in the file as in the struct
     for (; read_into(file, &spec, 13 * sizeof(int64_t) + 2 * sizeof(double)); ++cases) {
-        int64_t input[4], packed_bytes;
-        if (!read_into(file, input, sizeof(input)) || !read_into(file, &packed_bytes, sizeof(packed_bytes))) return 3;
-        std::vector<uint8_t> packed(static_cast<size_t>(packed_bytes));
-        if (!read_into(file, packed.data(), packed.size())) return 3;
+        int64_t input[4], bits_bytes;
+        if (!read_into(file, input, sizeof(input)) || !read_into(file, &bits_bytes, sizeof(bits_bytes))) return 3;
+        std::vector<uint8_t> bits(static_cast<size_t>(bits_bytes));
+        if (!read_into(file, bits.data(), bits.size())) return 3;
         std::vector<float> floats[17];
         const float** vectors[] = {&spec.shift,      &spec.input_scale, &spec.input_offset, &spec.alpha,
                                    &spec.bias,       &spec.scale,       &spec.offset,       &spec.before,
@@ -482,9 +482,9 @@ int main(int, char** arguments) {
         if (!read_into(file, &signs_size, sizeof(signs_size))) return 3;
         std::vector<uint32_t> expected_signs(static_cast<size_t>(signs_size));
         if (!read_into(file, expected_signs.data(), expected_signs.size() * 4)) return 3;
-        spec.packed = packed.data();
+        spec.bits = bits.data();
         for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa, ++runs) {
-            Layer layer(name, spec, packed_bytes);
+            Layer layer(name, spec, bits_bytes);
             std::vector<float> out(expected.size());
             std::vector<uint32_t> signs(expected_signs.size());
             layer.h = input[1];

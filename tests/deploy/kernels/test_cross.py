@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rebnn_mm.deploy.kernels
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.reference import reference_conv2d
 from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.functional import sign
@@ -63,14 +63,14 @@ def case_bytes(number: int) -> bytes:
         )  # fmt: skip
     residual = torch.randn(n, spec.c_out, *spec.output_size(h, w)) if full else None
     expected, signs = reference_conv2d(x, sign(weight), spec, before, after, residual)
-    packed = pack_signs(weight)
+    bits = to_bits(weight)
     sizes = (spec.c_in, spec.c_out, *weight_shape[2:], *stride, *padding, *dilation, groups)
     low, high = after.clamp or (0.0, 0.0)
     return b"".join(
         [
             struct.pack("<13q2d", *sizes, after.clamp is not None, after.residual_last, low, high),
-            struct.pack("<5q", n, h, w, channels_last, packed.numel()),
-            packed.numpy().tobytes(),
+            struct.pack("<5q", n, h, w, channels_last, bits.numel()),
+            bits.numpy().tobytes(),
             *(floats(tensors_of(before, after).get(name)) for name in TENSORS),
             *(floats(value, channels_last) for value in (x, residual, expected)),
             struct.pack("<q", 0) if signs is None else struct.pack("<q", signs.numel()) + signs.numpy().tobytes(),

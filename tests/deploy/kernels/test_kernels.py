@@ -17,8 +17,9 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import LastUsed, Workspaces
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, fold_batch_norm
 from rebnn_mm.deploy.layers.plan import SHAPES
-from rebnn_mm.deploy.operation.bits import pack_signs
-from rebnn_mm.deploy.operation.reference import fma, pack_channels, reference_conv2d, unpack_channels
+from rebnn_mm.deploy.operation.bits import to_bits
+from rebnn_mm.deploy.operation.reference import fma, reference_conv2d
+from rebnn_mm.deploy.operation.signs import from_signs, to_signs
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, checked
 from rebnn_mm.functional import sign
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
@@ -97,7 +98,7 @@ def plan_of(layer, shift=None, **after):
     )
     norm = None if layer.input_norm is None else fold_batch_norm(layer.input_norm)
     after = Epilogue(layer.alpha, layer.bias, **after)
-    return (LinearPlan if linear else Conv2dPlan)(pack_signs(layer.weight), spec, InputSide(shift, norm), after)
+    return (LinearPlan if linear else Conv2dPlan)(to_bits(layer.weight), spec, InputSide(shift, norm), after)
 
 
 def plan_of_unit(unit):
@@ -226,7 +227,7 @@ def random_epilogue(draw, channels, generator):
 
 
 def both(result, after):
-    """(floats or None, packed signs or None) of what a plan returned."""
+    """(floats or None, signs or None) of what a plan returned."""
     if after.sign is None:
         return result, None
     return result if after.floats else (None, result)
@@ -236,7 +237,7 @@ def both(result, after):
 @given(data=st.data(), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=80)
 @torch.no_grad()
-def test_any_epilogue_from_floats_and_from_packed_signs(name, data, seed):
+def test_any_epilogue_from_floats_and_from_signs(name, data, seed):
     draw, generator = data.draw, torch.Generator().manual_seed(seed)
     groups, kernel = draw(st.sampled_from((1, 1, 2, 3))), draw(st.sampled_from((1, 3)))
     c_in, c_out = groups * draw(st.integers(1, 70)), groups * draw(st.integers(1, 70))
@@ -247,10 +248,10 @@ def test_any_epilogue_from_floats_and_from_packed_signs(name, data, seed):
     x = awkward(n, c_in, h, w, generator=generator)
     residual = awkward(n, c_out, *spec.output_size(h, w), generator=generator) if draw(st.booleans()) else None
     with library.use_isa(name):
-        plan = Conv2dPlan(pack_signs(weight), spec, InputSide(), after)
+        plan = Conv2dPlan(to_bits(weight), spec, InputSide(), after)
     torch.set_num_threads(draw(st.integers(1, 2)))
     wanted = reference_conv2d(x, sign(weight), spec, *checked(spec, InputSide(), after), residual)
-    for given_x in (x.contiguous(memory_format=draw(st.sampled_from(FORMATS))), pack_channels(x)):
+    for given_x in (x.contiguous(memory_format=draw(st.sampled_from(FORMATS))), to_signs(x)):
         floats, signs = both(plan(given_x, residual), after)
         if floats is not None:
             assert_same(floats, wanted[0])
@@ -280,7 +281,7 @@ def test_activations_are_those_of_torch(isa):
 
 
 @torch.no_grad()
-def test_packed_signs_pass_between_layers(isa):
+def test_signs_pass_between_layers(isa):
     first, x = make_conv((40, 70, 3, 1, 1, 1, 1, 2, 9, 8), seed=12)
     second, _ = make_conv((70, 33, 3, 2, 1, 1, 1, 2, 9, 8), seed=13, input_norm=True)
     shift, norm = torch.randn(70), fold_batch_norm(second.input_norm)
@@ -296,7 +297,7 @@ def test_packed_signs_pass_between_layers(isa):
 
 @pytest.mark.parametrize("rows", [(5,), (2, 3), (0,), (130,)])
 @torch.no_grad()
-def test_packed_signs_pass_between_linear_layers(isa, rows):
+def test_signs_pass_between_linear_layers(isa, rows):
     generator = torch.Generator().manual_seed(14)
     layers = [ReBNNLinear(c_in, c_out).eval() for c_in, c_out in ((40, 70), (70, 30))]
     for layer in layers:
@@ -309,12 +310,12 @@ def test_packed_signs_pass_between_linear_layers(isa, rows):
     assert_same(plan_of(layers[1])(signs), layers[1](layers[0](x)))
 
 
-def test_packed_signs_are_those_of_the_tensor():
+def test_signs_are_those_of_the_tensor():
     x = awkward(2, 70, 3, 5, generator=torch.Generator().manual_seed(15))
-    packed = pack_channels(x)
-    assert packed.shape == (2, 3, 5, 3) and packed.dtype == torch.int32
-    assert torch.equal(unpack_channels(packed, 70), sign(x))
-    assert not (packed[..., 2] >> 6).any()  # no bit behind the last channel
+    signs = to_signs(x)
+    assert signs.shape == (2, 3, 5, 3) and signs.dtype == torch.int32
+    assert torch.equal(from_signs(signs, 70), sign(x))
+    assert not (signs[..., 2] >> 6).any()  # no bit behind the last channel
 
 
 @torch.no_grad()
@@ -405,12 +406,12 @@ from rebnn_mm.deploy.kernels import library
 library.LIBRARY_NAME = "missing.so"
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.deploy.layers.operators import Conv2dPlan
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     for _ in range(2):
         plan = Conv2dPlan(
-            pack_signs(torch.ones(2, 3, 1, 1)), ConvSpec((2, 3, 1, 1)), InputSide(), Epilogue(torch.ones(2))
+            to_bits(torch.ones(2, 3, 1, 1)), ConvSpec((2, 3, 1, 1)), InputSide(), Epilogue(torch.ones(2))
         )
 assert plan(torch.ones(1, 3, 4, 4)).eq(3).all() and plan.isa == "torch"
 print([str(one.message) for one in seen])
@@ -429,9 +430,9 @@ def test_native_library_says_why_it_fails():
     assert functions.rebnn_conv2d_plan_bytes(b"generic", library.Conv2dSpec()) == -1
     with pytest.raises(RuntimeError, match="instruction set"):
         library.check_status(functions.rebnn_conv2d_plan(b"sse9", library.Conv2dSpec(), 0, None, 0), "a plan")
-    # a border of 2^20 pixels whose packed bits take terabytes, and one output pixel
+    # a border of 2^20 pixels whose bits take terabytes, and one output pixel
     spec = ConvSpec.of((1, 1, 1, 1), padding=1 << 20, stride=1 << 20)
-    plan = Conv2dPlan(pack_signs(torch.ones(1, 1, 1, 1)), spec, InputSide(), Epilogue(torch.ones(1)))
+    plan = Conv2dPlan(to_bits(torch.ones(1, 1, 1, 1)), spec, InputSide(), Epilogue(torch.ones(1)))
     if plan.isa != library.PURE_TORCH:
         with pytest.raises(MemoryError, match="out of memory"):
             plan(torch.ones(99, 1, 1, 1))

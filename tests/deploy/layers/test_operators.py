@@ -10,8 +10,8 @@ from rebnn_mm.deploy.layers import operators as ours
 from rebnn_mm.deploy.layers.modules import PackedConv2d
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.prepared import PlanCache
-from rebnn_mm.deploy.operation.bits import pack_signs
-from rebnn_mm.deploy.operation.reference import pack_channels
+from rebnn_mm.deploy.operation.bits import to_bits
+from rebnn_mm.deploy.operation.signs import to_signs
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 
 SHAPE = (8, 6, 3, 3)
@@ -29,22 +29,22 @@ def sides(seed=0, **changes):
 
 
 def conv_arguments(seed=0):
-    return pack_signs(torch.randn(SHAPE)), ConvSpec.of(SHAPE, (2, 1), 1), *sides(seed)
+    return to_bits(torch.randn(SHAPE)), ConvSpec.of(SHAPE, (2, 1), 1), *sides(seed)
 
 
 def linear_arguments(**steps):
     after = Epilogue(torch.rand(8), torch.randn(8), **steps)
-    return pack_signs(torch.randn(8, 6)), ConvSpec.linear(8, 6), InputSide(), after
+    return to_bits(torch.randn(8, 6)), ConvSpec.linear(8, 6), InputSide(), after
 
 
 class Layers(nn.Module):
-    """Packed signs pass from the first convolution to the second, its floats to the end."""
+    """Signs pass from the first convolution to the second, its floats to the end."""
 
     def __init__(self) -> None:
         super().__init__()
-        packed, spec, before, after = conv_arguments()
-        self.first = packed, spec, before, replace(after, sign=InputSide(torch.randn(8)))
-        self.second = pack_signs(torch.randn(6, 8, 1, 1)), ConvSpec((6, 8, 1, 1)), InputSide(), Epilogue(torch.rand(6))
+        bits, spec, before, after = conv_arguments()
+        self.first = bits, spec, before, replace(after, sign=InputSide(torch.randn(8)))
+        self.second = to_bits(torch.randn(6, 8, 1, 1)), ConvSpec((6, 8, 1, 1)), InputSide(), Epilogue(torch.rand(6))
         self.linear = linear_arguments(clamp=(0.0, float("inf")))
 
     def forward(self, x, residual):
@@ -68,10 +68,10 @@ def test_opcheck(channels_last, minimal):
     x, residual = inputs()
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    packed, spec, before, after = conv_arguments()
-    arguments = (x, packed, spec.ints(), *tensors_of(before, after), residual, [-1.0, 2.0], True)
+    bits, spec, before, after = conv_arguments()
+    arguments = (x, bits, spec.ints(), *tensors_of(before, after), residual, [-1.0, 2.0], True)
     if minimal:
-        arguments = (x, packed, spec.ints(), *tensors_of(InputSide(), Epilogue(after.alpha)))
+        arguments = (x, bits, spec.ints(), *tensors_of(InputSide(), Epilogue(after.alpha)))
     operators = torch.ops.rebnn_mm
     torch.library.opcheck(operators.binary_conv2d.default, arguments)
     torch.library.opcheck(operators.binary_conv2d.default, arguments, dict(signs=True))
@@ -79,16 +79,16 @@ def test_opcheck(channels_last, minimal):
 
 
 def test_opcheck_packed_signs():
-    packed, spec, _, after = conv_arguments()
-    x = pack_channels(inputs()[0])
-    arguments = (x, packed, spec.ints(), *tensors_of(InputSide(), after))
+    bits, spec, _, after = conv_arguments()
+    x = to_signs(inputs()[0])
+    arguments = (x, bits, spec.ints(), *tensors_of(InputSide(), after))
     torch.library.opcheck(torch.ops.rebnn_mm.binary_conv2d.default, arguments)
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 6)])
 def test_opcheck_linear(shape):
-    packed, spec, before, after = linear_arguments()
-    arguments = (torch.randn(shape), packed, spec.ints(), *tensors_of(before, after))
+    bits, spec, before, after = linear_arguments()
+    arguments = (torch.randn(shape), bits, spec.ints(), *tensors_of(before, after))
     torch.library.opcheck(torch.ops.rebnn_mm.binary_linear.default, arguments)
     torch.library.opcheck(torch.ops.rebnn_mm.binary_linear_both.default, arguments)
 
@@ -125,9 +125,9 @@ def test_export_with_dynamic_sizes():
     assert same(program.module()(*other), model(*other))
 
 
-def conv(x=None, residual=None, packed=None, shape=SHAPE, stride=(2, 1), padding=1, groups=1, **changes):
-    packed = pack_signs(torch.randn(SHAPE)) if packed is None else packed
-    plan = Conv2dPlan(packed, ConvSpec.of(shape, stride, padding, 1, groups), *sides(**changes))
+def conv(x=None, residual=None, bits=None, shape=SHAPE, stride=(2, 1), padding=1, groups=1, **changes):
+    bits = to_bits(torch.randn(SHAPE)) if bits is None else bits
+    plan = Conv2dPlan(bits, ConvSpec.of(shape, stride, padding, 1, groups), *sides(**changes))
     return plan(torch.randn(1, 6, 5, 5) if x is None else x, residual)
 
 
@@ -152,7 +152,7 @@ def conv(x=None, residual=None, packed=None, shape=SHAPE, stride=(2, 1), padding
         (dict(clamp=(float("nan"), 0.0)), ValueError, "lowest, highest"),
         (dict(floats=False), ValueError, "would return nothing"),
         (dict(sign=InputSide(torch.rand(6))), ValueError, "the sign shift has one element for each of 8"),
-        (dict(x=torch.zeros(1, 5, 5, 2, dtype=torch.int32)), ValueError, r"packed signs are \(N, H, W, 1\)"),
+        (dict(x=torch.zeros(1, 5, 5, 2, dtype=torch.int32)), ValueError, r"signs are \(N, H, W, 1\)"),
         (dict(x=torch.zeros(1, 5, 5, 1, dtype=torch.int32)), ValueError, "shift or norm of its own"),
         (dict(x=torch.zeros(1, 5, 5, 1, dtype=torch.int32, device="meta")), TypeError, "on meta"),
         (dict(groups=3), ValueError, "groups=3 does not divide the 8"),
@@ -160,7 +160,7 @@ def conv(x=None, residual=None, packed=None, shape=SHAPE, stride=(2, 1), padding
         (dict(padding=(1, 2, 3)), ValueError, "padding=.*an integer or two"),
         (dict(shape=(8, 6, 3)), ValueError, "weight_shape=.8, 6, 3.: .C_out"),
         (dict(shape=(8, 6, 3, 2)), ValueError, "uint8 tensor of shape"),
-        (dict(packed=torch.zeros(54)), ValueError, "got torch.float32"),
+        (dict(bits=torch.zeros(54)), ValueError, "got torch.float32"),
     ],
 )
 def test_errors_name_what_does_not_fit(changes, error, match):
@@ -179,9 +179,9 @@ def test_linear_errors():
 
 
 def test_one_slope_serves_all_channels():
-    packed, spec, before, after = conv_arguments()
-    one = Conv2dPlan(packed, spec, before, replace(after, slope=after.slope[:1]))
-    all_same = Conv2dPlan(packed, spec, before, replace(after, slope=after.slope[:1].expand(8)))
+    bits, spec, before, after = conv_arguments()
+    one = Conv2dPlan(bits, spec, before, replace(after, slope=after.slope[:1]))
+    all_same = Conv2dPlan(bits, spec, before, replace(after, slope=after.slope[:1].expand(8)))
     x, _ = inputs()
     assert torch.equal(one(x), all_same(x))
 
@@ -198,14 +198,14 @@ def test_one_slope_serves_all_channels():
     ],
 )
 def test_operators_say_what_is_missing(geometry, names, match):
-    packed, spec, *_ = conv_arguments()
+    bits, spec, *_ = conv_arguments()
     tensors = [torch.rand(8) for _ in names.split()]
     with pytest.raises(ValueError, match=match):
         torch.ops.rebnn_mm.binary_conv2d(
-            inputs()[0], packed, geometry or spec.ints(), tensors, names, signs="sign" in names
+            inputs()[0], bits, geometry or spec.ints(), tensors, names, signs="sign" in names
         )
     with pytest.raises(ValueError, match="tensors, but the names"):
-        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], packed, spec.ints(), tensors, names + " after")
+        torch.ops.rebnn_mm.binary_conv2d(inputs()[0], bits, spec.ints(), tensors, names + " after")
 
 
 @pytest.fixture
@@ -237,13 +237,13 @@ def test_compiled_and_exported_models_prepare_once(prepared, backend):
 
 
 def test_a_plan_follows_what_is_written_into_its_tensors(prepared):
-    packed, spec, before, after = conv_arguments()
+    bits, spec, before, after = conv_arguments()
     x, residual = inputs()
-    for change in (lambda: after.slope.mul_(2), lambda: packed.bitwise_not_(), lambda: before.shift.fill_(0.5)):
-        binary_conv2d(x, packed, spec, before, after, residual)
+    for change in (lambda: after.slope.mul_(2), lambda: bits.bitwise_not_(), lambda: before.shift.fill_(0.5)):
+        binary_conv2d(x, bits, spec, before, after, residual)
         change()
-        actual = binary_conv2d(x, packed, spec, before, after, residual)
-        assert torch.equal(actual, Conv2dPlan(packed, spec, before, after)(x, residual))
+        actual = binary_conv2d(x, bits, spec, before, after, residual)
+        assert torch.equal(actual, Conv2dPlan(bits, spec, before, after)(x, residual))
     assert len(prepared) == 4
 
 
@@ -251,10 +251,10 @@ def test_a_freed_weight_leaves_nothing_to_the_next_one(prepared):
     _, spec, before, after = conv_arguments()
     x, _ = inputs()
     for seed in range(20):  # freed memory and object ids are given out again
-        packed = pack_signs(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)))
-        assert torch.equal(binary_conv2d(x, packed, spec, before, after), Conv2dPlan(packed, spec, before, after)(x))
+        bits = to_bits(torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)))
+        assert torch.equal(binary_conv2d(x, bits, spec, before, after), Conv2dPlan(bits, spec, before, after)(x))
         assert len(ours._plans) == 1
-        del packed
+        del bits
     assert len(ours._plans) == 0
     assert len(prepared) == 20
 
@@ -262,36 +262,36 @@ def test_a_freed_weight_leaves_nothing_to_the_next_one(prepared):
 def test_kept_plans_are_bounded(prepared, monkeypatch):
     monkeypatch.setattr(PlanCache, "MOST", 4)
     _, spec, before, after = conv_arguments()
-    weights = [pack_signs(torch.randn(SHAPE)) for _ in range(5)]
-    for packed in weights:
-        binary_conv2d(inputs()[0], packed, spec, before, after)
+    weights = [to_bits(torch.randn(SHAPE)) for _ in range(5)]
+    for bits in weights:
+        binary_conv2d(inputs()[0], bits, spec, before, after)
     assert len(ours._plans) == 3
 
 
 def test_one_weight_may_have_several_plans(prepared):
-    packed, spec, before, after = conv_arguments()
+    bits, spec, before, after = conv_arguments()
     others = [after, replace(after, bias=None), replace(after, clamp=(0.0, 1.0)), replace(after, bias=torch.rand(8))]
     x, _ = inputs()
     for _ in range(3):
         for other in others:
-            expected = Conv2dPlan(packed, spec, before, other)(x)
-            assert torch.equal(binary_conv2d(x, packed, spec, before, other), expected)
+            expected = Conv2dPlan(bits, spec, before, other)(x)
+            assert torch.equal(binary_conv2d(x, bits, spec, before, other), expected)
     assert len(prepared) == len(others)
 
 
 @torch.inference_mode()
 def test_inference_tensors_are_right_but_not_kept(prepared):
-    packed, spec, before, after = conv_arguments()
+    bits, spec, before, after = conv_arguments()
     x, _ = inputs()
     for _ in range(2):
-        assert torch.equal(binary_conv2d(x, packed, spec, before, after), Conv2dPlan(packed, spec, before, after)(x))
-        packed.bitwise_not_()
+        assert torch.equal(binary_conv2d(x, bits, spec, before, after), Conv2dPlan(bits, spec, before, after)(x))
+        bits.bitwise_not_()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter that is tried
 def test_the_classic_onnx_export_refuses_the_operator():
     # it used to write the numbers of one input as constants
     pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
-    layer = PackedConv2d(pack_signs(torch.randn(SHAPE)), torch.rand(8), ConvSpec(SHAPE)).eval()
+    layer = PackedConv2d(to_bits(torch.randn(SHAPE)), torch.rand(8), ConvSpec(SHAPE)).eval()
     with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="rebnn_mm::binary_conv2d"):
         torch.onnx.export(layer, (torch.randn(1, 6, 5, 5),), io.BytesIO(), dynamo=False)

@@ -1,4 +1,4 @@
-"""Linear 1-bit layers that read one input become one: the projections of an attention pack its signs once."""
+"""Linear 1-bit layers that read one input become one: the projections of an attention take its signs once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
 from rebnn_mm.deploy.graph.unit import Unit, units
-from rebnn_mm.deploy.operation.bits import pack_signs, unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits, to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec
 
 _aten = torch.ops.aten
@@ -48,8 +48,8 @@ def _is_for_products(node: fx.Node) -> bool:
 def _merge(traced: Traced, nodes: list[fx.Node]) -> None:
     parts = [unit for node in nodes if (unit := Unit.of(node)) is not None]
     first, sizes = parts[0], [unit.spec.c_out for unit in parts]
-    packed = [traced.constant(unit.packed) for unit in parts]
-    if any(value is None for value in packed):
+    single = [traced.constant(unit.bits) for unit in parts]
+    if any(value is None for value in single):
         return
     tensors = {name: first.tensors[name] for name in side_of(first)}
     for name in first.tensors:
@@ -57,11 +57,11 @@ def _merge(traced: Traced, nodes: list[fx.Node]) -> None:
         if any(value is None for value in values):
             return
         if name not in tensors:
-            tensors[name] = traced.add_constant(f"{first.packed.target}.{name}.all", torch.cat(values))  # type: ignore[arg-type]
+            tensors[name] = traced.add_constant(f"{first.bits.target}.{name}.all", torch.cat(values))  # type: ignore[arg-type]
     spec = ConvSpec.linear(sum(sizes), first.spec.c_in)
-    bits = traced.add_constant(f"{first.packed.target}.all", _joined(packed, parts))  # type: ignore[arg-type]
+    bits = traced.add_constant(f"{first.bits.target}.all", _joined(single, parts))  # type: ignore[arg-type]
     with traced.graph.inserting_before(nodes[0]):
-        whole = replace(first, packed=bits, spec=spec, tensors=tensors).call(traced.graph)
+        whole = replace(first, bits=bits, spec=spec, tensors=tensors).call(traced.graph)
         split = traced.graph.call_function(_aten.split_with_sizes.default, (whole, sizes, -1))
         taken = [traced.graph.call_function(operator.getitem, (split, index)) for index in range(len(parts))]
     whole.meta = dict(nodes[0].meta)
@@ -71,12 +71,12 @@ def _merge(traced: Traced, nodes: list[fx.Node]) -> None:
         traced.graph.erase_node(node)
 
 
-def _joined(packed: list[Tensor], parts: list[Unit]) -> Tensor:
+def _joined(bits: list[Tensor], parts: list[Unit]) -> Tensor:
     """The bits of all weights, one below the other."""
     shapes = [unit.spec.weight_shape[:2] for unit in parts]
     if all(rows * columns % 8 == 0 for rows, columns in shapes):
-        return torch.cat(packed)
-    return pack_signs(torch.cat([unpack_signs(p, shape) for p, shape in zip(packed, shapes, strict=True)]))
+        return torch.cat(bits)
+    return to_bits(torch.cat([from_bits(p, shape) for p, shape in zip(bits, shapes, strict=True)]))
 
 
 def fold_powers(traced: Traced) -> None:
@@ -94,7 +94,7 @@ def fold_powers(traced: Traced) -> None:
             continue
         scaled = {
             name: traced.add_constant(
-                f"{unit.packed.target}.{name}.scaled", traced.tensors[unit.tensors[name].target] * factor
+                f"{unit.bits.target}.{name}.scaled", traced.tensors[unit.tensors[name].target] * factor
             )
             for name in ("alpha", "bias")
             if unit.has(name)

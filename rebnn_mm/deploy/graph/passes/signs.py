@@ -1,4 +1,4 @@
-"""Let a 1-bit operator hand its successor packed signs instead of floats."""
+"""Let a 1-bit operator hand its successor signs instead of floats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INPUT = {"shift": "sign_shift", "input_scale": "sign_scale", "input_offset": "s
 def pass_signs(traced: Traced) -> None:
     """``unit -> unit``: the first one takes over the second one's shift, norm and sign, and returns signs only.
 
-    Several readers share the packed signs if they have the same shift and norm. Where somebody else reads the floats, a
+    Several readers share the signs if they have the same shift and norm. Where somebody else reads the floats, a
     shortcut for example, nothing changes: signs beside floats cost as much as they save (measured).
     """
     renewed: dict[fx.Node, fx.Node] = {}
@@ -31,12 +31,12 @@ def pass_signs(traced: Traced) -> None:
         (side,) = sides
         tensors = {_INPUT[name]: value for name, value in side}
         with traced.graph.inserting_before(node):
-            packed = replace(unit.with_tensors(**tensors), signs=True, floats=False).call(traced.graph)
+            signs = replace(unit.with_tensors(**tensors), signs=True, floats=False).call(traced.graph)
         for reader in readers:
             old = _unit(reader)
             rest = {name: value for name, value in old.tensors.items() if name not in _INPUT}
             with traced.graph.inserting_before(reader):
-                put = replace(old, x=packed, tensors=rest).call(traced.graph)
+                put = replace(old, x=signs, tensors=rest).call(traced.graph)
             put.meta = dict(reader.meta)
             renewed[reader] = put
             reader.replace_all_uses_with(put)

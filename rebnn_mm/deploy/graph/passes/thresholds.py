@@ -46,7 +46,7 @@ def pass_thresholds(traced: Traced, exact: bool = True) -> None:
             continue
         tensors = {name: unit.tensors[name] for name in side_of(unit)}
         for name, value in steps.items():
-            tensors[name] = traced.add_constant(f"{unit.packed.target}.{name}", value)
+            tensors[name] = traced.add_constant(f"{unit.bits.target}.{name}", value)
         with traced.graph.inserting_before(node):
             signs = replace(unit, tensors=tensors, clamp=None, signs=True, floats=False).call(traced.graph)
         signs.meta = dict(node.meta)

@@ -14,11 +14,11 @@ All numbers are little-endian::
        136    20  places among the delegate's arguments of x, residual, floats and signs of the result, -1 for what is
                   not there; then the number of arguments: 5 signed 32-bit integers
        156     4  0
-       160   128  bytes of each part, the packed weight and the vectors of TENSORS; -1 for what is not there: 16
+       160   128  bytes of each part, the weight's bits and the vectors of TENSORS; -1 for what is not there: 16
                   signed 64-bit integers
        288        the parts that are there, in this order, each filled up with zeros to a multiple of 16
 
-Results come behind inputs. A vector is float32; the packed weight is that of :mod:`rebnn_mm.deploy.operation.bits`.
+Results come behind inputs. A vector is float32; the bits are those of :mod:`rebnn_mm.deploy.operation.bits`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from enum import IntFlag
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.operation.bits import check_packed
+from rebnn_mm.deploy.operation.bits import check_bits
 from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, checked, tensors_of
 
 MAGIC = b"REBNNDEL"
@@ -45,7 +45,7 @@ class Flags(IntFlag):
     CLAMP = 1
     RESIDUAL_LAST = 2
     SIGNS_IN = 4
-    """The input are packed signs."""
+    """The input is signs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Places:
 
 
 def write_blob(
-    packed: Tensor,
+    bits: Tensor,
     spec: ConvSpec,
     before: InputSide,
     after: Epilogue,
@@ -84,25 +84,25 @@ def write_blob(
     """The blob of a layer.
 
     Args:
-        packed: As for :class:`rebnn_mm.deploy.layers.plan.Conv2dPlan`, like the next three.
+        bits: As for :class:`rebnn_mm.deploy.layers.plan.Conv2dPlan`, like the next three.
         spec: Sizes.
         before: Steps in front of the sign.
         after: Steps behind the convolution.
         places: Where the delegate finds its tensors.
         linear: Channels are the last dimension of the input.
-        signs_in: The input are packed signs.
+        signs_in: The input is signs.
 
     Raises:
         TypeError, ValueError: An argument that does not fit, named.
     """
-    check_packed(packed, spec.weight_shape)
+    check_bits(bits, spec.weight_shape)
     before, after = checked(spec, before, after)
     if (places.floats is not None) != after.floats or (places.signs is not None) != (after.sign is not None):
         raise ValueError(f"the results at {places} are not those of the layer")
     if signs_in and before != InputSide():
-        raise ValueError("packed signs come behind shift and norm: this layer has a shift or norm of its own")
+        raise ValueError("signs come behind shift and norm: this layer has a shift or norm of its own")
     tensors = tensors_of(before, after)
-    parts = [packed.numpy().tobytes(), *(_floats(tensors.get(name)) for name in TENSORS)]
+    parts = [bits.numpy().tobytes(), *(_floats(tensors.get(name)) for name in TENSORS)]
     flags = Flags.CLAMP * (after.clamp is not None) + Flags.RESIDUAL_LAST * after.residual_last
     body = struct.pack("<2I", int(linear), flags + Flags.SIGNS_IN * signs_in)
     sizes = (*spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups)

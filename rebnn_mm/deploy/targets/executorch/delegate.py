@@ -21,7 +21,7 @@ from rebnn_mm.deploy.operation.spec import ConvSpec, sides_of
 from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob
 
 _BOTH, _ONE = (CONV_BOTH, LINEAR_BOTH), (CONV, LINEAR)
-_ARGUMENTS = ("x", "packed", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
+_ARGUMENTS = ("x", "bits", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
 
 
 def is_unit(node: fx.Node) -> bool:
@@ -62,7 +62,7 @@ class RebnnBackend(BackendDetails):
         signs = both or bool(given.get("signs", False))
         sides = sides_of(tensors, given.get("clamp"), bool(given.get("residual_last", False)), signs, both or not signs)
         blob = write_blob(
-            _constant(edge_program, given["packed"]),
+            _constant(edge_program, given["bits"]),
             ConvSpec.from_ints(given["geometry"]),
             *sides,
             _places(edge_program, node, given, both, signs),
@@ -80,14 +80,14 @@ def _places(program: ExportedProgram, node: fx.Node, given: dict[str, Any], both
     residual = given.get("residual")
     if both:
         by_index = {n.args[1]: len(inputs) + results.index(n) for n in node.users if n in results}
-        floats, packed = by_index.get(0), by_index.get(1)
+        floats_at, signs_at = by_index.get(0), by_index.get(1)
     else:
-        floats, packed = (None, len(inputs)) if signs else (len(inputs), None)
+        floats_at, signs_at = (None, len(inputs)) if signs else (len(inputs), None)
     return Places(
         inputs.index(given["x"]),
         None if residual is None else inputs.index(residual),
-        floats,
-        packed,
+        floats_at,
+        signs_at,
         len(inputs) + len(results),
     )
 

@@ -186,7 +186,7 @@ def own_constants(traced: Traced) -> None:
         unit = Unit.of(node)
         if unit is None:
             continue
-        for source in [unit.packed, *unit.tensors.values()]:
+        for source in [unit.bits, *unit.tensors.values()]:
             if len(source.users) > 1:
                 copy = constant(traced, f"{source.target}.own", traced.tensors[str(source.target)].clone())
                 node.replace_input_with(source, copy)

@@ -15,7 +15,7 @@ from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.operation.int8 import dequantize
 from rebnn_mm.deploy.targets.onnx import elementwise, images, numbers, products, reductions, shapes
 from rebnn_mm.deploy.targets.onnx.builder import Builder, Value
-from rebnn_mm.deploy.targets.onnx.units import Signs, add_unit, unpacked
+from rebnn_mm.deploy.targets.onnx.units import Signs, add_unit, weight_of
 from rebnn_mm.errors import UserError
 
 Handler = Callable[..., Any]
@@ -30,7 +30,7 @@ HANDLERS: dict[str, Handler] = {
     **products.HANDLERS,
     **reductions.HANDLERS,
     **shapes.HANDLERS,
-    "rebnn.unpack_signs": lambda g, packed, shape: unpacked(g, packed, tuple(shape)),
+    "rebnn.unpack_signs": lambda g, bits, shape: weight_of(g, bits, tuple(shape)),
 }
 
 

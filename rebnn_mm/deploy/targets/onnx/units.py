@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.graph.unit import Unit
-from rebnn_mm.deploy.operation.bits import unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits
 from rebnn_mm.deploy.operation.spec import TENSORS
 from rebnn_mm.deploy.targets.onnx.builder import Builder, Value
 
 DOMAIN, DOMAIN_VERSION = "rebnn_mm", 2
 INPUT_SIDE = ("shift", "input_scale", "input_offset")
-# of the packed operators, behind X, packed and shortcut
+# of the packed operators, behind X, the bits and the shortcut
 VECTORS = tuple(name for name in TENSORS if not name.startswith("sign_"))
 _INF = float("inf")
 
 
 @dataclass(frozen=True)
 class Signs:
-    """Packed signs between two units, which ONNX has not: what they are taken of, and the steps in front of the sign.
+    """Signs between two units, which ONNX has not: what they are taken of, and the steps in front of the sign.
 
     Attributes:
         x: The first unit's result.
@@ -41,14 +41,14 @@ class UnitArguments:
 
     Attributes:
         x: What its sign is taken of, with the steps in front of it.
-        packed: The binary weight.
+        bits: Of the binary weight.
         tensors: Of :data:`rebnn_mm.deploy.operation.spec.TENSORS`, those that are there.
         residual: The shortcut.
     """
 
     unit: Unit
     x: Signs
-    packed: Tensor
+    bits: Tensor
     tensors: Mapping[str, Tensor]
     residual: Value | None
 
@@ -65,7 +65,7 @@ class UnitArguments:
 
 
 def add_unit(g: Builder, unit: Unit, value_of: Callable[[Any], Any]) -> Any:
-    """Add a unit; with packed signs it gives :class:`Signs`, with both (floats, signs).
+    """Add a unit; with signs it gives :class:`Signs`, with both (floats, signs).
 
     Args:
         g: The ONNX graph.
@@ -77,7 +77,7 @@ def add_unit(g: Builder, unit: Unit, value_of: Callable[[Any], Any]) -> Any:
     if not isinstance(x, Signs):
         x = Signs(g.value(x), {name: tensors[name] for name in INPUT_SIDE if name in tensors})
     residual = None if unit.residual is None else g.value(value_of(unit.residual))
-    y = _FORMS[g.form](g, UnitArguments(unit, x, value_of(unit.packed), tensors, residual))
+    y = _FORMS[g.form](g, UnitArguments(unit, x, value_of(unit.bits), tensors, residual))
     if not unit.signs:
         return y
     signs = Signs(y, {name: tensors[_sign(name)] for name in INPUT_SIDE if _sign(name) in tensors})
@@ -88,7 +88,7 @@ def _sign(name: str) -> str:
     return f"sign_{name.removeprefix('input_')}"
 
 
-def unpacked(g: Builder, packed: Tensor, shape: tuple[int, ...]) -> Value:
+def weight_of(g: Builder, bits: Tensor, shape: tuple[int, ...]) -> Value:
     """A binary weight in {-1, +1} from its bits, by operators on constants: run-times evaluate them on loading.
 
     The order of the bits is that of :mod:`rebnn_mm.deploy.operation.bits`.
@@ -97,8 +97,8 @@ def unpacked(g: Builder, packed: Tensor, shape: tuple[int, ...]) -> Value:
     def make() -> Value:
         one, minus = g.scalar(1.0), g.scalar(-1.0)
         masks = g.remembered("masks", lambda: g.constant(torch.tensor([1 << i for i in range(8)], dtype=torch.uint8)))
-        bits = g.op("BitwiseAnd", g.constant(packed, (-1, 1)), masks, rank=2)
-        w = g.op("Where", g.cast(bits, torch.bool), one, minus, dtype=torch.float32)
+        ones = g.op("BitwiseAnd", g.constant(bits, (-1, 1)), masks, rank=2)
+        w = g.op("Where", g.cast(ones, torch.bool), one, minus, dtype=torch.float32)
         if prod(shape) % 8:
             w = g.op("Slice", g.reshape(w, [-1]), *(g.integers([n]) for n in (0, prod(shape), 0)))
         kernel = shape[2:]
@@ -107,7 +107,7 @@ def unpacked(g: Builder, packed: Tensor, shape: tuple[int, ...]) -> Value:
         w = g.reshape(w, [shape[0], *kernel, shape[1]])
         return g.op("Transpose", w, perm=[0, len(shape) - 1, *range(1, len(shape) - 1)])
 
-    return g.remembered(("unpacked", id(packed), shape), make)
+    return g.remembered(("weight", id(bits), shape), make)
 
 
 def _channels(g: Builder, unit: Unit, vector: Tensor) -> Value:
@@ -151,10 +151,10 @@ def _float(g: Builder, a: UnitArguments) -> Value:
     unit, tensors = a.unit, a.tensors
     b = _signs(g, unit, a.x)
     if unit.is_linear:
-        weight = unpacked(g, a.packed, unit.spec.weight_shape[:2])
+        weight = weight_of(g, a.bits, unit.spec.weight_shape[:2])
         y = g.op("MatMul", b, g.op("Transpose", weight, perm=[1, 0]))
     else:
-        y = g.op("Conv", b, unpacked(g, a.packed, unit.spec.weight_shape), **a.geometry)
+        y = g.op("Conv", b, weight_of(g, a.bits, unit.spec.weight_shape), **a.geometry)
     y = g.op("Mul", y, _channels(g, unit, tensors["alpha"]))
     y = _affine(g, unit, _plus(g, unit, y, tensors, "bias"), tensors, "scale", "offset")
     y = _sum(g, y, a.residual, not unit.residual_last)
@@ -181,7 +181,7 @@ def _packed(g: Builder, a: UnitArguments) -> Value:
         own["clamp"] = list(unit.clamp)
     if unit.residual_last:
         own["shortcut_last"] = 1
-    return g.op(kind, a.x.x, a.packed, a.residual, *vectors, domain=DOMAIN, weight_shape=shape, **own)
+    return g.op(kind, a.x.x, a.bits, a.residual, *vectors, domain=DOMAIN, weight_shape=shape, **own)
 
 
 def _real(g: Builder, a: UnitArguments) -> Value:
@@ -190,7 +190,7 @@ def _real(g: Builder, a: UnitArguments) -> Value:
     scale = tensors["alpha"] * tensors.get("scale", 1)
     bias = tensors.get("bias", torch.zeros(())) * tensors.get("scale", 1) + tensors.get("offset", 0)
     bias = bias.expand(unit.spec.c_out)
-    weight = unpack_signs(a.packed, unit.spec.weight_shape) * scale.view(-1, 1, 1, 1)
+    weight = from_bits(a.bits, unit.spec.weight_shape) * scale.view(-1, 1, 1, 1)
     if unit.is_linear:
         y = g.op("Add", g.op("MatMul", a.x.x, weight.flatten(1).t().contiguous()), bias)
     else:

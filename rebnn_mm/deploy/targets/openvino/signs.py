@@ -13,7 +13,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.load import PackedClassifier
-from rebnn_mm.deploy.operation.reference import unpack_channels
+from rebnn_mm.deploy.operation.signs import from_signs
 from rebnn_mm.deploy.operation.spec import InputSide
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT
@@ -96,7 +96,7 @@ def _bits_of(network: GraphNetwork, inputs: Sequence[Tensor]) -> Iterator[tuple[
             elif node.op == "call_function":
                 unit = Unit.of(node)
                 if unit is not None:
-                    yield str(unit.packed.target).removesuffix(".weight"), _bits(unit, values[unit.x], traced)
+                    yield str(unit.bits.target).removesuffix(".weight"), _bits(unit, values[unit.x], traced)
                 args, kwargs = (fx.node.map_arg(value, values.__getitem__) for value in (node.args, node.kwargs))
                 values[node] = node.target(*args, **kwargs)
 
@@ -106,12 +106,12 @@ def _bits(unit: Unit, x: Tensor, traced: Traced) -> Tensor:
     if x.dtype != torch.int32:
         thresholds, _ = sign_thresholds(_side(unit, traced, ""), channels)
         return x > (thresholds if unit.is_linear else thresholds.view(-1, 1, 1))
-    # an earlier unit has packed the signs, and holds the steps in front of them; it may give floats beside them
+    # an earlier unit has taken the signs, and holds the steps in front of them; it may give floats beside them
     earlier = Unit.of(unit.x) or Unit.of(unit.x.args[0])
-    assert earlier is not None, "only 1-bit units give packed signs"
+    assert earlier is not None, "only 1-bit units give signs"
     _, falling = sign_thresholds(_side(earlier, traced, "sign_"), channels)
     rows = x.view(-1, 1, 1, x.shape[-1]) if unit.is_linear else x
-    return (unpack_channels(rows, channels) > 0) != falling.view(-1, 1, 1)
+    return (from_signs(rows, channels) > 0) != falling.view(-1, 1, 1)
 
 
 def _side(unit: Unit, traced: Traced, prefix: str) -> InputSide:

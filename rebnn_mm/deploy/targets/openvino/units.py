@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.operation.bits import unpack_signs
+from rebnn_mm.deploy.operation.bits import from_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, InputSide
 from rebnn_mm.deploy.targets.onnx.units import VECTORS
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
@@ -30,11 +30,11 @@ def convert_unit(node: Any) -> list[Any]:
         node: A ``NodeContext`` of OpenVINO's ONNX frontend.
     """
     tensors = {name: value for i, name in enumerate(VECTORS) if (value := _constant(node, 3 + i)) is not None}
-    packed = node.get_input(1).get_node()
-    name = packed.get_friendly_name().removesuffix(".weight") + UNIT
+    bits = node.get_input(1).get_node()
+    name = bits.get_friendly_name().removesuffix(".weight") + UNIT
     linear = len(node.get_attribute("weight_shape")) == 2
     spec = _spec(node, linear)
-    weight = unpack_signs(torch.from_numpy(packed.data.copy()), spec.weight_shape)
+    weight = from_bits(torch.from_numpy(bits.data.copy()), spec.weight_shape)
     x, shortcut = node.get_input(0), _given(node, 2)
     if not linear:
         return [_behind(_product(x, weight, spec, tensors, name), shortcut, tensors, node)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rebnn_mm.deploy.kernels
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
 from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob
 
@@ -48,7 +48,7 @@ def program(tmp_path_factory):
 
 
 def layer(full: bool = True, linear: bool = False):
-    """(packed, spec, before, after) with every vector there is, or with alpha alone."""
+    """(bits, spec, before, after) with every vector there is, or with alpha alone."""
     torch.manual_seed(3)
     shape = (33, 40, 1, 1) if linear else (36, 20, 3, 2)
     spec = ConvSpec(shape) if linear else ConvSpec(shape, (2, 1), (1, 0), (1, 2), 2)
@@ -60,7 +60,7 @@ def layer(full: bool = True, linear: bool = False):
             out(), out(), (out(), out()), out(), out(), out(), (-2.5, 30.0), (out(), out()), True,
             InputSide(out(), (out(), out())),
         )  # fmt: skip
-    return pack_signs(torch.randn(shape)), spec, before, after
+    return to_bits(torch.randn(shape)), spec, before, after
 
 
 FULL, PLAIN = Places(1, 0, 2, 3, 4), Places(0, None, 1, None, 2)
@@ -75,13 +75,13 @@ def read(program: Path, folder: Path, blob: bytes) -> list[str]:
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("full", [False, True])
 def test_the_library_reads_what_is_written(program, tmp_path, full, linear):
-    packed, spec, before, after = layer(full, linear)
-    blob = write_blob(packed, spec, before, after, FULL if full else PLAIN, linear)
-    first, bits, *vectors = read(program, tmp_path, blob)
+    bits, spec, before, after = layer(full, linear)
+    blob = write_blob(bits, spec, before, after, FULL if full else PLAIN, linear)
+    first, found, *vectors = read(program, tmp_path, blob)
     sizes = [spec.c_in, spec.c_out, *spec.weight_shape[2:], *spec.stride, *spec.padding, *spec.dilation, spec.groups]
     around = [1, 1, -2.5, 30, 1, 0, 2, 3, 4] if full else [0, 0, 0, 0, 0, -1, 1, -1, 2]
     assert first.split() == [f"{value:g}" for value in (int(linear), 0, *sizes, *around)]
-    assert bits == f"{packed.numel()} {zlib.crc32(packed.numpy()):08x}"
+    assert found == f"{bits.numel()} {zlib.crc32(bits.numpy()):08x}"
     tensors = tensors_of(before, after)
     expected = [f"{zlib.crc32(tensors[name].numpy()):08x}" if name in tensors else "-" for name in TENSORS]
     assert vectors == expected
@@ -130,9 +130,9 @@ def test_sound_checksums_over_wrong_numbers_are_refused(program, tmp_path, place
 
 @needs_compiler
 def test_the_shortcut_may_be_the_input_itself(program, tmp_path):
-    packed, spec, before, _ = layer(False, True)
+    bits, spec, before, _ = layer(False, True)
     after = Epilogue(torch.randn(spec.c_out))
-    first, *_ = read(program, tmp_path, write_blob(packed, spec, before, after, Places(0, 0, 1, None, 2), True))
+    first, *_ = read(program, tmp_path, write_blob(bits, spec, before, after, Places(0, 0, 1, None, 2), True))
     assert first.split()[-5:] == ["0", "0", "1", "-1", "2"]
 
 
@@ -148,7 +148,7 @@ def test_other_versions_are_named(program, tmp_path, version, sentence):
 def test_a_layer_that_does_not_fit_its_places_is_refused():
     with pytest.raises(ValueError, match="are not those of the layer"):
         write_blob(*layer(), PLAIN)
-    with pytest.raises(ValueError, match="packed signs come behind shift and norm"):
+    with pytest.raises(ValueError, match="signs come behind shift and norm"):
         write_blob(*layer(), FULL, signs_in=True)
 
 

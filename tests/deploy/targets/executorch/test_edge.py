@@ -128,8 +128,8 @@ def test_each_operator_has_constants_of_its_own(edge):
     torch.manual_seed(0)
     _, module, _ = edge(Twice().eval(), torch.randn(1, 8, 8, 8))
     units = [Unit.of(n) for n in module.graph_module.graph.nodes if Unit.of(n)]
-    assert len(units) == 2 and units[0].packed is not units[1].packed
-    assert all(len(source.users) == 1 for unit in units for source in (unit.packed, *unit.tensors.values()))
+    assert len(units) == 2 and units[0].bits is not units[1].bits
+    assert all(len(source.users) == 1 for unit in units for source in (unit.bits, *unit.tensors.values()))
 
 
 def test_linear_layers_and_outputs_in_dicts(edge):

@@ -196,7 +196,7 @@ def test_what_cannot_be_exported_is_said(plain, tmp_path, monkeypatch):
 def test_results_that_differ_are_refused(plain, tmp_path, monkeypatch):
     from rebnn_mm.deploy.targets.openvino import units
 
-    monkeypatch.setattr(units, "unpack_signs", lambda packed, shape: torch.ones(shape))
+    monkeypatch.setattr(units, "from_bits", lambda packed, shape: torch.ones(shape))
     with pytest.raises(UserError, match="OpenVINO's results are others than torch's.*nothing was written"):
         export_openvino(plain, tmp_path / "m.xml", size=(12, 12))
     assert not (tmp_path / "m.xml").exists()

@@ -33,7 +33,7 @@ struct PixelCursor {
 private:
     void locate() {
         const int64_t row = image * conv.padded_h + y + conv.plan->padding_h;
-        out = conv.packed + (row * conv.padded_w + x + conv.plan->padding_w) * conv.plan->pixel_words();
+        out = conv.input_signs + (row * conv.padded_w + x + conv.plan->padding_w) * conv.plan->pixel_words();
     }
 };
 
@@ -57,7 +57,7 @@ struct InputParameters {
 };
 
 template <class Isa, bool kShift, bool kNorm>
-struct Packer {
+struct SignsOfFloats {
     // The signs of kWordBits neighbouring channels from `channel` on.
     static REBNN_INLINE uint32_t whole_word(const float* x, const InputParameters& input, int64_t channel) {
         uint32_t bits = 0;
@@ -163,7 +163,7 @@ struct Packer {
 
 // Signs that come as bits, into the layout of the kernel.
 template <class Isa>
-void take_signs(const Conv& conv, int64_t first, int64_t last) {
+void copy_signs(const Conv& conv, int64_t first, int64_t last) {
     const Plan& plan = *conv.plan;
     const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
     const int64_t pixel_words = (plan.c_in + kWordBits - 1) / kWordBits;
@@ -188,24 +188,24 @@ void take_signs(const Conv& conv, int64_t first, int64_t last) {
 }
 
 template <class Isa, bool kShift, bool kNorm>
-void pack_with(const Conv& conv, int64_t first, int64_t last) {
-    using Packing = Packer<Isa, kShift, kNorm>;
-    conv.x_channels_last ? Packing::nhwc(conv, first, last) : Packing::nchw(conv, first, last);
+void signs_of_floats(const Conv& conv, int64_t first, int64_t last) {
+    using Signs = SignsOfFloats<Isa, kShift, kNorm>;
+    conv.x_channels_last ? Signs::nhwc(conv, first, last) : Signs::nchw(conv, first, last);
 }
 
 template <class Isa>
-void pack_pixels(const Conv& conv, int64_t first, int64_t last) {
+void take_signs(const Conv& conv, int64_t first, int64_t last) {
     const bool shift = conv.plan->shift != 0, norm = conv.plan->input_scale != 0;
     if (conv.x_signs) {
-        take_signs<Isa>(conv, first, last);
+        copy_signs<Isa>(conv, first, last);
     } else if (shift && norm) {
-        pack_with<Isa, true, true>(conv, first, last);
+        signs_of_floats<Isa, true, true>(conv, first, last);
     } else if (shift) {
-        pack_with<Isa, true, false>(conv, first, last);
+        signs_of_floats<Isa, true, false>(conv, first, last);
     } else if (norm) {
-        pack_with<Isa, false, true>(conv, first, last);
+        signs_of_floats<Isa, false, true>(conv, first, last);
     } else {
-        pack_with<Isa, false, false>(conv, first, last);
+        signs_of_floats<Isa, false, false>(conv, first, last);
     }
 }
 
