@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan
-from rebnn_mm.deploy.operation.bits import pack_signs
+from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
 from rebnn_mm.native import Geometry
 
@@ -20,13 +20,13 @@ class TrainingKernels:
 
     def convolve(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None, how: Geometry) -> Tensor:
         """``conv2d(sign(x), sign(latent)) * scale + bias`` of (N, C_in, H, W), in the memory format of ``x``."""
-        plan = Conv2dPlan(pack_signs(latent), ConvSpec.of(latent.shape, *how), InputSide(), _after(latent, scale, bias))
+        plan = Conv2dPlan(to_bits(latent), ConvSpec.of(latent.shape, *how), InputSide(), _after(latent, scale, bias))
         return plan(x.detach())  # type: ignore[return-value]
 
     def multiply(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
         """``linear(sign(x), sign(latent)) * scale + bias`` of (..., C_in)."""
         spec = ConvSpec.linear(*latent.shape)
-        plan = LinearPlan(pack_signs(latent), spec, InputSide(), _after(latent, scale, bias))
+        plan = LinearPlan(to_bits(latent), spec, InputSide(), _after(latent, scale, bias))
         return plan(x.detach())  # type: ignore[return-value]
 
 
