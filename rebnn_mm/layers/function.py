@@ -87,7 +87,9 @@ class _BinaryProduct(torch.autograd.Function):
         if any(ctx.needs_input_grad[:3]):
             ctx.save_for_backward(keep_input(x, op.slope) if op.short else x, latent, scale)
         with _without_autocast(x):
-            return op.forward(x, latent, scale, bias)
+            y = op.forward(x, latent, scale, bias)
+        # of a view autograd would forbid what follows in place, an activation; nobody else has its memory
+        return torch.ops.aten._unsafe_view(y, y.shape) if y._is_view() else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -58,6 +58,15 @@ def run(layer, x, plain):
     return y.detach(), torch.autograd.grad(y, [x, *layer.parameters()], seed), sum(kept.values())
 
 
+@pytest.mark.parametrize("make", [conv, linear])
+def test_what_follows_may_compute_in_place(make):
+    layer, x = make("ReBNN")
+    expected = layer(x).relu()
+    found = nn.Sequential(layer, nn.ReLU(inplace=True))(x)
+    found.sum().backward()
+    assert torch.equal(found, expected) and layer.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_convolution_in_double_precision(method, geometry):
