@@ -1,7 +1,8 @@
 """Which layers a model reads the weight of, or never calls: made 1-bit, they would stay real-valued in silence.
 
-torchvision's Swin hands ``self.qkv.weight`` to a function, and ``nn.TransformerEncoderLayer`` hands
-``self.linear1.weight`` to a fused kernel in evaluation: the layer's own forward, where the signs are, does not run.
+torchvision's Swin hands ``self.qkv.weight`` to a function: the layer's own forward, where the signs are, does not run.
+``nn.TransformerEncoderLayer`` does so with ``self.linear1.weight`` in evaluation, but not beside 1-bit layers, see
+:mod:`rebnn_mm.fast_path`.
 """
 
 from __future__ import annotations

@@ -81,6 +81,13 @@ def put(model: nn.Module, names: Sequence[str], module: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, module)
 
 
+def keep_batches_dense(model: nn.Module) -> None:
+    """Let torch's encoders hand 1-bit layers dense batches: with a padding mask they would make ragged ones of them."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, BinaryLayer) for m in module.modules()):
+            module.enable_nested_tensor = module.use_nested_tensor = False
+
+
 def set_binary_scores(model: nn.Module) -> None:
     """Let attentions compute on bits that hold their product as an attribute, as MMPretrain's do."""
     for module in model.modules():

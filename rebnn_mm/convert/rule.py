@@ -23,7 +23,7 @@ from rebnn_mm.convert.reasons import (
     reason_of_reader,
     reason_to_keep,
 )
-from rebnn_mm.convert.replace import Options, lines, put, set_binary_scores, twin_of
+from rebnn_mm.convert.replace import Options, keep_batches_dense, lines, put, set_binary_scores, twin_of
 from rebnn_mm.convert.report import BinarizeReport, make_report
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.attention import SCORES
@@ -169,10 +169,10 @@ def _reasons(
     reasons: Reasons = {
         module: kept_ends.get(module) or reason_to_keep(module, known, choice, model) for module, known in names.items()
     }
-    # torch's encoder layer reads weights only in its fused path, which needs torch's own attention
     chosen = {module for module, reason in reasons.items() if reason is None}
-    fused = {m for m in model.modules() if type(m) is nn.TransformerEncoderLayer and m.self_attn in chosen}
-    readers, inside = weight_readers(model, fused), gates(model)
+    # torch's encoder layer reads weights only in its fused path, which it leaves where a 1-bit layer is in it
+    encoders = {module for module in model.modules() if type(module) is nn.TransformerEncoderLayer}
+    readers, inside = weight_readers(model, encoders), gates(model)
     for module in chosen:
         reasons[module] = reason_of_reader(names[module], readers) or reason_of_gate(names[module], inside)
     keep_what_shares_real_weights(model, names, reasons)
@@ -194,6 +194,7 @@ def _replace(
     new = {module: twin_of(module, options, scores) for module in chosen}
     for module, twin in new.items():
         put(model, names[module], twin)
+    keep_batches_dense(model)
     return new
 
 

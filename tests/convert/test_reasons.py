@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 
 from rebnn_mm.convert import binarize
 from rebnn_mm.errors import UserError
+from rebnn_mm.fast_path import no_fast_path
 from rebnn_mm.layers import InputNorm, binary_layers
 from rebnn_mm.layers.attention import BinaryMultiheadAttention
 
@@ -171,7 +172,32 @@ def test_an_attention_that_stays_keeps_its_layers():
     assert set(report.replaced) == {"2"} and set(report.kept) == {"0", "1"}
     assert "keys of its own" in report.kept["0"]
     assert not isinstance(model[1], BinaryMultiheadAttention)
-    assert set(binarize(encoder(), types="Linear", keep_first=False, keep_last=False).replaced) == {"0", "2"}
+
+
+@pytest.mark.parametrize("options", [dict(types="Linear"), dict(exclude="*.self_attn"), dict(include="*.linear1")])
+def test_the_linear_layers_of_an_encoder_are_1_bit_beside_real_valued_attention(options, tmp_path):
+    from rebnn_mm.deploy import Check, export_model
+
+    torch.manual_seed(0)
+    model, x = encoder(), torch.randn(4, 5, 6)
+    parts = ("linear1",) if "include" in options else ("linear1", "linear2")
+    names = {f"1.layers.{i}.{part}" for i in range(2) for part in parts}
+    assert set(binarize(model, sample=x, **options).replaced) == names == trained(model, x)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2] * 2)
+    called = [layer.register_forward_hook(lambda *_: calls.append(1)) for layer in binary_layers(model).values()]
+    with torch.no_grad():
+        calls = []
+        model.eval()(x)
+        assert len(calls) == len(names)
+        for handle in called:
+            handle.remove()
+        with no_fast_path():
+            expected, masked = model(x), model[1](model[0](x), src_key_padding_mask=mask)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+        found = model[1](model[0](x), src_key_padding_mask=mask)
+        torch.testing.assert_close(found[~mask], masked[~mask], rtol=1e-5, atol=1e-5)
+    report = export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
+    assert not report.differences and sum(row.precision == "1-bit" for row in report.layers) == len(names)
 
 
 def test_an_attention_that_a_sample_does_not_call_is_put_back():
