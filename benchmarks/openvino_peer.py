@@ -24,6 +24,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.targets.executorch.export import network_of
 from rebnn_mm.deploy.targets.onnx.export import to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import compare as compare_results
+from rebnn_mm.deploy.targets.openvino.core import core
 from rebnn_mm.deploy.targets.openvino.export import compile_model, to_openvino
 from rebnn_mm.deploy.targets.openvino.report import primitives
 from rebnn_mm.layers import ReBNNConv2d
@@ -118,9 +119,7 @@ def layer_candidates(channels: int, size: int, threads: int) -> dict[str, Candid
 
 def as_real(network: Any, x: torch.Tensor) -> Any:
     """The same network with real-valued layers, for its time only."""
-    from openvino import Core
-
-    model = Core().read_model(to_onnx(network, "real").SerializeToString())
+    model = core().read_model(to_onnx(network, "real").SerializeToString())
     model.reshape(list(x.shape))
     return model
 

@@ -17,10 +17,10 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.executorch.export import example_inputs, network_of
 from rebnn_mm.deploy.targets.onnx.export import chosen_network, to_onnx
-from rebnn_mm.deploy.targets.onnx.units import DOMAIN
 from rebnn_mm.deploy.targets.openvino.compare import Comparison, compare
+from rebnn_mm.deploy.targets.openvino.core import core
 from rebnn_mm.deploy.targets.openvino.report import OpenVinoReport, primitives
-from rebnn_mm.deploy.targets.openvino.units import UNIT, convert_unit
+from rebnn_mm.deploy.targets.openvino.units import UNIT
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.files.atomic import write_bytes
 
@@ -99,13 +99,7 @@ def to_openvino(
 
 def from_onnx(model: Any, shapes: Sequence[Sequence[int]] | None = None) -> Any:
     """The ``openvino.Model`` of an ``onnx.ModelProto`` in the packed form."""
-    from openvino import Core
-    from openvino.frontend.onnx import ConversionExtension
-
-    core = Core()
-    for kind in ("BinaryConv2d", "BinaryLinear"):
-        core.add_extension(ConversionExtension(kind, DOMAIN, convert_unit))
-    converted = core.read_model(model.SerializeToString())
+    converted = core().read_model(model.SerializeToString())
     if shapes is not None:
         converted.reshape({port: list(shape) for port, shape in zip(converted.inputs, shapes, strict=True)})
     return converted
@@ -139,12 +133,10 @@ def check_packages() -> None:
 
 def compile_model(model: Any, threads: int | None = None) -> Any:
     """The ``openvino.CompiledModel`` on the CPU, with real-valued layers in float32."""
-    from openvino import Core
-
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         options.update(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
-    return Core().compile_model(model, "CPU", options)
+    return core().compile_model(model, "CPU", options)
 
 
 def _inputs(network: Any, card: ModelCard, size: tuple[int, int] | None, length: int | None) -> list[Tensor]:

@@ -15,6 +15,7 @@ from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.signs import from_signs
 from rebnn_mm.deploy.operation.spec import InputSide
+from rebnn_mm.deploy.targets.openvino.core import core
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT
 
@@ -53,14 +54,12 @@ def turned_signs(network: Any, model: Any, inputs: Sequence[Tensor]) -> TurnedSi
 
 
 def _openvino_signs(model: Any, inputs: Sequence[Tensor]) -> Signs:
-    from openvino import Core
-
     probe = model.clone()
     nodes = [node for node in probe.get_ordered_ops() if node.get_friendly_name().endswith(_SIGN)]
     first = len(probe.outputs)
     # what the signs are taken of: reading the bits themselves crashes OpenVINO 2026.4.1
     probe.add_outputs([node.input_value(0) for node in nodes])
-    compiled = Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled([x.numpy() for x in inputs])
     signs: Signs = {}
     for node, port in zip(nodes, compiled.outputs[first:], strict=True):

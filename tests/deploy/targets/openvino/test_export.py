@@ -19,6 +19,7 @@ from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model  
 from rebnn_mm.deploy.graph.parts import Part  # noqa: E402
 from rebnn_mm.deploy.load import load_parts  # noqa: E402
 from rebnn_mm.deploy.targets.openvino import export_openvino  # noqa: E402
+from rebnn_mm.deploy.targets.openvino.core import core  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.export import to_openvino  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.signs import turned_signs  # noqa: E402
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError  # noqa: E402
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 
 def run(path, *inputs):
     """Outputs of an .xml file."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled([x.numpy() for x in inputs])
     return [torch.from_numpy(np.array(results[port])) for port in compiled.outputs]
 
@@ -141,7 +142,7 @@ def test_a_classifier_with_its_preprocessing(classifier, tmp_path):
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64)).astype(np.float32))
     (scores,) = run(tmp_path / "m.xml", images)
     assert (scores - load_model(tmp_path / "m.rebnn")(images)).abs().mean() < 0.01
-    model = openvino.Core().read_model(tmp_path / "m.xml")
+    model = core().read_model(tmp_path / "m.xml")
     assert json.loads(model.get_rt_info("classes").astype(str)) == ["a", "b", "c"]
     assert [port.get_any_name() for port in (*model.inputs, *model.outputs)] == ["images", "scores"]
     # one bit a weight in the file
@@ -206,4 +207,4 @@ def test_the_tool(plain, tool, tmp_path, capsys):
     tool("export")(plain, tmp_path / "m.xml", "--size", "12", "14")
     printed = capsys.readouterr().out
     assert "1 of 1 1-bit layers are computed on bits" in printed and "written to" in printed
-    assert openvino.Core().read_model(tmp_path / "m.xml").inputs[0].shape == openvino.Shape([1, 3, 12, 14])
+    assert core().read_model(tmp_path / "m.xml").inputs[0].shape == openvino.Shape([1, 3, 12, 14])
