@@ -70,6 +70,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["rebnn_mm", "rebnn_mm.*"]),
+    entry_points={"console_scripts": ["rebnn = rebnn_mm.__main__:main"]},
     python_requires=">=3.10",
     # running a packed classifier needs no more; training and detectors need the extra
     install_requires=["torch>=2.4", "numpy>=1.26"],

@@ -24,6 +24,7 @@ ORDER = (
     ("deploy",),
     ("integrations",),
     ("workflows", "compare"),
+    ("__main__",),
 )
 LEVELS = {part: level for level, parts in enumerate(ORDER) for part in parts}
 # the same for what is in rebnn_mm.deploy; names without a folder are modules

@@ -63,3 +63,6 @@ def test_installed_wheel_runs_its_tools_and_configs(wheel, tmp_path):
     command = [sys.executable, str(mim / "tools" / "get_flops.py"), str(mim / "configs" / "resnet18_rebnn_cifar10.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert "1-bit layers (W1A1): 16 of" in done.stdout, done.stderr[-2000:]
+    command = [sys.executable, "-m", "rebnn_mm", "configs"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    assert done.stdout.strip() == str(mim / "configs"), done.stderr[-2000:]
