@@ -40,7 +40,7 @@ set_config_builder(_build_in_its_library)
 set_kernels(_training_kernels)
 
 if find_spec("mmengine") is not None:
-    from rebnn_mm import backbones, convert, estimators, hooks, layers
+    from rebnn_mm import backbones, convert, estimators, hooks, layers, optim
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "backbones", "convert", "estimators", "hooks", "layers"]
+__all__ = ["__version__", "backbones", "convert", "estimators", "hooks", "layers", "optim"]

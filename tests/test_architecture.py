@@ -20,7 +20,7 @@ ORDER = (
     ("estimators",),
     ("layers",),
     ("backbones", "balance", "distill", "bert", "analysis"),
-    ("hooks", "convert"),
+    ("hooks", "convert", "optim"),
     ("deploy",),
     ("integrations",),
     ("workflows", "compare"),

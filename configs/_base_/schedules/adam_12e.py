@@ -5,6 +5,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='LatentWeightConstructor',
     optimizer=dict(type='Adam', lr=1e-3, weight_decay=0.0),
     clip_grad=dict(max_norm=10.0, norm_type=2))
 param_scheduler = [

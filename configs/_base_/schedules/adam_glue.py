@@ -5,6 +5,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='LatentWeightConstructor',
     optimizer=dict(type='Adam', lr=2e-4, weight_decay=0.0),
     clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [

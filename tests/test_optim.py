@@ -1,0 +1,67 @@
+"""The learning rate of latent weights."""
+
+import pytest
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from rebnn_mm.errors import UserError
+from rebnn_mm.layers import ReActConv2d, ReBNNConv2d, ReBNNLinear
+
+
+class Net(nn.Module):
+    """Three kinds of parameters: latent weights, alpha, all others."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv, self.other = ReBNNConv2d(4, 4, 3), ReActConv2d(4, 4, 3)
+        self.stage_one, self.head = ReBNNConv2d(4, 4, 3, activation_only=True), ReBNNLinear(4, 2)
+
+
+def rates(model, lr=0.1, **paramwise):
+    """Name -> learning rate; and the number of groups."""
+    cfg = dict(constructor="LatentWeightConstructor", optimizer=dict(type="Adam", lr=lr), paramwise_cfg=paramwise)
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}, len(groups)
+
+
+def test_latent_weights_alone_learn_faster():
+    found, groups = rates(Net(), latent_lr_mult=10)
+    fast = {"conv.weight", "other.weight", "head.weight"}  # stage one's weights are real-valued
+    assert found == {name: 1.0 if name in fast else 0.1 for name, _ in Net().named_parameters()} and groups == 2
+
+
+def test_other_rules_still_hold():
+    found, groups = rates(Net(), latent_lr_mult=10, bias_lr_mult=2, custom_keys={"conv": dict(lr_mult=0.5)})
+    assert found["conv.weight"] == pytest.approx(0.5) and found["conv.alpha"] == pytest.approx(0.05)
+    assert found["other.weight"] == pytest.approx(1.0) and found["stem.bias"] == pytest.approx(0.2)
+    # the four above, and what no rule names
+    assert found["stem.weight"] == 0.1 and groups == 5
+
+
+def test_names_are_not_needed():
+    """The same groups as by names that hold for ReBNNResNet alone."""
+    keys = {"conv": dict(lr_mult=30), "alpha": dict(lr_mult=1)}
+    model = nn.Sequential()
+    model.add_module("conv", ReBNNConv2d(4, 4, 3, bias=False))
+    assert rates(model, custom_keys=keys)[0] == rates(model, latent_lr_mult=30)[0]
+
+
+def test_a_real_valued_twin_is_trained_as_before():
+    assert rates(nn.Conv2d(3, 4, 3), latent_lr_mult=10) == ({"weight": 0.1, "bias": 0.1}, 1)
+    assert rates(nn.Conv2d(3, 4, 3)) == ({"weight": 0.1, "bias": 0.1}, 1)
+
+
+@pytest.mark.parametrize("mult", [0, -1, float("inf"), float("nan"), "10", True, None])
+def test_refusals(mult):
+    with pytest.raises(UserError, match="latent_lr_mult=.*a positive number is needed"):
+        rates(Net(), latent_lr_mult=mult)
+
+
+def test_a_learning_rate_is_needed():
+    cfg = dict(constructor="LatentWeightConstructor", optimizer=dict(type="Adadelta"), paramwise_cfg={})
+    build_optim_wrapper(Net(), cfg)
+    cfg["paramwise_cfg"] = dict(latent_lr_mult=2)
+    with pytest.raises(UserError, match="optim_wrapper.optimizer has no lr"):
+        build_optim_wrapper(Net(), cfg)
