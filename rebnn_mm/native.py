@@ -17,12 +17,33 @@ Geometry = tuple[Any, Any, Any, int]
 class Kernels(Protocol):
     """Bit-packed products on the CPU, in float32; nothing has a gradient."""
 
-    def convolve(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None, how: Geometry) -> Tensor:
-        """``conv2d(sign(x), sign(latent)) * scale + bias`` of (N, C_in, H, W), in the memory format of ``x``."""
+    def convolve(
+        self,
+        x: Tensor,
+        latent: Tensor,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        how: Geometry,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """``conv2d(sign(x + shift), sign(latent)) * scale + bias`` of (N, C_in, H, W), in ``x``'s memory format."""
 
     def multiply(self, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
         """``linear(sign(x), sign(latent)) * scale + bias`` of (..., C_in)."""
 
+    def unit(self, step: int, like: Tensor, polynomial: bool = False, **tensors: Tensor | None) -> None:
+        """An elementwise step of a unit that trains.
+
+        Args:
+            step: One of ``rebnn_unit_step`` in ``rebnn_kernels.h``, which says what it reads and writes.
+            like: (N, C, H, W), whose shape all maps have.
+            polynomial: Whether the estimator is the polynomial one; otherwise it is the clipped one.
+            tensors: By the names of ``rebnn_unit_call``: maps, dense; vectors of C; sums in float64.
+        """
+
+
+# enum rebnn_unit_step
+COUNTS, FORWARD, BACKWARD, NORM, SIGNS, ENCODE, INPUT = range(7)
 
 _loaders: list[Callable[[], Kernels | None]] = []
 

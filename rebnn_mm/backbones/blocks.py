@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rebnn_mm.backbones.fused_unit import fused_unit, unit_fuses
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ChannelShift, RPReLU
 
@@ -136,6 +137,8 @@ class BinaryUnit(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(N, C_in, H, W) and the shortcut's (N, C_out, H', W') -> (N, C_out, H', W')."""
+        if unit_fuses(self, x, shortcut):
+            return fused_unit(self, x, shortcut)
         return self.act(self.norm(self.conv(self.shift(x))) + shortcut)
 
 

@@ -14,6 +14,7 @@ is an integer, so it has the same bits. Other types and devices take torch's ope
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ class _BinaryProduct(torch.autograd.Function):
                 result = _gradients(ctx.op, grad, kept, latent, scale, needs)
             of_bias = grad.sum([d for d in range(grad.dim()) if d != _channels(ctx.op, grad)]) if needs[3] else None
         if torch.is_grad_enabled():  # create_graph=True: the gradients may be used, but have none themselves
-            return *_Once.apply(grad, *ctx.saved_tensors, *result, of_bias), None
+            return *refuse_second(grad, ctx.saved_tensors, (*result, of_bias)), None
         return *result, of_bias, None
 
 
@@ -125,22 +126,31 @@ def _gradients(
         gx = (gx if op.short else gx.to(kept.dtype)).mul_(slope)
     if g is None:
         return gx, None, None
-    g = g.to(latent.dtype)
+    return gx, *weight_gradients(op, g.to(latent.dtype), b, latent, scale, needs)
+
+
+def weight_gradients(
+    op: Operation, g: Tensor, b: Tensor, latent: Tensor, scale: Tensor | None, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of latent weight and scale, from ``g = dL/dw_hat``, which is written over; ``needs[1:3]`` says which."""
     dims = tuple(range(1, g.dim()))
     of_scale = (g * b).sum(dims, keepdim=True) if needs[2] and scale is not None else None
     if not needs[1]:
-        return gx, None, of_scale
+        return None, of_scale
     if scale is not None:
         g = g.mul_(scale) if op.scaled else g.masked_fill_(scale <= 0, 0)
-    return gx, g if op.weight_slope is None else g.mul_(op.weight_slope.of(latent)), of_scale
+    return g if op.weight_slope is None else g.mul_(op.weight_slope.of(latent)), of_scale
+
+
+def refuse_second(grad: Tensor, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> Any:
+    """Gradients that depend on ``grad`` and ``saved``, and whose own gradients are refused."""
+    return _Once.apply(len(gradients), grad, *saved, *gradients)
 
 
 class _Once(torch.autograd.Function):
-    """The last four, gradients that depend on those before; their own gradients are refused."""
-
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tensors[-4:]
+    def forward(ctx: Any, number: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tensors[-number:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

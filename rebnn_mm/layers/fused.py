@@ -71,17 +71,25 @@ def fused(layer: Any, x: Tensor) -> Tensor:
     """The layer's result for ``x``, without its shortcut."""
     if layer.input_norm is not None:
         x = layer.input_norm(x)
-    scale = layer._scale()
-    how = _weight_sign(layer)
+    scale, how = scale_and_sign(layer)
     dtype = _dtype(x, layer.weight)
     assert dtype is not None, "fuses() was asked"
-    geometry = None
-    if isinstance(layer, nn.Conv2d):
-        if layer.padding_mode != "zeros":  # the signs of a padded input are the padded signs
-            x = nn.functional.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-        geometry = layer.stride, _padding(layer), layer.dilation, layer.groups
-    op = Operation(geometry, layer.estimator.slope(), how.slope(), how.scaled, dtype, layer.keep == "code")
-    return binary_product(x, how.latent, scale, layer.bias, op)
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":  # signs of a padded input are the padded signs
+        x = nn.functional.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+    return binary_product(x, how.latent, scale, layer.bias, operation_of(layer, how, dtype))
+
+
+def operation_of(layer: Any, how: WeightSign, dtype: torch.dtype) -> Operation:
+    """What a layer computes with ``dtype``."""
+    conv = isinstance(layer, nn.Conv2d)
+    geometry = (layer.stride, _padding(layer), layer.dilation, layer.groups) if conv else None
+    return Operation(geometry, layer.estimator.slope(), how.slope(), how.scaled, dtype, layer.keep == "code")
+
+
+def scale_and_sign(layer: Any) -> tuple[Tensor | None, WeightSign]:
+    """The method's scale and binary weight; the scale first, as a learned one may begin here."""
+    scale = layer._scale()
+    return scale, _weight_sign(layer)
 
 
 def _weight_sign(layer: Any) -> WeightSign:

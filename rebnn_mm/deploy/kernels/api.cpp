@@ -178,6 +178,16 @@ int32_t rebnn_real_conv2d_run(const char* isa, const rebnn_real_conv2d_call* cal
     return call ? run_real_conv2d(*rebnn::kKernels[kernel], *call) : REBNN_BAD_ARGUMENT;
 }
 
+int32_t rebnn_unit_run(const char* isa, const rebnn_unit_call* call) {
+    const int32_t kernel = rebnn::find_kernel(isa);
+    if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
+    if (!call) return REBNN_BAD_ARGUMENT;
+    const rebnn::Unit unit{call->n,      call->c,      call->plane, call->values, call->x,          call->shortcut,
+                           call->counts, call->code,   call->scale, call->offset, call->slope,      call->after,
+                           call->polynomial != 0, call->counts_out, call->code_out, call->out, call->sums};
+    return run_unit(*rebnn::kKernels[kernel], call->step, unit, call->size, call->threads);
+}
+
 int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w, int64_t c,
                             const float* weight, int64_t kernel_h, int64_t kernel_w, int64_t stride, int64_t padding,
                             int64_t dilation, const float* scale, const float* offset, float clamp_low,

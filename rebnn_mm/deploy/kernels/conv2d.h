@@ -44,4 +44,7 @@ int64_t real_workspace_bytes(const rebnn_real_conv2d_call& call);
 // Run one real-valued depthwise convolution; `depthwise` holds everything but out_h and out_w. Returns a rebnn_status.
 int32_t run_depthwise(const Kernel& kernel, Depthwise depthwise, int64_t x_size, int64_t out_size, int32_t threads);
 
+// Run one elementwise step of a unit on maps of `size` elements. Returns a rebnn_status.
+int32_t run_unit(const Kernel& kernel, int32_t step, const Unit& unit, int64_t size, int32_t threads);
+
 }  // namespace rebnn

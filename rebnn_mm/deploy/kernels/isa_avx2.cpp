@@ -7,6 +7,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "unit.h"
 
 #if defined(REBNN_X86)
 
@@ -228,7 +229,8 @@ const Kernel kAvx2 = {"avx2",
                       pool_pixels<Avx2>,
                       sum_pixels<Avx2>,
                       real_pixels<Avx2>,
-                      depthwise_rows<Avx2>};
+                      depthwise_rows<Avx2>,
+                      &kUnitSteps};
 
 }  // namespace rebnn
 

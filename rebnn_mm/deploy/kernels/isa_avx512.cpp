@@ -5,6 +5,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "unit.h"
 
 #if defined(REBNN_X86)
 
@@ -235,7 +236,8 @@ const Kernel kAvx512 = {"avx512",
                         pool_pixels<Avx512>,
                         sum_pixels<Avx512>,
                         real_pixels<Avx512>,
-                        depthwise_rows<Avx512>};
+                        depthwise_rows<Avx512>,
+                        &kUnitSteps};
 
 const Kernel kAvx512Wide = {"avx512_wide",
                             is_wide,
@@ -246,7 +248,8 @@ const Kernel kAvx512Wide = {"avx512_wide",
                             pool_pixels<Avx512>,
                             sum_pixels<Avx512>,
                             real_pixels<Avx512>,
-                            depthwise_rows<Avx512>};
+                            depthwise_rows<Avx512>,
+                            &kUnitSteps};
 
 }  // namespace rebnn
 

@@ -9,6 +9,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "unit.h"
 
 namespace rebnn {
 namespace {
@@ -144,6 +145,7 @@ const Kernel kGeneric = {"generic",
                          pool_pixels<Generic>,
                          sum_pixels<Generic>,
                          real_pixels<Generic>,
-                         depthwise_rows<Generic>};
+                         depthwise_rows<Generic>,
+                         &kUnitSteps};
 
 }  // namespace rebnn

@@ -5,6 +5,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "unit.h"
 
 #if defined(REBNN_NEON)
 
@@ -146,7 +147,8 @@ const Kernel kNeon = {"neon",
                       pool_pixels<Neon>,
                       sum_pixels<Neon>,
                       real_pixels<Neon>,
-                      depthwise_rows<Neon>};
+                      depthwise_rows<Neon>,
+                      &kUnitSteps};
 
 }  // namespace rebnn
 

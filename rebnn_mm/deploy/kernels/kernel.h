@@ -85,6 +85,25 @@ struct Depthwise {
     float* out;
 };
 
+// Elementwise steps of a unit that trains; see unit.h. Maps are (n, c, plane), the others have c elements.
+struct Unit {
+    int64_t n, c, plane;
+    const float* values;
+    const float* x;
+    const float* shortcut;
+    const int16_t* counts;
+    const uint8_t* code;
+    const float *scale, *offset, *slope, *after;
+    bool polynomial;
+    int16_t* counts_out;
+    uint8_t* code_out;
+    float* out;
+    double* sums;
+};
+
+constexpr int32_t kUnitStepCount = 7;
+using UnitSteps = void (*[kUnitStepCount])(const Unit& unit, int64_t channel);
+
 // Input positions [first, first + count) under window `o` along an axis of `in` positions; never empty.
 struct PoolWindow {
     REBNN_INLINE PoolWindow(int64_t o, int64_t in) : first(o ? 2 * o - 1 : 0) {
@@ -111,6 +130,8 @@ struct Kernel {
     void (*real_pixels)(const RealConv& conv, const float* x, int64_t first, int64_t last, int64_t block, float* out);
     // Output rows [first, last), counted through the whole batch.
     void (*depthwise)(const Depthwise& depthwise, int64_t first, int64_t last);
+    // One channel of a step, in the order of enum rebnn_unit_step.
+    const UnitSteps* unit_steps;
 };
 
 // Compiled for this processor family, best first; some are perhaps not supported() by this processor.

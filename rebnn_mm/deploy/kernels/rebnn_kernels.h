@@ -155,6 +155,49 @@ REBNN_API int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x
                                       const float* offset, float clamp_low, float clamp_high, float* out,
                                       int64_t out_size, int32_t threads);
 
+// Elementwise steps around a 1-bit convolution that trains. All maps are dense (n, c, plane) of `size` elements, all other
+// vectors have c elements, and sums has c for each sum.
+enum rebnn_unit_step {
+    // counts_out = values, which are integers below 2^15; sums of them and of their squares
+    REBNN_UNIT_COUNTS = 0,
+    // z = counts * scale + offset + shortcut; out = (z > 0 ? z : z * slope) + after; z in 8 bits into code_out. Shortcut,
+    // slope, after and code_out may be null.
+    REBNN_UNIT_FORWARD = 1,
+    // values is dL/dout, out is dL/dz, with z from the code if it is there; sums of dL/dout, of dL/dout * z where z <= 0,
+    // of dL/dz, and of dL/dz * counts
+    REBNN_UNIT_BACKWARD = 2,
+    // out = values * scale + counts * slope + offset
+    REBNN_UNIT_NORM = 3,
+    // out = the signs of values + offset (which may be null), or those in code, as -1 and 1
+    REBNN_UNIT_SIGNS = 4,
+    // code_out = sign of values + offset in bit 7, and the estimator's slope there in 127ths of its peak
+    REBNN_UNIT_ENCODE = 5,
+    // out = values * (slope at x + offset, or that in code) + shortcut, which may be null; the sum without the shortcut
+    REBNN_UNIT_INPUT = 6
+};
+
+typedef struct rebnn_unit_call {
+    int64_t n, c, plane, size;
+    const float* values;
+    const float* x;
+    const float* shortcut;
+    const int16_t* counts;
+    const uint8_t* code;
+    const float* scale;
+    const float* offset;
+    const float* slope;
+    const float* after;
+    int16_t* counts_out;
+    uint8_t* code_out;
+    float* out;
+    double* sums;
+    int32_t step;        // of enum rebnn_unit_step
+    int32_t polynomial;  // the estimator: 2 - 2 |x| within 1; otherwise 1 within 1
+    int32_t threads;
+} rebnn_unit_call;
+
+REBNN_API int32_t rebnn_unit_run(const char* isa, const rebnn_unit_call* call);
+
 // Threads come from libgomp's GOMP_parallel if it is set, so that torch and this library share one pool and
 // do not wait for each other's spinning threads; from std::thread otherwise.
 typedef void (*rebnn_gomp_parallel)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
