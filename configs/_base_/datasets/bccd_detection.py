@@ -1,10 +1,5 @@
 # BCCD: blood cells in VOC's format, in images of 320x240.
-default_scope = 'mmdet'
-custom_imports = dict(
-    imports=['rebnn_mm', 'rebnn_mm.integrations.detection'],
-    allow_failed_imports=False)
-visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
-
+_base_ = ['./voc07_detection.py']
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (0, 120, 220), (0, 160, 90)])
 data_root = 'data/bccd/VOCdevkit/'
 train_pipeline = [
@@ -22,32 +17,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    persistent_workers=False,
-    worker_init_fn=dict(type='seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
-    dataset=dict(
-        type='CheckedVOCDataset',
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='VOC2007/ImageSets/Main/trainval.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-        filter_cfg=None,
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    persistent_workers=False,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CheckedVOCDataset',
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='VOC2007/ImageSets/Main/test.txt',
-        data_prefix=dict(sub_data_root='VOC2007/'),
-        test_mode=True,
-        pipeline=test_pipeline))
+    dataset=dict(metainfo=metainfo, data_root=data_root, filter_cfg=None, pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, dataset=dict(metainfo=metainfo, data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CheckedVOCMetric', metric='mAP', eval_mode='11points')
-test_evaluator = val_evaluator
