@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.operation.spec import ConvSpec, check_float, check_vector
+from rebnn_mm.deploy.layers.real_steps import RealSteps, check_square, native_library
+from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_float
 
 
 class DepthwisePlan:
@@ -30,30 +31,21 @@ class DepthwisePlan:
         self,
         weight: Tensor,
         spec: ConvSpec,
-        norm: tuple[Tensor, Tensor] | None = None,
+        norm: Affine | None = None,
         clamp: tuple[float, float] | None = None,
     ) -> None:
-        native, self.isa = library.load(), library.current_isa()
-        if native is None or self.isa == library.PURE_TORCH:
-            raise RuntimeError("a DepthwisePlan needs the native library; see rebnn_mm.deploy.kernels.library")
+        native, self.isa = native_library("a DepthwisePlan")
         check_float(weight, "the weight")
         channels = spec.c_out
         if tuple(weight.shape) != spec.weight_shape or spec.groups != channels or spec.weight_shape[1] != 1:
             raise ValueError(
                 f"a depthwise weight is (C, 1, K_h, K_w) of C groups, got {tuple(weight.shape)} and {spec}"
             )
-        pairs = (spec.stride, spec.padding, spec.dilation)
-        if any(vertical != horizontal for vertical, horizontal in pairs):
-            raise ValueError(f"stride, padding and dilation are the same in both directions, got {spec}")
+        check_square(spec)
         self.spec = spec
         self._run = native.functions.rebnn_depthwise_run
         self._weight = weight.detach().resolve_neg().flatten(1).t().contiguous().clone()
-        # without a norm: 1 and -0.0, which change no bit
-        one, zero = (torch.full((channels,), value, dtype=torch.float32, device="cpu") for value in (1.0, -0.0))
-        scale, offset = norm or (one, zero)
-        self._scale = check_vector(scale, "the norm's scale", channels).clone()
-        self._offset = check_vector(offset, "the norm's offset", channels).clone()
-        self._clamp = (-float("inf"), float("inf")) if clamp is None else (float(clamp[0]), float(clamp[1]))
+        self._steps = RealSteps.of(channels, norm, clamp)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the layer.
@@ -72,7 +64,7 @@ class DepthwisePlan:
             *(x.data_ptr(), x.numel(), n, h, w, c),
             *(self._weight.data_ptr(), kernel_h, kernel_w),
             *(self.spec.stride[0], self.spec.padding[0], self.spec.dilation[0]),
-            *(self._scale.data_ptr(), self._offset.data_ptr(), *self._clamp),
+            *(*self._steps.addresses, *self._steps.clamp),
             *(out.data_ptr(), out.numel(), torch.get_num_threads()),
         )
         library.check_status(status, f"an input of {tuple(x.shape)} to the depthwise {self.spec}")

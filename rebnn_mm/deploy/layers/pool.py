@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.prepared import is_recorded
+from rebnn_mm.deploy.layers.real_steps import native_library
 from rebnn_mm.deploy.operation.spec import check_float, check_vector
 
 
@@ -35,16 +34,16 @@ def max_pool_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
     Raises:
         TypeError, ValueError: A tensor of another type, device or shape.
-        RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
+        RuntimeError: The native library is not there, or :func:`library.current_isa` is torch.
     """
-    native = _native("max_pool_norm")
+    native, isa = native_library("max_pool_norm")
     n, c, h, w = _checked_shape(x)
     scale, offset = check_vector(scale, "scale", c), check_vector(offset, "offset", c)
     x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
     shape = (n, c, (h + 1) // 2, (w + 1) // 2)
     out = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
     status = native.functions.rebnn_max_pool_run(
-        library.current_isa().encode(),
+        isa.encode(),
         *(x.data_ptr(), x.numel(), n, h, w, c),
         *(scale.data_ptr(), offset.data_ptr()),
         *(out.data_ptr(), out.numel()),
@@ -65,25 +64,17 @@ def pixel_mean(x: Tensor, lanes: int) -> Tensor:
 
     Raises:
         TypeError, ValueError: A tensor of another type, device or shape.
-        RuntimeError: The native library is not there, or has no kernel for :func:`library.current_isa`.
+        RuntimeError: The native library is not there, or :func:`library.current_isa` is torch.
     """
-    native = _native("pixel_mean")
+    native, isa = native_library("pixel_mean")
     n, c, h, w = _checked_shape(x)
     x = x.resolve_neg().contiguous(memory_format=torch.channels_last)
     out = torch.empty((n, c, 1, 1), dtype=torch.float32, device="cpu")
     status = native.functions.rebnn_mean_run(
-        library.current_isa().encode(), x.data_ptr(), x.numel(), n, h * w, c, lanes, out.data_ptr(), out.numel()
+        isa.encode(), x.data_ptr(), x.numel(), n, h * w, c, lanes, out.data_ptr(), out.numel()
     )
     library.check_status(status, f"the mean of an input of {tuple(x.shape)}")
     return out
-
-
-def _native(name: str) -> Any:
-    """The library, for the function called ``name``."""
-    native = library.load()
-    if native is None:
-        raise RuntimeError(f"{name} needs the native library; see rebnn_mm.deploy.kernels.library")
-    return native
 
 
 def _checked_shape(x: Tensor) -> tuple[int, int, int, int]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import workspaces
-from rebnn_mm.deploy.operation.spec import ConvSpec, check_float, check_vector
+from rebnn_mm.deploy.layers.real_steps import RealSteps, check_square, native_library
+from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_float
 
 _BLOCK = 64  # kRealBlock of kernel.h
 
@@ -36,28 +37,20 @@ class RealConv2dPlan:
         self,
         weight: Tensor,
         spec: ConvSpec,
-        norm: tuple[Tensor, Tensor] | None = None,
+        norm: Affine | None = None,
         clamp: tuple[float, float] | None = None,
         max_pool: bool = False,
     ) -> None:
-        native, isa = library.load(), library.current_isa()
-        if native is None or isa == library.PURE_TORCH:
-            raise RuntimeError("a RealConv2dPlan needs the native library; see rebnn_mm.deploy.kernels.library")
+        native, isa = native_library("a RealConv2dPlan")
         check_float(weight, "the weight")
         c_out, c_in, kernel_h, kernel_w = spec.weight_shape
         if tuple(weight.shape) != spec.weight_shape or spec.groups != 1 or spec.dilation != (1, 1):
             raise ValueError(f"a weight of one group without dilation, got {tuple(weight.shape)} and {spec}")
-        if any(vertical != horizontal for vertical, horizontal in (spec.stride, spec.padding)):
-            raise ValueError(f"stride and padding are the same in both directions, got {spec}")
+        check_square(spec)
         self.spec, self.isa, self.max_pool = spec, isa.encode(), max_pool
         self._functions = native.functions
         self._weight = _blocks(weight.detach().resolve_neg())
-        # without a norm: 1 and -0.0, which change no bit
-        one, zero = (torch.full((c_out,), value, dtype=torch.float32, device="cpu") for value in (1.0, -0.0))
-        scale, offset = norm or (one, zero)
-        self._scale = check_vector(scale, "the norm's scale", c_out).clone()
-        self._offset = check_vector(offset, "the norm's offset", c_out).clone()
-        self._clamp = (-float("inf"), float("inf")) if clamp is None else (float(clamp[0]), float(clamp[1]))
+        self._steps = RealSteps.of(c_out, norm, clamp)
         self._sizes = (c_in, c_out, kernel_h, kernel_w, spec.stride[0], spec.padding[0])
         self._chunk = c_in
 
@@ -91,8 +84,8 @@ class RealConv2dPlan:
         out = torch.empty((n, c_out, h, w), dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
         call = library.RealConv2dCall(
             *(x.data_ptr(), x.numel(), n, *x.shape[2:], *self._sizes, self._chunk),
-            *(self._weight.data_ptr(), self._weight.numel(), self._scale.data_ptr(), self._offset.data_ptr()),
-            *(None, 0, out.data_ptr(), out.numel(), *self._clamp, last, self.max_pool, torch.get_num_threads()),
+            *(self._weight.data_ptr(), self._weight.numel(), *self._steps.addresses),
+            *(None, 0, out.data_ptr(), out.numel(), *self._steps.clamp, last, self.max_pool, torch.get_num_threads()),
         )
         size = self._functions.rebnn_real_conv2d_workspace_bytes(call)
         if size < 0:

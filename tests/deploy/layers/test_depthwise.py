@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_steps import with_steps
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.depthwise import DepthwisePlan
@@ -25,9 +26,7 @@ def expected(x, weight, spec, norm, clamp):
         for kx in range(weight.shape[3]):
             rows = x[:, :, ky * dilation :: stride, kx * dilation :: stride][:, :, :out_h, :out_w]
             y = fma(rows, weight[:, :, ky, kx].view(-1, 1, 1), y)
-    if norm is not None:
-        y = fma(y, *(part.view(-1, 1, 1) for part in norm))
-    return y if clamp is None else y.clamp(*clamp)
+    return with_steps(y, norm, clamp)
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -68,9 +67,7 @@ def test_it_is_the_sum_in_the_order_of_its_taps(
 
 def expected_by_torch(x, weight, spec, norm, clamp):
     y = torch.nn.functional.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
-    if norm is not None:
-        y = y * norm[0].view(-1, 1, 1) + norm[1].view(-1, 1, 1)
-    return y if clamp is None else y.clamp(*clamp)
+    return with_steps(y, norm, clamp)
 
 
 @pytest.mark.parametrize(

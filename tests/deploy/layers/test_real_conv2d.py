@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_steps import with_steps
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.real_conv2d import RealConv2dPlan
@@ -32,9 +33,7 @@ def expected(x, weight, spec, norm, clamp, max_pool, chunk):
         total = y if total is None else total + y
     if max_pool:
         total = torch.nn.functional.max_pool2d(total, 3, 2, 1)
-    if norm is not None:
-        total = fma(total, *(part.view(-1, 1, 1) for part in norm))
-    return total if clamp is None else total.clamp(*clamp)
+    return with_steps(total, norm, clamp)
 
 
 @pytest.mark.parametrize("name", NATIVE)
