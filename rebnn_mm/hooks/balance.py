@@ -30,16 +30,8 @@ class BalanceHook(Hook):
     all weights that changed sign since the last snapshot, over all layers, each in its optimizer's last interval).
 
     Args:
-        magnitude: ``'weight'`` for ``max_j |w_ij|``, ``'gradient'`` for the paper's
-            ``max_j |dL_S/dw_hat_ij|``.
-        flip_weighted: Multiply by the flip share; False is the paper's ablation.
-        flip_interval: Updates between the two sign snapshots that the flip share compares.
-        gamma: A constant instead of the rule; 0 switches the reconstruction term off.
-        gamma_min: Lower bound of the computed gamma, or None.
-        gamma_max: Upper bound of the computed gamma, or None.
-        begin: Updates, or share of the training in [0, 1) when a float, during which gamma stays 0.
-        ramp: Length of the linear rise of gamma from 0 to its value behind ``begin``, in the same units; with a
-            ``flip_interval`` it rises in steps, as gamma is set at the intervals' ends only.
+        options: Those of :class:`rebnn_mm.balance.BalanceRule`: ``magnitude``, ``flip_weighted``, ``flip_interval``,
+            ``gamma``, ``gamma_min``, ``gamma_max``, ``begin``, ``ramp``.
 
     Raises:
         ValueError: An option out of range; a model without a trainable ReBNN layer; a second BalanceHook; a training
@@ -50,18 +42,8 @@ class BalanceHook(Hook):
     # before LoggerHook (BELOW_NORMAL), which reads what after_train_iter writes
     priority = "NORMAL"
 
-    def __init__(
-        self,
-        magnitude: str = "weight",
-        flip_weighted: bool = True,
-        flip_interval: int = 1,
-        gamma: float | None = None,
-        gamma_min: float | None = None,
-        gamma_max: float | None = None,
-        begin: int | float = 0,
-        ramp: int | float = 0,
-    ) -> None:
-        self.rule = BalanceRule(magnitude, flip_weighted, flip_interval, gamma, gamma_min, gamma_max, begin, ramp)
+    def __init__(self, **options: Any) -> None:
+        self.rule = BalanceRule(**options)
         self._balances: dict[int, Balance] = {}  # by the optimizer's place
         self._share = 0.0  # of the training's iterations, when the current one is done
         self._resumed: dict[str, Any] = {}
