@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.targets.executorch import edge_passes as passes
 from rebnn_mm.deploy.targets.executorch.edge_groups import spell_group_norms
 from rebnn_mm.deploy.targets.executorch.edge_products import spell_attention, spell_products
@@ -94,34 +94,13 @@ def edge_form(traced: Traced, inputs: Sequence[Tensor]) -> EdgeNetwork:
 
 def record_values(traced: Traced, inputs: Sequence[Tensor]) -> None:
     """Compute the graph and write each result's shape to ``meta['shape']``, each size's number to ``meta['size']``."""
-    values: dict[fx.Node, Any] = {}
-    given = iter(inputs)
-    last = {source: node for node in traced.graph.nodes for source in node.all_input_nodes}
-    with torch.no_grad():
-        for node in traced.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(given)
-            elif node.op == "get_attr":
-                values[node] = traced.tensors[node.target]
-            elif node.op == "call_function":
-                args, kwargs = (fx.node.map_arg(part, lambda n: values[n]) for part in (node.args, node.kwargs))
-                values[node] = node.target(*_plain(args), **kwargs)
-            else:
-                continue
-            value = values[node]
-            if isinstance(value, Tensor):
-                node.meta["shape"] = tuple(value.shape)
-                node.meta["float"] = value.is_floating_point()
-            elif isinstance(value, (int, float)):
-                node.meta["size"] = value
-            for source in node.all_input_nodes:  # what nobody reads any more
-                if last[source] is node and source.op == "call_function":
-                    del values[source]
-
-
-def _plain(value: Any) -> Any:
-    """``value`` without the list class of torch.fx, which operators do not take."""
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    for node, values in computed(traced, inputs):
+        value = values[node]
+        if isinstance(value, Tensor):
+            node.meta["shape"] = tuple(value.shape)
+            node.meta["float"] = value.is_floating_point()
+        elif isinstance(value, (int, float)):
+            node.meta["size"] = value
 
 
 def count_units(traced: Traced) -> int:

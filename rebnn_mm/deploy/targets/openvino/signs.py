@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
 from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.signs import from_signs
 from rebnn_mm.deploy.operation.spec import InputSide
@@ -84,20 +85,10 @@ def _torch_signs(network: Any, inputs: Sequence[Tensor]) -> Signs:
 def _bits_of(network: GraphNetwork, inputs: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
     """(name of a layer, what its comparison with the threshold says), as OpenVINO has it, node after node."""
     traced = network.traced()
-    values: dict[fx.Node, Any] = {}
-    given = iter(inputs)
-    with torch.no_grad():
-        for node in traced.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(given)
-            elif node.op == "get_attr":
-                values[node] = traced.tensors[node.target]
-            elif node.op == "call_function":
-                unit = Unit.of(node)
-                if unit is not None:
-                    yield str(unit.bits.target).removesuffix(".weight"), _bits(unit, values[unit.x], traced)
-                args, kwargs = (fx.node.map_arg(value, values.__getitem__) for value in (node.args, node.kwargs))
-                values[node] = node.target(*args, **kwargs)
+    for node, values in computed(traced, inputs):
+        unit = Unit.of(node)
+        if unit is not None:
+            yield str(unit.bits.target).removesuffix(".weight"), _bits(unit, values[unit.x], traced)
 
 
 def _bits(unit: Unit, x: Tensor, traced: Traced) -> Tensor:
@@ -114,7 +105,7 @@ def _bits(unit: Unit, x: Tensor, traced: Traced) -> Tensor:
 
 
 def _side(unit: Unit, traced: Traced, prefix: str) -> InputSide:
-    """The steps in front of a unit's own sign, or of the signs that it packs."""
+    """The steps in front of a unit's own sign, or of the signs that it gives."""
     own = {name: traced.constant(node) for name, node in unit.tensors.items()}
     scale, offset = ("sign_scale", "sign_offset") if prefix else ("input_scale", "input_offset")
     norm: Any = (own[scale], own[offset]) if scale in own else None
