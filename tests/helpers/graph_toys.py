@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
+from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.graph.record import encode
+from rebnn_mm.layers import ReBNNConv2d
 
 
 def settle(module, seed=0):
@@ -22,6 +24,22 @@ def settle(module, seed=0):
             if isinstance(part, nn.PReLU):
                 value.data.uniform_(-0.2, 0.5, generator=generator)
     return module.eval()
+
+
+class TwoParts(nn.Module):
+    """A detector's backbone and neck: a model that is no graph as a whole. :meth:`parts` are what a file holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), ReBNNConv2d(8, 8, 3))
+        self.neck = nn.Sequential(ReBNNConv2d(8, 4, 3))
+
+    def forward(self, x):
+        return [box.tolist() for box in self.neck(self.backbone(x))]
+
+    @staticmethod
+    def parts():
+        return [Part("backbone", [torch.randn(2, 3, 20, 20)]), Part("neck", [torch.randn(2, 8, 16, 16)])]
 
 
 def names(traced):

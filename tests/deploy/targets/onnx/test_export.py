@@ -10,7 +10,7 @@ from torch import nn
 
 onnx = pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
-from graph_toys import settle  # noqa: E402
+from graph_toys import TwoParts, settle  # noqa: E402
 from onnx_toys import packed_operators  # noqa: E402
 
 from rebnn_mm.convert import binarize  # noqa: E402
@@ -168,22 +168,9 @@ def test_a_backbone_gives_its_maps(tmp_path):
         agree(found, wanted)
 
 
-class Detector(nn.Module):
-    """A model that is no graph as a whole."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), ReBNNConv2d(8, 8, 3))
-        self.neck = nn.Sequential(ReBNNConv2d(8, 4, 3))
-
-    def forward(self, x):
-        return [box.tolist() for box in self.neck(self.backbone(x))]
-
-
 def test_a_part_of_a_detector(tmp_path):
     file, out = tmp_path / "m.rebnn", tmp_path / "m.onnx"
-    parts = [Part("backbone", [torch.randn(2, 3, 20, 20)]), Part("neck", [torch.randn(2, 8, 16, 16)])]
-    export_model(settle(Detector()), file, parts=parts)
+    export_model(settle(TwoParts()), file, parts=TwoParts.parts())
     with pytest.raises(UserError, match="no graph as a whole: name one of its parts, 'backbone' or 'neck'"):
         export_onnx(file, out)
     with pytest.raises(UserError, match=r"part='head' is no part of .*: one of \['backbone', 'neck'\]"):
@@ -202,7 +189,7 @@ def test_what_cannot_be_exported_is_said(plain, tmp_path, monkeypatch):
         export_onnx(plain, out, part="backbone")
     with pytest.raises(MissingFileError):
         export_onnx(tmp_path / "none.rebnn", out)
-    export_model(settle(Detector()), tmp_path / "layers.rebnn", parts=[])
+    export_model(settle(TwoParts()), tmp_path / "layers.rebnn", parts=[])
     with pytest.raises(RebnnFileError, match="holds no graph"):
         export_onnx(tmp_path / "layers.rebnn", out)
     export_model(nn.Sequential(ReBNNConv2d(3, 4, 3), nn.Unfold(3)), tmp_path / "unfold.rebnn")

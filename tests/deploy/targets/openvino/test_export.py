@@ -11,7 +11,7 @@ from torch import nn
 pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[openvino]")
 openvino = pytest.importorskip("openvino", reason="optional: pip install rebnn_mm[openvino]")
 
-from graph_toys import settle  # noqa: E402
+from graph_toys import TwoParts, settle  # noqa: E402
 from onnx_toys import Linears, ShortcutLast, Units  # noqa: E402
 
 from rebnn_mm.convert import binarize  # noqa: E402
@@ -149,20 +149,9 @@ def test_a_classifier_with_its_preprocessing(classifier, tmp_path):
     assert (tmp_path / "m.bin").stat().st_size < 1.1 * (tmp_path / "m.rebnn").stat().st_size + 40_000
 
 
-class Detector(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), ReBNNConv2d(8, 8, 3))
-        self.neck = nn.Sequential(ReBNNConv2d(8, 4, 3))
-
-    def forward(self, x):
-        return [box.tolist() for box in self.neck(self.backbone(x))]
-
-
 def test_the_dense_part_of_a_detector(tmp_path):
     file, out = tmp_path / "m.rebnn", tmp_path / "m.xml"
-    parts = [Part("backbone", [torch.randn(2, 3, 20, 20)]), Part("neck", [torch.randn(2, 8, 16, 16)])]
-    export_model(settle(Detector()), file, parts=parts)
+    export_model(settle(TwoParts()), file, parts=TwoParts.parts())
     x, graphs = torch.randn(1, 3, 24, 30), load_parts(file)
     features = graphs["backbone"](x)
     report = export_openvino(file, out, size=(24, 30))
