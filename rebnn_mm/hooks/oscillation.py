@@ -21,6 +21,7 @@ from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.layer_watch import LayerWatch
 from rebnn_mm.hooks.oscillation_record import OscillationRecord
 from rebnn_mm.hooks.sign_history import WINDOW
+from rebnn_mm.hooks.trouble import Trouble
 from rebnn_mm.layers import binary_layers
 
 
@@ -53,6 +54,9 @@ class OscillationHook(Hook):
     is in the checkpoint, so that the records are those of an uninterrupted run. Nothing that is wrong with the file
     stops a training: a full disk is warned about, what could not be written is left out, and a file that cannot be
     resumed is moved aside.
+
+    Trouble that a record shows is warned about once (:mod:`rebnn_mm.hooks.trouble`): more than a tenth of a layer's
+    weights saturated, a layer whose channels have one sign each, no flips long before the end.
 
     Measured on the main rank only, on the optimizers' step: accumulated iterations count once, updates that a
     GradScaler skips not at all. With several optimizers an iteration in which any of them steps is one update.
@@ -130,6 +134,8 @@ class OscillationHook(Hook):
         values = torch.stack([watch.snapshot() for watch in self._watches]).cpu().numpy()
         iteration = runner.iter + 1
         self._record.record(iteration, values)
+        for sentence in self._trouble.read(values, iteration / runner.max_iters):
+            _warn(sentence)
         self._records += 1
         if self._records % self.histogram_interval == 0:
             self._write_histograms(iteration)
@@ -204,6 +210,7 @@ class OscillationHook(Hook):
             iterations_per_epoch=_epoch_length(runner),
         )
         self._record = OscillationRecord(runner.work_dir, header, runner.iter or None)
+        self._trouble = Trouble(header, [watch.layer.clips_weight for watch in self._watches])
         self._histogram_at = runner.iter
         if self._record.open():
             self._write_histograms(runner.iter)

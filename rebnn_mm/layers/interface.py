@@ -12,11 +12,13 @@ class BinaryLayer(nn.Module):
         weight: Latent real-valued weight, (C_out, C_in/groups, K, K) or (C_out, C_in).
         binarizes_weight: Whether the forward uses ``binary_weight()``.
         binarizes_input: Whether the forward uses the sign of its input.
+        clips_weight: Whether a latent weight beyond 1 in size gets no gradient; methods that standardise have no such.
     """
 
     weight: nn.Parameter
     binarizes_weight: bool = True
     binarizes_input: bool = True
+    clips_weight: bool = True
 
     def binary_weight(self) -> Tensor:
         """Binary weight in {-1, +1}, shaped as ``weight``, without gradient."""

@@ -24,6 +24,7 @@ from rebnn_mm.layers.weight_sign import WeightSign
 
 class _IRNet(BinaryBase):
     default_estimator = "EDE"
+    clips_weight = False
 
     def _init_method(self) -> None:
         self._check_several_weights()

@@ -55,6 +55,7 @@ class ReCULayer(LearnedScale):
     """
 
     tau: float = 0.85
+    clips_weight = False
 
     def _init_method(self) -> None:
         super()._init_method()
