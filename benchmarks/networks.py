@@ -1,6 +1,6 @@
 """Networks made 1-bit by rule and packed from their graph, beside torch's float ones: one thread, CPU time, batch 1.
 
-python benchmarks/networks.py [NAME ...] [--size 224 [224]] [--rounds 7]
+python benchmarks/networks.py [NAME ...] [--size 224 [224]] [--rounds 7] [--profile]
 
 NAME is a network of torchvision (``resnet18``), or a config of MMPretrain or MMDetection, of which backbone and neck
 are taken (``mmpretrain:convmixer/convmixer-768-32_10xb64_in1k``, ``mmdet:faster_rcnn/faster-rcnn_r50_fpn_1x_coco``).
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from steps import profile
 from torch import nn
 
 from rebnn_mm.convert import binarize
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large"])
     parser.add_argument("--size", type=int, nargs="+", default=[224], help="height and width, or one for both")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--profile", action="store_true", help="also the time of each kind of step, alone")
     parser.add_argument(
         "--frozen", action="store_true", help="keep frozen what a detector's config freezes: real-valued"
     )
@@ -49,6 +51,8 @@ def main() -> None:
         candidates = {k: candidate(lambda m=m: m(x), 1, "cpu") for k, m in {**packed, "torch, float": real}.items()}
         print(f"\n{name}, {height}x{width}: {len(report.replaced)} layers 1-bit, {written.size / 1e6:.2f} MB")
         print(format_timings(compare(candidates, args.rounds)), flush=True)
+        if args.profile:
+            print(profile(packed["packed, exact=True"], x), flush=True)
 
 
 def network(name: str, frozen: bool) -> nn.Module:

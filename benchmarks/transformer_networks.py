@@ -14,19 +14,16 @@ import argparse
 import copy
 import logging
 import tempfile
-import time
 import warnings
-from collections import Counter, defaultdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
+from steps import profile
 from torch import nn
 
 from rebnn_mm.convert import binarize
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
 
 
@@ -88,27 +85,7 @@ def main() -> None:
         print(f"\n{name}: {len(report.replaced)} layers 1-bit, {written.size / 1e6:.2f} MB")
         print(format_timings(compare(candidates, args.rounds)))
         if args.profile:
-            print(profile(next(m for m in packed["packed, exact=True"].modules() if isinstance(m, GraphNetwork)), x))
-
-
-def profile(network: GraphNetwork, x: torch.Tensor, calls: int = 15) -> str:
-    """CPU time of each kind of step, median of some calls, the largest first."""
-    program = network._program()
-    times: dict[int, list[float]] = defaultdict(list)
-    with torch.inference_mode():
-        for _ in range(calls):
-            values = [x, *program._constants, *[None] * program._calls]
-            for index, step in enumerate(program._steps):
-                start = time.process_time_ns()
-                step.run(values)
-                times[index].append((time.process_time_ns() - start) / 1e6)
-    total: Counter[str] = Counter()
-    count: Counter[str] = Counter()
-    for index, step in enumerate(program._steps):
-        total[str(step)] += median(times[index])
-        count[str(step)] += 1
-    lines = [f"{ms:8.3f} ms  {count[name]:4} {name}" for name, ms in total.most_common(14)]
-    return "\n".join([*lines, f"{sum(total.values()):8.3f} ms       all steps"])
+            print(profile(packed["packed, exact=True"], x))
 
 
 if __name__ == "__main__":

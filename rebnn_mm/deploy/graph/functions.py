@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,6 +16,8 @@ from rebnn_mm.deploy.operation.bits import from_bits
 
 NHWC = torch.channels_last
 _LARGE = 1 << 14  # elements
+_VECTOR = 64  # elements that torch computes at once, at most
+_GELU = torch.ops.aten.gelu.default
 
 
 def full_precision() -> AbstractContextManager[Any]:
@@ -69,6 +71,31 @@ def to_first(x: Tensor) -> Tensor:
     for image, rows in zip(out, x.permute(0, 2, 3, 1).reshape(n, h * w, c), strict=True):
         image.copy_(rows.t())
     return out.view(n, c, h, w)
+
+
+class Pointwise:
+    """An operator that computes each element by itself, on channels-last memory, with the bits of contiguous memory.
+
+    torch computes the elements that fill no vector at the end of the memory, and of each thread's share of it, by other
+    code, which may round otherwise; and GELU of what it holds to be contiguous by oneDNN.
+
+    Args:
+        operator: Of ATen; the image is its first argument.
+    """
+
+    def __init__(self, operator: Callable[..., Tensor]) -> None:
+        self.__name__ = str(operator).removeprefix("aten.")
+        self._operator = operator
+
+    def __call__(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        """Compute."""
+        if is_recorded(x) or x.dim() != 4:
+            return self._operator(x, *arguments, **keywords)
+        if self._operator is _GELU and keywords.get("approximate", "none") == "none" and not arguments:
+            return self._operator(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if x.numel() % (_VECTOR * torch.get_num_threads()):
+            return to_last(self._operator(to_first(x), *arguments, **keywords))
+        return self._operator(x, *arguments, **keywords)
 
 
 def max_pool_affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

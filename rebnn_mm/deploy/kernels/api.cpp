@@ -190,12 +190,13 @@ int32_t rebnn_unit_run(const char* isa, const rebnn_unit_call* call) {
 
 int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w, int64_t c,
                             const float* weight, int64_t kernel_h, int64_t kernel_w, int64_t stride, int64_t padding,
-                            int64_t dilation, const float* scale, const float* offset, float clamp_low,
-                            float clamp_high, float* out, int64_t out_size, int32_t threads) {
+                            int64_t dilation, const float* start, const float* scale, const float* offset,
+                            float clamp_low, float clamp_high, float* out, int64_t out_size, int32_t threads) {
     const int32_t kernel = rebnn::find_kernel(isa);
     if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
-    const rebnn::Depthwise depthwise{n,       h,        w, c,      0,     0,      kernel_h,  kernel_w,   stride,
-                                     padding, dilation, x, weight, scale, offset, clamp_low, clamp_high, out};
+    const rebnn::Depthwise depthwise{n,       h,        w, c,      0,     0,     kernel_h, kernel_w,  stride,
+                                     padding, dilation, x, weight, start, scale, offset,   clamp_low, clamp_high,
+                                     out};
     return run_depthwise(*rebnn::kKernels[kernel], depthwise, x_size, out_size, threads);
 }
 

@@ -23,7 +23,7 @@ REBNN_INLINE void depthwise_pixels(const Depthwise& d, const float* image, int64
                                    const Store& store) {
     typename Isa::Vec sum[P];
     REBNN_UNROLL
-    for (int p = 0; p < P; ++p) sum[p] = Isa::broadcast(0.f);
+    for (int p = 0; p < P; ++p) sum[p] = d.start ? load(d.start + channel) : Isa::broadcast(0.f);
     for (int64_t ky = rows.first; ky < rows.last; ++ky) {
         const float* row = image + ((top + ky * d.dilation) * d.w + left) * d.c + channel;
         const float* weight = d.weight + ky * d.kernel_w * d.c + channel;

@@ -79,6 +79,7 @@ struct Depthwise {
     int64_t kernel_h, kernel_w, stride, padding, dilation;
     const float* x;
     const float* weight;  // [tap][c]
+    const float* start;   // [c], what the sums start from; null: 0
     const float* scale;   // [c]
     const float* offset;  // [c]
     float clamp_low, clamp_high;

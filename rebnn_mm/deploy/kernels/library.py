@@ -122,7 +122,7 @@ class Library:
         functions.rebnn_depthwise_run.argtypes = [
             *(ctypes.c_char_p, pointer, size, size, size, size, size),
             *(pointer, size, size, size, size, size),
-            *(pointer, pointer, ctypes.c_float, ctypes.c_float, pointer, size, ctypes.c_int32),
+            *(pointer, pointer, pointer, ctypes.c_float, ctypes.c_float, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_set_parallel.argtypes = [pointer]
         functions.rebnn_set_parallel.restype = None

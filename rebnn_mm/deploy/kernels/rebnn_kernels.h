@@ -148,12 +148,13 @@ REBNN_API int32_t rebnn_real_conv2d_run(const char* isa, const rebnn_real_conv2d
 
 // clamp(fma(conv(x, weight), scale, offset)), a real-valued depthwise convolution: x is (n, h, w, c), weight
 // (kernel_h, kernel_w, c), scale and offset (c), out (n, h', w', c), with h' as above. Products are added by fma, tap by
-// tap, rows first. All sizes but n and padding are at least 1 and at most 2^20; NaN stays through the clamp.
+// tap, rows first, to `start`, (c) or null for 0. All sizes but n and padding are at least 1 and at most 2^20; NaN stays
+// through the clamp.
 REBNN_API int32_t rebnn_depthwise_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t h, int64_t w,
                                       int64_t c, const float* weight, int64_t kernel_h, int64_t kernel_w,
-                                      int64_t stride, int64_t padding, int64_t dilation, const float* scale,
-                                      const float* offset, float clamp_low, float clamp_high, float* out,
-                                      int64_t out_size, int32_t threads);
+                                      int64_t stride, int64_t padding, int64_t dilation, const float* start,
+                                      const float* scale, const float* offset, float clamp_low, float clamp_high,
+                                      float* out, int64_t out_size, int32_t threads);
 
 // Elementwise steps around a 1-bit convolution that trains. All maps are dense (n, c, plane) of `size` elements, all other
 // vectors have c elements, and sums has c for each sum.

@@ -7,20 +7,22 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.real_steps import RealSteps, check_square, native_library
-from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_float
+from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_float, check_vector
 
 
 class DepthwisePlan:
-    """``clamp(fma(conv(x, weight), *norm))``, (N, C, H, W) -> (N, C, H', W') in float32, channels_last.
+    """``clamp(fma(start + conv(x, weight), *norm))``, (N, C, H, W) -> (N, C, H', W') in float32, channels_last.
 
-    Not for networks that promise torch's bits: products are added by fma in the order of the taps, rows first, which
-    need not be the order of torch. The order is the same on every instruction set and for any number of threads.
+    Products are added to ``start`` by fma in the order of the taps, rows first, which need not be the order of torch:
+    oneDNN starts from the bias, other libraries add it at the end. The order is the same on every instruction set and
+    for any number of threads.
 
     Args:
         weight: (C, 1, K_h, K_w).
         spec: Its sizes: one channel a group, stride, padding and dilation alike in both directions.
-        norm: (scale, offset), each (C,); a bias is an offset.
+        norm: (scale, offset), each (C,); a bias that is added at the end is an offset.
         clamp: (lowest, highest) value; ReLU is (0, inf).
+        start: (C,), a bias that the sums start from.
 
     Raises:
         TypeError, ValueError: An argument that does not fit.
@@ -33,6 +35,7 @@ class DepthwisePlan:
         spec: ConvSpec,
         norm: Affine | None = None,
         clamp: tuple[float, float] | None = None,
+        start: Tensor | None = None,
     ) -> None:
         native, self.isa = native_library("a DepthwisePlan")
         check_float(weight, "the weight")
@@ -45,6 +48,7 @@ class DepthwisePlan:
         self.spec = spec
         self._run = native.functions.rebnn_depthwise_run
         self._weight = weight.detach().resolve_neg().flatten(1).t().contiguous().clone()
+        self._start = None if start is None else check_vector(start, "the bias", channels).clone()
         self._steps = RealSteps.of(channels, norm, clamp)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -64,6 +68,7 @@ class DepthwisePlan:
             *(x.data_ptr(), x.numel(), n, h, w, c),
             *(self._weight.data_ptr(), kernel_h, kernel_w),
             *(self.spec.stride[0], self.spec.padding[0], self.spec.dilation[0]),
+            None if self._start is None else self._start.data_ptr(),
             *(*self._steps.addresses, *self._steps.clamp),
             *(out.data_ptr(), out.numel(), torch.get_num_threads()),
         )

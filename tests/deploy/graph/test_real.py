@@ -8,6 +8,7 @@ from torch import nn
 from rebnn_mm.deploy.graph.functions import to_first
 from rebnn_mm.deploy.graph.real import Tried
 from rebnn_mm.deploy.kernels import library
+from rebnn_mm.deploy.layers.depthwise import DepthwisePlan
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
@@ -72,6 +73,21 @@ def test_kernels_are_chosen(packed, threads):
     tried = [step.function for step in graph._program()._steps if isinstance(step.function, Tried)]
     chosen = [type(way).__name__ for step in tried for way in step._chosen.values()]
     assert chosen.count("DepthwisePlan") >= 2 and "RealConv2dPlan" in chosen
+
+
+@pytest.mark.skipif(WAYS[0] in ("generic", library.PURE_TORCH), reason="needs vector instructions")
+def test_a_depthwise_kernel_starts_from_the_bias_as_onednn_does(packed, threads):
+    """Of ConvMixer's shape. The sum that ends with the bias has other last digits, and would not be chosen."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 64, 9, padding="same", groups=64)
+    network = settle(nn.Sequential(nn.Conv2d(3, 64, 1), nn.GELU(), conv, nn.BatchNorm2d(64), nn.GELU()))
+    conv.bias.data.mul_(100)
+    graph = packed(network, torch.randn(2, 3, 16, 16))[1]
+    x = torch.randn(1, 3, 16, 16)
+    assert all(torch.equal(graph(x), network(x)) for _ in range(3))
+    tried = [step.function for step in graph._program()._steps if isinstance(step.function, Tried)]
+    (way,) = [way for step in tried for way in step._chosen.values() if isinstance(way, DepthwisePlan)]
+    assert way._start is not None and not torch.equal(way._steps.scale, torch.ones(64))  # the norm is in the same pass
 
 
 def test_what_is_tried():

@@ -90,12 +90,14 @@ int wrong_depthwise() {
         const int64_t out_w = (w + 2 * padding - dilation * (kw - 1) - 1) / stride + 1;
         std::vector<float> x(size_t(n * h * w * c)), weight(size_t(kh * kw * c)), scale(size_t(c), 2.f);
         std::vector<float> offset(size_t(c), -1.f), out(size_t(n * out_h * out_w * c)), expected;
+        std::vector<float> start(n > 1 ? 0 : size_t(c));  // none, or exactly as long as it has to be
+        for (size_t i = 0; i < start.size(); ++i) start[i] = float(i % 5);
         for (size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7919 % 17) - 8.f;
         for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(i * 7907 % 13) - 6.f;
         for (int64_t o = 0; o < n * out_h * out_w * c; ++o) {
             const int64_t channel = o % c, left = o / c % out_w * stride - padding;
             const int64_t top = o / c / out_w % out_h * stride - padding, image = o / c / out_w / out_h;
-            float sum = 0;
+            float sum = start.empty() ? 0.f : start[size_t(channel)];
             for (int64_t ky = 0; ky < kh; ++ky)
                 for (int64_t kx = 0; kx < kw; ++kx) {
                     const int64_t y = top + ky * dilation, z = left + kx * dilation;
@@ -106,8 +108,8 @@ int wrong_depthwise() {
         }
         for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
             if (rebnn_depthwise_run(name, x.data(), int64_t(x.size()), n, h, w, c, weight.data(), kh, kw, stride, padding,
-                                    dilation, scale.data(), offset.data(), 0.f, INFINITY, out.data(),
-                                    int64_t(out.size()), 2))
+                                    dilation, start.empty() ? nullptr : start.data(), scale.data(), offset.data(), 0.f,
+                                    INFINITY, out.data(), int64_t(out.size()), 2))
                 return -1;
             wrong += out != expected;
         }

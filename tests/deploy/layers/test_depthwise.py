@@ -16,12 +16,13 @@ pytestmark = [
 ]
 
 
-def expected(x, weight, spec, norm, clamp):
+def expected(x, weight, spec, norm, clamp, start):
     """Tap by tap, rows first; a tap in the padding adds 0, which changes nothing."""
     (top, left), (stride, _), (dilation, _) = spec.padding, spec.stride, spec.dilation
     x = torch.nn.functional.pad(x, (left, left, top, top))
     out_h, out_w = (size for size in spec.output_size(x.shape[2] - 2 * top, x.shape[3] - 2 * left))
     y = torch.zeros(x.shape[0], spec.c_out, out_h, out_w)
+    y = y if start is None else y + start.view(-1, 1, 1)
     for ky in range(weight.shape[2]):
         for kx in range(weight.shape[3]):
             rows = x[:, :, ky * dilation :: stride, kx * dilation :: stride][:, :, :out_h, :out_w]
@@ -40,33 +41,35 @@ def expected(x, weight, spec, norm, clamp):
     padding=st.integers(0, 4),
     dilation=st.integers(1, 2),
     normed=st.booleans(),
+    started=st.booleans(),
     clamp=st.sampled_from((None, (0.0, float("inf")), (0.0, 6.0))),
     threads=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=60)
 def test_it_is_the_sum_in_the_order_of_its_taps(
-    name, n, c, h, w, kernel, stride, padding, dilation, normed, clamp, threads, seed
+    name, n, c, h, w, kernel, stride, padding, dilation, normed, started, clamp, threads, seed
 ):
     generator = torch.Generator().manual_seed(seed)
     spec = ConvSpec.of((c, 1, *kernel), stride, padding, dilation, c)
     weight, x = torch.randn(spec.weight_shape, generator=generator), torch.randn(n, c, h, w, generator=generator)
     norm = (torch.randn(c, generator=generator), torch.randn(c, generator=generator)) if normed else None
+    start = torch.randn(c, generator=generator) if started else None
     torch.set_num_threads(threads)
     with library.use_isa(name):
-        plan = DepthwisePlan(weight, spec, norm, clamp)
+        plan = DepthwisePlan(weight, spec, norm, clamp, start)
     if min(spec.output_size(h, w)) < 1:
         with pytest.raises(ValueError, match="no output pixel"):
             plan(x)
         return
     y = plan(x)
-    assert torch.equal(y, expected(x, weight, spec, norm, clamp))
-    assert torch.allclose(y, expected_by_torch(x, weight, spec, norm, clamp), rtol=1e-4, atol=1e-4)
+    assert torch.equal(y, expected(x, weight, spec, norm, clamp, start))
+    assert torch.allclose(y, expected_by_torch(x, weight, spec, norm, clamp, start), rtol=1e-4, atol=1e-4)
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def expected_by_torch(x, weight, spec, norm, clamp):
-    y = torch.nn.functional.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+def expected_by_torch(x, weight, spec, norm, clamp, start):
+    y = torch.nn.functional.conv2d(x, weight, start, spec.stride, spec.padding, spec.dilation, spec.groups)
     return with_steps(y, norm, clamp)
 
 
@@ -91,12 +94,14 @@ def test_bad_inputs_and_sizes_are_refused():
         plan(torch.randn(1, 5, 4, 4))
     with pytest.raises(TypeError, match="int32"):
         plan(torch.zeros(1, 4, 4, 1, dtype=torch.int32))
+    with pytest.raises(ValueError, match="the bias has one element for each of 6 channels"):
+        DepthwisePlan(torch.randn(6, 1, 3, 3), plan.spec, start=torch.zeros(5))
     run = library.load().functions.rebnn_depthwise_run
-    good = (b"generic", None, 0, 0, 4, 4, 6, None, 3, 3, 1, 1, 1, None, None, 0.0, 1.0, None, 0, 1)
+    good = (b"generic", None, 0, 0, 4, 4, 6, None, 3, 3, 1, 1, 1, None, None, None, 0.0, 1.0, None, 0, 1)
     assert run(*good) == 0  # no image
     assert run(b"sse9", *good[1:]) == 1
-    for place in (2, 3, 18):  # sizes that do not fit each other
+    for place in (2, 3, 19):  # sizes that do not fit each other
         assert run(*good[:place], 1, *good[place + 1 :]) == 2
-    for place, value in ((4, 0), (6, -1), (8, 0), (10, 0), (11, -1), (12, 1 << 40), (19, 0)):
+    for place, value in ((4, 0), (6, -1), (8, 0), (10, 0), (11, -1), (12, 1 << 40), (20, 0)):
         assert run(*good[:place], value, *good[place + 1 :]) == 2
-    assert run(*good[:2], 96, 1, *good[4:18], 96, 1) == 2  # no memory
+    assert run(*good[:2], 96, 1, *good[4:19], 96, 1) == 2  # no memory

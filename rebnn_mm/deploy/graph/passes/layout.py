@@ -9,13 +9,22 @@ import torch
 from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
-from rebnn_mm.deploy.graph.functions import affine, conv2d_exact, conv2d_last, max_pool_affine, to_first, to_last
+from rebnn_mm.deploy.graph.functions import (
+    Pointwise,
+    affine,
+    conv2d_exact,
+    conv2d_last,
+    max_pool_affine,
+    to_first,
+    to_last,
+)
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, IMAGES
 
 # the same bits in any layout: they compute each element by itself, or by a maximum, or one window in its own order
-_ANY = """add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max hardswish hardsigmoid sigmoid silu gelu tanh
-prelu leaky_relu elu mish softplus neg exp maximum minimum max_pool2d avg_pool2d cat upsample_nearest2d _to_copy
-to""".split()
+_ANY = """add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max hardswish hardsigmoid tanh prelu leaky_relu neg
+exp maximum minimum max_pool2d avg_pool2d upsample_nearest2d _to_copy to""".split()
+# the same but for what torch computes by other code, see Pointwise
+_NEARLY = """gelu silu sigmoid mish elu softplus""".split()
 
 
 def choose_layout(traced: Traced, exact: bool = True) -> None:
@@ -62,6 +71,8 @@ class _Layout:
             images = [source for source in node.all_input_nodes if source.meta.get("rank") == 4]
             if any(source in self.last for source in images):
                 node.args = fx.node.map_arg(node.args, lambda n, kept=images: self._last(n) if n in kept else n)
+                if self.exact and _name(node) in _NEARLY and not node.meta.get("trained_last"):
+                    node.target = Pointwise(node.target)
                 self.last.add(node)
         elif self.exact:
             node.args = fx.node.map_arg(node.args, self._as_trained)
@@ -69,10 +80,8 @@ class _Layout:
     def _any_layout(self, node: fx.Node) -> bool:
         if node.target is affine:
             return node.args[0].meta.get("rank") == 4
-        name = str(node.target)
-        if not name.startswith("aten.") or name.split(".")[1] not in _ANY:
-            return False
-        return name.split(".")[1] != "cat" or node.args[1:2] == (1,)
+        name = _name(node)
+        return name in _ANY or name in _NEARLY or (name == "cat" and node.args[1:2] == (1,))
 
     def _last(self, node: fx.Node) -> fx.Node:
         if node in self.last or node.meta.get("rank") != 4 or node.op == "get_attr":
@@ -95,3 +104,9 @@ class _Layout:
                 self.last.add(new)
             self.converted[key] = new
         return self.converted[key]
+
+
+def _name(node: fx.Node) -> str:
+    """Of an operator of ATen; empty for all others."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else ""

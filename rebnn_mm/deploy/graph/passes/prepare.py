@@ -15,6 +15,7 @@ from rebnn_mm.deploy.operation.int8 import dequantize
 
 _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
 _CONV = torch.ops.aten.conv2d.default
+_NAMED_PADDING = torch.ops.aten.conv2d.padding
 
 
 def prepare(traced: Traced, exact: bool, eight_bits: bool = False, check: bool = True) -> None:
@@ -35,6 +36,7 @@ def prepare(traced: Traced, exact: bool, eight_bits: bool = False, check: bool =
         for node in list(traced.graph.nodes):
             if node.target is dequantize:  # first: a norm is folded into floats
                 _evaluate(traced, node, check)
+        _count_paddings(traced)
         if not exact:
             _fold_into_convolutions(traced)
         for node in list(traced.graph.nodes):
@@ -76,6 +78,25 @@ def _check_size(node: fx.Node, traced: Traced) -> None:
         return
     if isinstance(value, Tensor) and value.numel() > _LARGEST:
         raise ValueError(f"{node.target} gives {value.numel():,} elements: no network has such a constant")
+
+
+def _count_paddings(traced: Traced) -> None:
+    """``conv2d(..., padding="same")`` -> the number of pixels, where both sides get as many: what torch does itself."""
+    for node in list(traced.graph.nodes):
+        weight = traced.constant(node.args[1]) if node.target == _NAMED_PADDING else None
+        if weight is None or node.kwargs:
+            continue
+        x, weight_node, bias, stride, padding, dilation, groups = (*node.args, *_DEFAULTS[len(node.args) :])
+        steps = dilation if len(dilation) == 2 else 2 * dilation
+        spans = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
+        if padding not in ("same", "valid") or (padding == "same" and any(span % 2 for span in spans)):
+            continue
+        node.target = _CONV
+        pixels = [span // 2 for span in spans] if padding == "same" else [0, 0]
+        node.args = (x, weight_node, bias, stride, pixels, dilation, groups)
+
+
+_DEFAULTS = (None, None, None, [1, 1], "valid", [1, 1], 1)
 
 
 def _fold_into_convolutions(traced: Traced) -> None:

@@ -71,13 +71,15 @@ class _Joined:
 
     Attributes:
         nodes: The convolution first; each the only reader of the one before.
-        norm: (scale, offset) behind the convolution; a bias is an offset.
+        bias: Of the convolution.
+        norm: (scale, offset) behind it.
     """
 
     nodes: list[fx.Node]
     weight: Tensor
     spec: ConvSpec
-    norm: tuple[Tensor, Tensor] | None
+    bias: Tensor | None
+    norm: tuple[Tensor, Tensor] | None = None
     clamp: tuple[float, float] | None = None
     max_pool: bool = False
 
@@ -91,8 +93,7 @@ class _Joined:
         if weight is None or (bias is None) != (bias_node is None) or isinstance(padding, str) or weight.dim() != 4:
             return None
         spec = ConvSpec.of(weight.shape, _pair(stride), _pair(padding), _pair(dilation), groups)
-        norm = None if bias is None else (bias.new_ones(len(bias)), bias)
-        joined = cls([node], weight, spec, norm)
+        joined = cls([node], weight, spec, bias)
         if _has_kernel(spec):
             joined._take_norm(traced)
             joined._take_clamp()
@@ -105,7 +106,8 @@ class _Joined:
     def _take_norm(self, traced: Traced) -> None:
         reader = self._reader()
         pool = reader is not None and reader.target is max_pool_affine and self.spec.groups == 1
-        if reader is None or self.norm is not None or not (pool or is_affine(reader)):
+        taken = self.bias is not None and self.spec.groups == 1  # it stands in the place of the norm
+        if reader is None or taken or not (pool or is_affine(reader)):
             return
         scale, offset = (traced.constant(argument) for argument in reader.args[1:3])
         if scale is not None and offset is not None:
@@ -131,9 +133,12 @@ class _Joined:
 
     def _plans(self) -> list[Any]:
         """The kernels' ways, in the orders of sums that libraries are known to take."""
+        added = self.norm if self.bias is None else (torch.ones_like(self.bias), self.bias)
         if self.spec.groups > 1:
-            return [DepthwisePlan(self.weight, self.spec, self.norm, self.clamp)]
-        plan, c_in = RealConv2dPlan(self.weight, self.spec, self.norm, self.clamp, self.max_pool), self.spec.c_in
+            plans = [DepthwisePlan(self.weight, self.spec, self.norm, self.clamp, self.bias)]
+            ends = self.bias is not None and self.norm is None
+            return [*plans, *([DepthwisePlan(self.weight, self.spec, added, self.clamp)] if ends else [])]
+        plan, c_in = RealConv2dPlan(self.weight, self.spec, added, self.clamp, self.max_pool), self.spec.c_in
         chunks = [chunk for chunk in {*_CHUNKS, -(-c_in // 2)} if min(_CHUNKS) < c_in > chunk]
         return [plan, *(plan.in_chunks(chunk) for chunk in chunks if self.spec.weight_shape[2:] == (1, 1))]
 
