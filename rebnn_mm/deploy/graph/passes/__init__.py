@@ -8,13 +8,17 @@ from rebnn_mm.deploy.graph.passes.share import share
 from rebnn_mm.deploy.graph.passes.signs import pass_signs
 from rebnn_mm.deploy.graph.passes.simplify import simplify
 from rebnn_mm.deploy.graph.passes.stem import pool_first
+from rebnn_mm.deploy.graph.passes.steps import decide_signs
 
-__all__ = ["fold_norms", "fuse", "fuse_after", "fuse_before", "pass_signs", "pool_first", "share", "simplify"]
+__all__ = [
+    *("decide_signs", "fold_norms", "fuse", "fuse_after", "fuse_before", "pass_signs", "pool_first", "share"),
+    "simplify",
+]
 
 
 def fuse(traced: Traced) -> Traced:
     """Run all passes, in place, in the order in which they prepare each other's ground."""
-    for run in (simplify, fold_norms, share, pool_first, fuse_before, fuse_after, share, pass_signs):
+    for run in (simplify, fold_norms, share, pool_first, fuse_before, fuse_after, decide_signs, share, pass_signs):
         run(traced)
         traced.graph.lint()
     return traced
