@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 7
+#define REBNN_ABI_VERSION 8
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
