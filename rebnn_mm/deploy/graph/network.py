@@ -13,6 +13,7 @@ from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.direct import DIRECT
 from rebnn_mm.deploy.graph.functions import full_precision
+from rebnn_mm.deploy.graph.passes.grow import grow_concatenations
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.passes.real import join_real
@@ -115,6 +116,7 @@ class GraphNetwork(nn.Module):
             return prepared[1]
         sources = Sources(self._buffers.values())
         traced = self.arranged()
+        grow_concatenations(traced)
         join_real(traced, self.exact)
         program = _Program(traced, prepared=True)
         self._prepared = sources, program

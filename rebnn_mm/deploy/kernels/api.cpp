@@ -40,13 +40,21 @@ bool are_tables(const Plan& plan, const void* memory, int64_t bytes) {
     return tables->magic == kTablesMagic && tables->plan_key == plan.key && tables->bytes <= bytes;
 }
 
+// Whether x has as many elements as n pixels of the tables' size need.
+bool fits_pixels(const Plan& plan, const Tables& tables, const rebnn_conv2d_call& call, int64_t channels) {
+    if (!call.x_pixel) return is_of_size(call.x_size, {call.n, channels, tables.h, tables.w});
+    if (call.x_format != REBNN_NHWC || call.x_pixel < channels) return false;
+    const int64_t whole = count_elements({call.n, tables.h, tables.w, call.x_pixel});
+    return whole >= 0 && call.x_size == (whole ? whole - call.x_pixel + plan.c_in : 0);
+}
+
 // Whether input and outputs of a call have the sizes that plan and tables say, and a format that there is.
 bool fits(const Plan& plan, const Tables& tables, const rebnn_conv2d_call& call) {
     const bool bits = call.x_format == REBNN_SIGNS;
     if (call.x_format < REBNN_NCHW || call.x_format > REBNN_SIGNS) return false;
     if (bits && (plan.shift || plan.input_scale)) return false;
     const int64_t x_channels = bits ? (plan.c_in + kWordBits - 1) / kWordBits : plan.c_in;
-    if (!is_of_size(call.x_size, {call.n, x_channels, tables.h, tables.w})) return false;
+    if (!fits_pixels(plan, tables, call, x_channels)) return false;
     if (call.signs_size && !call.out_channels_last) return false;
     const bool floats = is_of_size(call.out_size, {call.n, plan.c_out, tables.out_h, tables.out_w});
     const bool signs = is_of_size(call.signs_size, {call.n, plan.sign_words(), tables.out_h, tables.out_w});
@@ -127,6 +135,7 @@ int32_t rebnn_conv2d_run(const rebnn_conv2d_call* call) {
     conv.x_channels_last = call->x_format == REBNN_NHWC;
     conv.out_channels_last = call->out_channels_last != 0;
     conv.x = bits ? nullptr : static_cast<const float*>(call->x);
+    conv.x_pixel = call->x_pixel ? call->x_pixel : plan.c_in;
     conv.x_signs = bits ? static_cast<const uint32_t*>(call->x) : nullptr;
     conv.residual = call->residual;
     conv.out = call->out;

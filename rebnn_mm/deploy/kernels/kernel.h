@@ -18,6 +18,7 @@ struct Conv {
     int64_t n, h, w, out_h, out_w, padded_h, padded_w;
     bool x_channels_last, out_channels_last;
     const float* x;         // or null:
+    int64_t x_pixel;        // floats from one pixel to the next, if x is channels-last
     const uint32_t* x_signs;  // signs of x, [n][h][w][ceil(c_in / 32)]
     const float* residual;  // or null; in the format of out
     float* out;             // or null

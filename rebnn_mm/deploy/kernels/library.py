@@ -18,7 +18,7 @@ from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSid
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 8
+ABI_VERSION = 9
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -59,7 +59,8 @@ class Conv2dCall(ctypes.Structure):
             for memory in ("plan", "tables", "workspace")
             for name, kind in ((memory, ctypes.c_void_p), (f"{memory}_bytes", ctypes.c_int64))
         ),
-        *(("x", ctypes.c_void_p), ("x_size", ctypes.c_int64), ("n", ctypes.c_int64), ("residual", ctypes.c_void_p)),
+        *(("x", ctypes.c_void_p), ("x_size", ctypes.c_int64), ("x_pixel", ctypes.c_int64)),
+        *(("n", ctypes.c_int64), ("residual", ctypes.c_void_p)),
         *(("out", ctypes.c_void_p), ("out_size", ctypes.c_int64)),
         *(("signs", ctypes.c_void_p), ("signs_size", ctypes.c_int64)),
         *((name, ctypes.c_int32) for name in ("x_format", "out_channels_last", "threads")),

@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 8
+#define REBNN_ABI_VERSION 9
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -82,10 +82,11 @@ REBNN_API int64_t rebnn_conv2d_workspace_bytes(const void* plan, int64_t plan_by
 // >= 0; bits behind the last channel are 0, and ignored where they are read.
 enum rebnn_format { REBNN_NCHW = 0, REBNN_NHWC = 1, REBNN_SIGNS = 2 };
 
-// x is (n, c_in, h, w), dense float32 or signs, which a plan with shift or input_scale does not take. residual
-// (or null) and out are (n, c_out, h', w'), dense float32 in one memory format. h' = (h + 2 padding - dilation
-// (kernel - 1) - 1) / stride + 1. signs are the output's signs; with them, out is NHWC. Either of out and signs
-// may be null, and its size 0. n may be 0, and all pointers but plan and tables null then; threads is at least 1.
+// x is (n, c_in, h, w), float32, dense or the first channels of wider NHWC pixels, or signs, which a plan with shift or
+// input_scale does not take. residual (or null) and out are (n, c_out, h', w'), dense float32 in one memory format.
+// h' = (h + 2 padding - dilation (kernel - 1) - 1) / stride + 1. signs are the output's signs; with them, out is NHWC.
+// Either of out and signs may be null, and its size 0. n may be 0, and all pointers but plan and tables null then; threads
+// is at least 1.
 typedef struct rebnn_conv2d_call {
     const void* plan;
     int64_t plan_bytes;
@@ -94,7 +95,8 @@ typedef struct rebnn_conv2d_call {
     void* workspace;
     int64_t workspace_bytes;  // at least rebnn_conv2d_workspace_bytes
     const void* x;
-    int64_t x_size;  // elements, exactly those of the shape, as of out (and residual) and signs
+    int64_t x_size;   // elements, exactly those of the shape, as of out (and residual) and signs
+    int64_t x_pixel;  // 0; or of NHWC floats, from one pixel to the next: x_size is (n h w - 1) x_pixel + c_in then
     int64_t n;
     const float* residual;
     float* out;

@@ -93,12 +93,12 @@ struct SignsOfFloats {
     static void nhwc(const Conv& conv, int64_t first, int64_t last) {
         const Plan& plan = *conv.plan;
         const InputParameters input(plan);
-        const int64_t groups = plan.groups, in_group = plan.in_group, c_in = plan.c_in;
+        const int64_t groups = plan.groups, in_group = plan.in_group;
         // the second word of a pair becomes the xor of both, if Layout::word_pairs says so
         const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
         PixelCursor pixel(conv, first);
-        const float* x = conv.x + first * c_in;
-        for (int64_t p = first; p < last; ++p, pixel.next(), x += c_in) {
+        const float* x = conv.x + first * conv.x_pixel;
+        for (int64_t p = first; p < last; ++p, pixel.next(), x += conv.x_pixel) {
             uint32_t* out = pixel.out;
             for (int64_t group = 0; group < groups; ++group) {
                 const int64_t begin = group * in_group, end = begin + in_group;

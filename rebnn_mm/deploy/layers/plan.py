@@ -33,6 +33,15 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def wider_pixel(x: Tensor) -> int:
+    """Floats from one pixel of ``x`` to the next, where it is the first channels of wider pixels; 0 for all others."""
+    if x.dtype != torch.float32 or x.dim() != 4:
+        return 0
+    _, c, h, w = x.shape
+    pixel = x.stride(3)
+    return pixel if pixel > c and x.stride() == (h * w * pixel, 1, w * pixel, pixel) else 0
+
+
 def output_format(x: Tensor, signs: bool) -> torch.memory_format:
     """The memory format of a layer's floats: that of ``x``, and channels_last where there are signs."""
     return torch.channels_last if signs or x.dtype == torch.int32 else memory_format_of(x)
@@ -75,11 +84,13 @@ class _NativeConv2d:
     ) -> _Call:
         """What calls with tensors of these shapes and strides share."""
         n, c_out, out_h, out_w = shape
+        pixel = wider_pixel(x)
         if x.dtype == torch.int32:
             x_format = library.SIGNS
             h, w = x.shape[1:3]
         else:
-            x_format = library.NHWC if x.is_contiguous(memory_format=torch.channels_last) else library.NCHW
+            last = pixel or x.is_contiguous(memory_format=torch.channels_last)
+            x_format = library.NHWC if last else library.NCHW
             h, w = x.shape[2:]
         tables, size, kept = self._tables_of(h, w)
         size *= n
@@ -88,6 +99,8 @@ class _NativeConv2d:
         out = torch.empty(shape, device="meta", memory_format=memory_format) if self._floats else None
         signs_shape = (n, out_h, out_w, words(c_out)) if self._signs else None
         native = library.Conv2dCall(*self._plan.with_size, *tables, x_size=x.numel(), n=n, x_format=x_format)
+        if pixel and n:
+            native.x_pixel, native.x_size = pixel, (n * h * w - 1) * pixel + x.shape[1]
         native.out_size = 0 if out is None else out.numel()
         native.signs_size = 0 if signs_shape is None else prod(signs_shape)
         native.out_channels_last = memory_format is torch.channels_last
@@ -192,8 +205,9 @@ class Conv2dPlan:
         """Run the layer.
 
         Args:
-            x: (N, C_in, H, W), or signs (N, H, W, ceil(C_in/32)) as :class:`Epilogue` describes them; then the
-                plan has no steps in front of the sign.
+            x: (N, C_in, H, W), also the first channels of a wider channels-last tensor; or signs
+                (N, H, W, ceil(C_in/32)) as :class:`Epilogue` describes them; then the plan has no steps in front of
+                the sign.
             residual: Has the output's shape.
 
         Returns:
@@ -223,7 +237,8 @@ class Conv2dPlan:
                 raise ValueError("signs come behind shift and norm: this plan has a shift or norm of its own")
             x = x.contiguous()
         else:
-            x = _resolved(x).contiguous(memory_format=memory_format_of(x))
+            x = _resolved(x)
+            x = x if wider_pixel(x) else x.contiguous(memory_format=memory_format_of(x))
         if self._native is None:
             assert self._torch is not None
             return _chosen(*self._torch.run(x, residual, memory_format))

@@ -73,6 +73,7 @@ class _Layout:
                 node.args = fx.node.map_arg(node.args, lambda n, kept=images: self._last(n) if n in kept else n)
                 if self.exact and _name(node) in _NEARLY and not node.meta.get("trained_last"):
                     node.target = Pointwise(node.target)
+                node.meta["last"] = True
                 self.last.add(node)
         elif self.exact:
             node.args = fx.node.map_arg(node.args, self._as_trained)

@@ -37,7 +37,7 @@ def decide_signs(traced: Traced) -> None:
         scale, offset = threshold(unit.spec.c_in, [step for step in steps if step is not None])
         tensors = {name: value for name, value in unit.tensors.items() if name not in side_of(unit)}
         for name, value in (("input_scale", scale), ("input_offset", offset)):
-            tensors[name] = traced.add_constant(f"{unit.packed.target}.{name}", value)
+            tensors[name] = traced.add_constant(f"{unit.bits.target}.{name}", value)
         with traced.graph.inserting_before(node):
             new = replace(unit, x=calls[0].args[0], tensors=tensors).call(traced.graph)  # type: ignore[arg-type]
         new.meta = dict(node.meta)
