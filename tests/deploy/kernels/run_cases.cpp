@@ -339,6 +339,14 @@ int unrefused() {
     for (int32_t threads : {0, -1, std::numeric_limits<int32_t>::min()})
         runs.push_back([=](Small& layer) { layer.call.threads = threads; });
     for (int32_t format : {-1, 2, 3}) runs.push_back([=](Small& layer) { layer.call.x_format = format; });
+    for (int64_t pixel : {int64_t(4), int64_t(-1), int64_t(6), int64_t(1) << 40, int64_t(1) << 62, kMost, kLeast})
+        for (int64_t size : {int64_t(240), int64_t(-1), int64_t(286)})
+            for (int32_t format : {int32_t(REBNN_NCHW), int32_t(REBNN_NHWC), int32_t(REBNN_SIGNS)})
+                runs.push_back([=](Small& layer) {
+                    layer.call.x_pixel = pixel;
+                    layer.call.x_size = size;
+                    layer.call.x_format = format;
+                });
     runs.push_back([](Small& layer) { layer.call.out_channels_last = 0; });
     runs.push_back([](Small& layer) { layer.call.plan = nullptr; });
     runs.push_back([](Small& layer) { layer.call.tables = nullptr; });
@@ -379,6 +387,16 @@ int unrefused() {
             if (rebnn_conv2d_run(&layer.call) != REBNN_BAD_ARGUMENT || !layer.untouched())
                 accepted("a layer runs", i, name);
         }
+        // the same pixels, dense and as the first channels of wider ones, whose last one ends the memory
+        Small dense(name), wide(name);
+        std::vector<float> pixels(47 * 8 + 5, NAN);
+        for (size_t i = 0; i < 240; ++i) dense.x[i] = pixels[i / 5 * 8 + i % 5] = i % 3 ? 1.f : -1.f;
+        dense.call.x_format = wide.call.x_format = REBNN_NHWC;
+        wide.call.x = pixels.data();
+        wide.call.x_size = int64_t(pixels.size());
+        wide.call.x_pixel = 8;
+        if (dense.prepare() || wide.prepare() || rebnn_conv2d_run(&dense.call)) return -1;
+        wrong += rebnn_conv2d_run(&wide.call) != REBNN_OK || wide.out != dense.out || wide.signs != dense.signs;
         Small other(name), empty(name);
         other.spec.padding_h = 1;  // tables of another plan
         if (other.prepare() || empty.prepare()) return -1;

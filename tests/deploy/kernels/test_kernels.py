@@ -16,7 +16,7 @@ from rebnn_mm.backbones.blocks import BinaryUnit
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import LastUsed, Workspaces
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, fold_batch_norm
-from rebnn_mm.deploy.layers.plan import SHAPES
+from rebnn_mm.deploy.layers.plan import SHAPES, wider_pixel
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.reference import fma, reference_conv2d
 from rebnn_mm.deploy.operation.signs import from_signs, to_signs
@@ -162,6 +162,24 @@ def test_linear_is_the_layer(isa, shape, c_out):
     assert_same(plan_of(layer)(x), layer(x))
     residual = torch.randn(*shape[:-1], c_out, generator=generator)
     assert_same(plan_of(layer)(x, residual), layer(x) + residual)
+
+
+@pytest.mark.parametrize("n", [0, 2])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_first_channels_of_wider_pixels(isa, groups, n):
+    """A view of a channels-last tensor is read where it is; of other views there is a copy."""
+    layer, x = make_conv((40, 24, 3, 1, 1, 1, groups, n, 7, 5), 0)
+    wide = torch.full((n, 57, 7, 5), torch.nan).contiguous(memory_format=torch.channels_last)
+    plan, expected = plan_of(layer), layer(x)
+    for start in (0, 17):
+        wide.fill_(torch.nan)[:, start : start + 40] = x
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            for _ in range(2):
+                assert_same(plan(wide[:, start : start + 40]), expected)
+    assert_same(plan(x.repeat(1, 1, 1, 2)[..., :5]), expected)
+    assert wider_pixel(wide[:, :40]) == 57 and wider_pixel(wide) == wider_pixel(x) == 0
+    assert wider_pixel(wide[:, :40, 1:]) == 0 or n == 0
 
 
 sizes = st.integers(1, 3)

@@ -78,7 +78,7 @@ def _step(traced: Traced, call: fx.Node, channels: int) -> Step | None:
     limits = limits_of(call)
     if limits is not None:
         return lambda x: x.clamp(*limits)
-    return _norm(*(traced.constant(argument) for argument in call.args[1:3]), channels)
+    return _norm(traced.constant(call.args[1]), traced.constant(call.args[2]), channels)
 
 
 def _norm(scale: Tensor | None, offset: Tensor | None, channels: int) -> Step | None:
@@ -93,8 +93,8 @@ def _own_steps(traced: Traced, unit: Unit) -> list[Step | None]:
         shift = traced.constant(unit.tensors["shift"])
         steps.append(None if shift is None or not bool(shift.isfinite().all()) else lambda x: x + shift.flatten())
     if unit.has("input_scale"):
-        parts = (traced.constant(unit.tensors[name]) for name in ("input_scale", "input_offset"))
-        steps.append(_norm(*parts, unit.spec.c_in))
+        scale, offset = (traced.constant(unit.tensors[name]) for name in ("input_scale", "input_offset"))
+        steps.append(_norm(scale, offset, unit.spec.c_in))
     return steps
 
 
