@@ -1,6 +1,7 @@
 # make demo   installs (once), then draws, trains, evaluates and looks at a small 1-bit detector: minutes on two cores
 # make test   installs (once), then lint, types and tests
 # make quick  the same without the slow tests: under two minutes on two cores
+# make docs   installs (once), then builds the pages into build/docs/index.html; a broken link fails it
 PYTHON ?= python3
 BIN := .venv/bin
 PIN := requirements/build.txt requirements/tested.txt requirements/nodeps.txt requirements/dev.txt
@@ -11,7 +12,7 @@ DEMO := faster_rcnn_rebnn_r18_demo
 # $(call fail,SENTENCE): stop with what failed and what to do; no comma in the sentence
 fail = || { echo; echo "FAILED: $(1)"; exit 1; }
 
-.PHONY: install test quick demo
+.PHONY: install test quick demo docs
 
 install: .venv/.installed
 
@@ -38,6 +39,10 @@ quick: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
 	@$(BIN)/mypy $(call fail,types; see the lines above)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
+
+docs: install
+	@$(BIN)/python -m sphinx -W --keep-going -q docs build/docs $(call fail,the pages were not built; each WARNING above names a file and a line)
+	@echo "open build/docs/index.html"
 
 demo: install
 	@echo "== 1/3 drawing the data set into data/demo"

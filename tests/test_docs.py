@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,16 @@ def pasted(text, tmp_path, **edits):
     path = tmp_path / "mine.py"
     path.write_text(text.replace("'./", f"'{ROOT}/configs/"))
     return path
+
+
+@pytest.mark.slow
+def test_the_pages_are_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs"), str(tmp_path / "pages")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    built = {path.stem for path in (tmp_path / "pages").glob("*.html")}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= built
 
 
 def test_recording_a_run_is_what_the_shipped_configs_do():
