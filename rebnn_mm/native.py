@@ -36,14 +36,14 @@ class Kernels(Protocol):
 
         Args:
             step: One of ``rebnn_unit_step`` in ``rebnn_kernels.h``, which says what it reads and writes.
-            like: (N, C, H, W), whose shape all maps have.
+            like: (N, C, H, W), whose shape all maps have; of weights (1, C, ...).
             polynomial: Whether the estimator is the polynomial one; otherwise it is the clipped one.
             tensors: By the names of ``rebnn_unit_call``: maps, dense; vectors of C; sums in float64.
         """
 
 
 # enum rebnn_unit_step
-COUNTS, FORWARD, BACKWARD, NORM, SIGNS, ENCODE, INPUT = range(7)
+COUNTS, FORWARD, BACKWARD, NORM, SIGNS, ENCODE, INPUT, WEIGHT = range(8)
 
 _loaders: list[Callable[[], Kernels | None]] = []
 

@@ -27,6 +27,7 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import Slope
 from rebnn_mm.functional import sign
 from rebnn_mm.layers.kept import keep_input, kept_sign, kept_slope
+from rebnn_mm.layers.weight_side import scaled_signs, weight_gradients
 from rebnn_mm.native import Geometry, kernels
 
 
@@ -83,7 +84,7 @@ class _BinaryProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, latent: Tensor, scale: Tensor | None, bias: Tensor | None, op: Operation
     ) -> Tensor:
-        ctx.op, ctx.has_bias = op, bias is not None
+        ctx.op = op
         ctx.set_materialize_grads(False)
         if any(ctx.needs_input_grad[:3]):
             ctx.save_for_backward(keep_input(x, op.slope) if op.short else x, latent, scale)
@@ -116,9 +117,8 @@ def _gradients(
     op: Operation, grad: Tensor, kept: Tensor, latent: Tensor, scale: Tensor | None, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Of input, latent weight and scale."""
-    b = sign(latent)
     of_weight = needs[1] or (needs[2] and scale is not None)
-    w = b if scale is None or not needs[0] else b * scale
+    w = scaled_signs(latent, scale) if needs[0] else latent  # else its shape alone counts
     s = (kept_sign(kept, op.dtype) if op.short else sign(kept).to(op.dtype)) if of_weight else kept.to(op.dtype)
     gx, g = op.backward(grad, s, w.to(op.dtype), (needs[0], of_weight))
     if gx is not None:
@@ -126,20 +126,8 @@ def _gradients(
         gx = (gx if op.short else gx.to(kept.dtype)).mul_(slope)
     if g is None:
         return gx, None, None
-    return gx, *weight_gradients(op, g.to(latent.dtype), b, latent, scale, needs)
-
-
-def weight_gradients(
-    op: Operation, g: Tensor, b: Tensor, latent: Tensor, scale: Tensor | None, needs: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Of latent weight and scale, from ``g = dL/dw_hat``, which is written over; ``needs[1:3]`` says which."""
-    dims = tuple(range(1, g.dim()))
-    of_scale = (g * b).sum(dims, keepdim=True) if needs[2] and scale is not None else None
-    if not needs[1]:
-        return None, of_scale
-    if scale is not None:
-        g = g.mul_(scale) if op.scaled else g.masked_fill_(scale <= 0, 0)
-    return g if op.weight_slope is None else g.mul_(op.weight_slope.of(latent)), of_scale
+    wanted = needs[1], needs[2]
+    return gx, *weight_gradients(g.to(latent.dtype), latent, scale, op.weight_slope, op.scaled, wanted)
 
 
 def refuse_second(grad: Tensor, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> Any:

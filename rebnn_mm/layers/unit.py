@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm import native
-from rebnn_mm.functional import sign
-from rebnn_mm.layers.function import Operation, refuse_second, weight_gradients
+from rebnn_mm.layers.function import Operation, refuse_second
+from rebnn_mm.layers.weight_side import scaled_signs, weight_gradients
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gy = _through_norm(kernels, gz, counts, (weight, alpha, of_weight, of_before), of)
         gx, g = _through_conv(kernels, ctx, gy, kept, latent, scale, shift)
     if g is not None:
-        of_latent, of_scale = weight_gradients(op.conv, g, sign(latent), latent, scale, needs[1:4])
+        of_latent, of_scale = weight_gradients(g, latent, scale, op.conv.weight_slope, op.conv.scaled, needs[2:4])
     if gx is not None:
         of_shift = torch.zeros(1, gx.shape[1], dtype=torch.float64)
         kernels.unit(
@@ -183,8 +183,7 @@ def _through_conv(
         kernels.unit(native.SIGNS, signs, out=signs, code=kept)
     else:
         kernels.unit(native.SIGNS, signs, out=signs, values=kept, offset=shift)
-    w = sign(latent)
-    gx, g = op.conv.backward(gy, signs, w if scale is None else w.mul_(scale), wanted)
+    gx, g = op.conv.backward(gy, signs, scaled_signs(latent, scale), wanted)
     return None if gx is None else gx.contiguous(), g
 
 

@@ -103,7 +103,7 @@ struct Unit {
     double* sums;
 };
 
-constexpr int32_t kUnitStepCount = 7;
+constexpr int32_t kUnitStepCount = 8;
 using UnitSteps = void (*[kUnitStepCount])(const Unit& unit, int64_t channel);
 
 // Input positions [first, first + count) under window `o` along an axis of `in` positions; never empty.

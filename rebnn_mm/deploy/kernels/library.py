@@ -18,7 +18,7 @@ from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSid
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 9
+ABI_VERSION = 10
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 

@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 9
+#define REBNN_ABI_VERSION 10
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -171,12 +171,14 @@ enum rebnn_unit_step {
     REBNN_UNIT_BACKWARD = 2,
     // out = values * scale + counts * slope + offset
     REBNN_UNIT_NORM = 3,
-    // out = the signs of values + offset (which may be null), or those in code, as -1 and 1
+    // out = the signs of values + offset (which may be null), or those in code, as -scale and scale, or as -1 and 1
     REBNN_UNIT_SIGNS = 4,
     // code_out = sign of values + offset in bit 7, and the estimator's slope there in 127ths of its peak
     REBNN_UNIT_ENCODE = 5,
     // out = values * (slope at x + offset, or that in code) + shortcut, which may be null; the sum without the shortcut
-    REBNN_UNIT_INPUT = 6
+    REBNN_UNIT_INPUT = 6,
+    // out = values * scale where |x| <= 1, else 0; the sum of values * sign(x). Maps are weights, (1, c, plane).
+    REBNN_UNIT_WEIGHT = 7
 };
 
 typedef struct rebnn_unit_call {

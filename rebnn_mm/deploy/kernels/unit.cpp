@@ -15,6 +15,7 @@ bool is_complete(const Unit& u, int32_t step) {
         case REBNN_UNIT_SIGNS: return (u.values || u.code) && u.out;
         case REBNN_UNIT_ENCODE: return u.values && u.code_out;
         case REBNN_UNIT_INPUT: return u.values && (u.x || u.code) && u.out && u.sums;
+        case REBNN_UNIT_WEIGHT: return u.values && u.x && u.scale && u.out && u.sums;
         default: return false;
     }
 }

@@ -190,18 +190,18 @@ REBNN_INLINE float estimator_slope(float x) {
     return size <= 1 ? 1.f : 0.f;
 }
 
-// The signs of values + offset as -1 and 1; of codes, those that these hold.
+// The signs of values + offset as -scale and scale, or -1 and 1; of codes, those that these hold.
 void unit_signs(const Unit& u, int64_t channel) {
-    const float shift = u.offset ? u.offset[channel] : 0.f;
+    const float shift = u.offset ? u.offset[channel] : 0.f, one = u.scale ? u.scale[channel] : 1.f;
     for (int64_t image = 0; image < u.n; ++image) {
         const int64_t at = (image * u.c + channel) * u.plane;
         const float* values = u.values + at;
         const uint8_t* code = u.code + at;
         float* out = u.out + at;
         if (u.code) {
-            for (int64_t i = 0; i < u.plane; ++i) out[i] = code[i] & 128 ? 1.f : -1.f;
+            for (int64_t i = 0; i < u.plane; ++i) out[i] = code[i] & 128 ? one : -one;
         } else {
-            for (int64_t i = 0; i < u.plane; ++i) out[i] = values[i] + shift >= 0 ? 1.f : -1.f;
+            for (int64_t i = 0; i < u.plane; ++i) out[i] = values[i] + shift >= 0 ? one : -one;
         }
     }
 }
@@ -274,8 +274,30 @@ void unit_input(const Unit& u, int64_t channel) {
     u.polynomial ? unit_input_of<true>(u, channel) : unit_input_of<false>(u, channel);
 }
 
+// From dL/dw_hat of an output channel: out = values * scale where the weight x lies within 1; the sum of values * sign(x).
+void unit_weight(const Unit& u, int64_t channel) {
+    const float factor = u.scale[channel];
+    double sum = 0;
+    for (int64_t image = 0; image < u.n; ++image) {
+        const int64_t at = (image * u.c + channel) * u.plane;
+        const float* values = u.values + at;
+        const float* x = u.x + at;
+        float* out = u.out + at;
+        Sum<float> s;
+        in_chunks(u.plane, [&, values, x, out](int64_t i, auto count) REBNN_INLINE_LAMBDA {
+            float g[kChunk];
+            for (int l = 0; l < count; ++l) g[l] = values[i + l];
+            for (int l = 0; l < count; ++l) s.parts[l] += x[i + l] >= 0 ? g[l] : -g[l];
+            for (int l = 0; l < count; ++l) out[i + l] = g[l] * (std::fabs(x[i + l]) <= 1 ? factor : 0.f);
+        });
+        sum += s.total();
+    }
+    u.sums[channel] = sum;
+}
+
 // In the order of enum rebnn_unit_step.
-constexpr UnitSteps kUnitSteps = {unit_counts, unit_forward, unit_backward, unit_norm, unit_signs, unit_encode, unit_input};
+constexpr UnitSteps kUnitSteps = {unit_counts, unit_forward, unit_backward, unit_norm,
+                                  unit_signs,  unit_encode,  unit_input,    unit_weight};
 
 }  // namespace
 }  // namespace rebnn

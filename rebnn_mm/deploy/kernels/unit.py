@@ -20,7 +20,7 @@ _TENSORS = {
 }
 _VECTORS = {"scale", "offset", "slope", "after"}
 # sums of each channel that a step makes, by its number
-_SUMS = {0: 2, 2: 4, 6: 1}
+_SUMS = {0: 2, 2: 4, 6: 1, 7: 1}
 
 
 class UnitCall(ctypes.Structure):
@@ -39,7 +39,7 @@ def run_unit(isa: str, step: int, like: Tensor, polynomial: bool, tensors: Mappi
     Args:
         isa: Instruction set of the library.
         step: Of enum rebnn_unit_step.
-        like: (N, C, H, W); gives the sizes.
+        like: (N, C, H, W), or (1, C, ...) of a weight; gives the sizes.
         polynomial: The estimator.
         tensors: By name, dense, on the CPU; those that are None are left out.
 
