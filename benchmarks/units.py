@@ -21,7 +21,8 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.signs import to_signs
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.workflows.timing import milliseconds
 
 # C_in, C_out, kernel, stride, groups, H = W of the input

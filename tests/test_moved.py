@@ -38,6 +38,10 @@ def test_a_name_in_a_module_that_is_another_now():
     with pytest.warns(DeprecationWarning, match="bits.pack_signs is now rebnn_mm.deploy.operation.bits.to_bits"):
         assert bits.pack_signs is bits.to_bits
     assert not hasattr(bits, "nothing")
+    with pytest.warns(DeprecationWarning) as said:
+        from rebnn_mm.deploy.layer import Epilogue
+    assert Epilogue.__module__ == "rebnn_mm.deploy.operation.steps"
+    assert "spec.Epilogue is now rebnn_mm.deploy.operation.steps.Epilogue" in str(said[-1].message)
 
 
 def test_names_in_packages_of_a_module_that_moved_into_them():

@@ -12,7 +12,8 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.unit import run_unit
 from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.operation.bits import to_bits
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.native import Geometry
 
 

@@ -19,12 +19,13 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.layers.modules import Around, ConvShape, PackedConv2d, PackedLayer, PackedLinear
+from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLayer, PackedLinear
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.layers.pool import max_pool_norm
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.bits import to_bits
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
@@ -36,19 +37,20 @@ def vectors(count, channels):
 
 
 def full_conv():
-    around = Around(*vectors(1, 6), vectors(2, 6), *vectors(1, 8), vectors(2, 8), vectors(3, 8))
-    shape = ConvShape((8, 6, 3, 3), (1, 1), (1, 1))
-    return PackedConv2d(to_bits(torch.randn(8, 6, 3, 3)), torch.rand(8), shape, around)
+    before = InputSide(*vectors(1, 6), vectors(2, 6))
+    after = Epilogue(torch.rand(8), *vectors(1, 8), vectors(2, 8), *vectors(3, 8))
+    return PackedConv2d(to_bits(torch.randn(8, 6, 3, 3)), ConvSpec.of((8, 6, 3, 3), padding=1), before, after)
 
 
 def padded_conv():
-    shape = ConvShape((6, 6, 3, 3))
-    return PackedConv2d(to_bits(torch.randn(6, 6, 3, 3)), torch.rand(6), shape, None, ((1, 1, 1, 1), "reflect"), True)
+    bits, after = to_bits(torch.randn(6, 6, 3, 3)), Epilogue(torch.rand(6))
+    return PackedConv2d(bits, ConvSpec((6, 6, 3, 3)), InputSide(), after, ((1, 1, 1, 1), "reflect"), True)
 
 
 def linear():
     norm = nn.LayerNorm(6, elementwise_affine=False)
-    return PackedLinear(to_bits(torch.randn(6, 6)), torch.rand(6), (6, 6), Around(bias=torch.randn(6)), norm, True)
+    after = Epilogue(torch.rand(6), torch.randn(6))
+    return PackedLinear(to_bits(torch.randn(6, 6)), ConvSpec.linear(6, 6), InputSide(), after, norm, True)
 
 
 def from_file(trained, **options):

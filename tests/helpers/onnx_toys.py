@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.deploy.targets.onnx import DOMAIN
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 

@@ -11,7 +11,8 @@ from rebnn_mm.deploy.layers.facts import AsTrained, sizes_of_layer
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.packable import Pad, check_layer, is_packed, padding_of
 from rebnn_mm.deploy.operation.bits import to_bits
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 

@@ -24,7 +24,7 @@ from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.layers.prepared import Sources, is_recorded
-from rebnn_mm.deploy.operation.spec import sides_of
+from rebnn_mm.deploy.operation.steps import sides_of
 from rebnn_mm.errors import UserError, UserTypeError
 
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from rebnn_mm.deploy.layers import operators  # registers the operators
-from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import TENSORS
 
 assert operators is not None
 CONV, LINEAR = torch.ops.rebnn_mm.binary_conv2d.default, torch.ops.rebnn_mm.binary_linear.default
@@ -28,7 +29,7 @@ class Unit:
 
     Attributes:
         target: ``CONV`` or ``LINEAR``.
-        tensors: Of :data:`rebnn_mm.deploy.operation.spec.TENSORS`, those that are there.
+        tensors: Of :data:`rebnn_mm.deploy.operation.steps.TENSORS`, those that are there.
         signs: Whether signs are returned, and ``floats`` whether the floats are.
     """
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensors_of
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.real_steps import RealSteps, check_square, native_library
-from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_float, check_vector
+from rebnn_mm.deploy.operation.checks import check_float, check_vector
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Affine
 
 
 class DepthwisePlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,44 +10,14 @@ from torch import Tensor, nn
 from rebnn_mm.deploy.layers.facts import AsTrained, sizes_of_spec
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.prepared import Sources, is_recorded
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide, sides_of, tensors_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.fast_path import keep_called
 
-ConvShape = ConvSpec
-
-
-@dataclass(frozen=True)
-class Around:
-    """What is computed in the same pass as a 1-bit layer, in this order; None leaves it out.
-
-    Attributes:
-        shift: (C_in,), added before the sign.
-        input_norm: (scale, offset), each (C_in,): ``fma(x + shift, scale, offset)`` before the sign.
-        bias: (C_out,), added after alpha.
-        norm: (scale, offset), each (C_out,): the batch norm behind, from ``fold_batch_norm``.
-        rprelu: (shift, slope, shift), each (C_out,), applied after the shortcut.
-    """
-
-    shift: Tensor | None = None
-    input_norm: tuple[Tensor, Tensor] | None = None
-    bias: Tensor | None = None
-    norm: tuple[Tensor, Tensor] | None = None
-    rprelu: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def vectors(self) -> dict[str, Tensor | None]:
-        """The tensors under the names that the kernels have for them."""
-        input_scale, input_offset = self.input_norm or (None, None)
-        scale, offset = self.norm or (None, None)
-        before, slope, after = self.rprelu or (None, None, None)
-        return dict(
-            **dict(shift=self.shift, input_scale=input_scale, input_offset=input_offset, bias=self.bias),
-            **dict(scale=scale, offset=offset, before=before, slope=slope, after=after),
-        )
-
 
 class PackedLayer(AsTrained):
-    """Packed bits and the vectors around them, as buffers, and the plan that is made of them.
+    """The bits of a weight and the vectors of the steps around it, as buffers, and the plan that is made of them.
 
     The plan is made again when a buffer is another one or has changed since (``load_state_dict``, ``.to``,
     ``functional_call``), and in a process that got the module as a copy or pickled: it belongs to one instruction set,
@@ -58,28 +27,24 @@ class PackedLayer(AsTrained):
     bits: Tensor
     alpha: Tensor
 
-    def __init__(
-        self, bits: Tensor, alpha: Tensor, spec: ConvSpec, around: Around | None, linear: bool = False
-    ) -> None:
+    def __init__(self, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, linear: bool = False) -> None:
         super().__init__()
+        if after.sign is not None or not after.floats:
+            raise ValueError("a module returns floats and no signs: give an Epilogue without sign")
         self.spec = spec
+        self._clamp, self._residual_last = after.clamp, after.residual_last
         self._describe(spec.weight_shape[:2] if linear else spec.weight_shape, sizes_of_spec(spec, linear))
-        vectors = dict(alpha=alpha, **(around or Around()).vectors())
         self.register_buffer("bits", bits)
-        for name, vector in vectors.items():
-            if vector is not None:  # torch.export miscounts buffers that are None
-                self.register_buffer(name, vector)
+        for name, tensor in tensors_of(before, after).items():  # torch.export miscounts buffers that are None
+            self.register_buffer(name, tensor)
         if "bias" not in self._buffers:
             self.bias = None
         self._prepared: tuple[Sources, Any] | None = None
 
     def arguments(self) -> tuple[Tensor, ConvSpec, InputSide, Epilogue]:
         """What the operator and its plan take, but input and residual."""
-        get = self._buffers.get
-        before = InputSide(get("shift"), _together(get("input_scale"), get("input_offset")))
-        norm = _together(get("scale"), get("offset"))
-        after = Epilogue(self.alpha, get("bias"), norm, get("before"), get("slope"), get("after"))
-        return self.bits, self.spec, before, after
+        tensors: Any = {name: tensor for name, tensor in self._buffers.items() if name != "bits"}
+        return self.bits, self.spec, *sides_of(tensors, self._clamp, self._residual_last, signs=False, floats=True)
 
     def _plan(self) -> Any:
         prepared = self._prepared
@@ -98,10 +63,6 @@ class PackedLayer(AsTrained):
         return {**self.__dict__, "_prepared": None}
 
 
-def _together(scale: Tensor | None, offset: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    return None if scale is None or offset is None else (scale, offset)
-
-
 class PackedConv2d(PackedLayer):
     """1-bit convolution with all that surrounds it, in one kernel call.
 
@@ -110,9 +71,8 @@ class PackedConv2d(PackedLayer):
 
     Args:
         bits: From :func:`rebnn_mm.deploy.operation.bits.to_bits`.
-        alpha: (C_out,).
-        shape: Shape of the convolution.
-        around: Shift, norms, bias and activation.
+        spec: Sizes of the convolution.
+        before, after: The real-valued steps in front of the sign and behind the convolution.
         pad: ``(left, right, top, bottom)`` and ``F.pad``'s mode, for a padding that is not zero.
         shortcut: Add the input itself, if ``forward`` is not given another shortcut.
     """
@@ -120,13 +80,13 @@ class PackedConv2d(PackedLayer):
     def __init__(
         self,
         bits: Tensor,
-        alpha: Tensor,
-        shape: ConvShape,
-        around: Around | None = None,
+        spec: ConvSpec,
+        before: InputSide,
+        after: Epilogue,
         pad: tuple[tuple[int, ...], str] | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__(bits, alpha, shape, around)
+        super().__init__(bits, spec, before, after)
         self.pad = pad
         self.shortcut = shortcut
         self._plan()  # what does not fit together is said here
@@ -159,7 +119,7 @@ class PackedLinear(PackedLayer):
     """1-bit linear layer, (..., C_in) -> (..., C_out).
 
     Args:
-        bits, alpha, shape, around: As for :class:`PackedConv2d`.
+        bits, spec, before, after: As for :class:`PackedConv2d`; ``spec`` is a :meth:`ConvSpec.linear`.
         layer_norm: Applied to the input before the sign; without parameters.
         shortcut: Add the input, as it comes, to the result.
     """
@@ -167,13 +127,13 @@ class PackedLinear(PackedLayer):
     def __init__(
         self,
         bits: Tensor,
-        alpha: Tensor,
-        shape: tuple[int, int],
-        around: Around | None = None,
+        spec: ConvSpec,
+        before: InputSide,
+        after: Epilogue,
         layer_norm: nn.Module | None = None,
         shortcut: bool = False,
     ) -> None:
-        super().__init__(bits, alpha, ConvSpec.linear(*shape), around, linear=True)
+        super().__init__(bits, spec, before, after, linear=True)
         self.layer_norm = layer_norm
         self.shortcut = shortcut
         keep_called(self)

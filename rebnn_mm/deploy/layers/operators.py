@@ -6,7 +6,7 @@ holds a :class:`Conv2dPlan` or :class:`LinearPlan` itself, which gives the same 
 their own only because their input is (..., C_in).
 
 An operator's ``geometry`` is :meth:`ConvSpec.ints`; ``tensors`` and ``names`` are those of
-:func:`rebnn_mm.deploy.operation.spec.tensors_of`, names with a space between them (a list with None in it, which would
+:func:`rebnn_mm.deploy.operation.steps.tensors_of`, names with a space between them (a list with None in it, which would
 say the same, is more than ``torch.jit.trace`` can write down).
 """
 
@@ -23,7 +23,8 @@ from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan, Result, output_f
 from rebnn_mm.deploy.layers.prepared import PlanCache
 from rebnn_mm.deploy.operation.reference import fold_batch_norm
 from rebnn_mm.deploy.operation.signs import words
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, sides_of, tensors_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide, sides_of, tensors_of
 
 __all__ = ["Conv2dPlan", "LinearPlan", "binary_conv2d", "binary_linear", "fold_batch_norm"]
 

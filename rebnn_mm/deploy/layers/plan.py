@@ -13,9 +13,11 @@ from torch import Tensor
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import Buffer, LastUsed, workspaces
 from rebnn_mm.deploy.operation.bits import check_bits, from_bits
+from rebnn_mm.deploy.operation.checks import check_float
 from rebnn_mm.deploy.operation.reference import reference_conv2d
 from rebnn_mm.deploy.operation.signs import words
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, check_float, checked, copied
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide, checked, copied
 
 _CPU = torch.device("cpu")
 _TOO_LARGE = 1 << 44  # bytes of a workspace, as in conv2d.h

@@ -8,7 +8,7 @@ from torch import Tensor
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.prepared import is_recorded
 from rebnn_mm.deploy.layers.real_steps import native_library
-from rebnn_mm.deploy.operation.spec import check_float, check_vector
+from rebnn_mm.deploy.operation.checks import check_float, check_vector
 
 
 def pays(x: Tensor) -> bool:

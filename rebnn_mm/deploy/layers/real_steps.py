@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.kernels import library
-from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, check_vector
+from rebnn_mm.deploy.operation.checks import check_vector
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Affine
 
 _INF = float("inf")
 

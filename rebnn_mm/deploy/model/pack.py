@@ -12,9 +12,11 @@ from rebnn_mm.convert.kinds import kind_of, names_by_module
 from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.layers.int8_linear import LEAST_LINEAR, IntegerLinear, supported
-from rebnn_mm.deploy.layers.modules import Around, ConvShape, PackedConv2d, PackedLinear
+from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.layers.packable import check_layer, is_packed, padding_of, scale_shape
 from rebnn_mm.deploy.model.weights import Weights, graphs_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.layers import BinaryLayer, BinaryLinear, InputLayerNorm, ReBNNConv2d, ReBNNLinear
 from rebnn_mm.layers.interface import is_training_only
 
@@ -95,20 +97,18 @@ def _packed_twin(module: nn.Module, weights: Weights) -> nn.Module | None:
 def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     check_layer(type(module).__name__, module)
     shape = tuple(module.weight.shape)
-    alpha = weights.real("alpha", *scale_shape(module)).flatten()
     norm = module.input_norm
-    around = Around(
-        input_norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None,
-        bias=None if module.bias is None else weights.real("bias", shape[0]),
-    )
+    before = InputSide(norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None)
+    alpha = weights.real("alpha", *scale_shape(module)).flatten()
+    after = Epilogue(alpha, None if module.bias is None else weights.real("bias", shape[0]))
     bits = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
         # depends on the input: no scale and offset
         layer_norm = norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
-        return PackedLinear(bits, alpha, (shape[0], shape[1]), around, layer_norm, module.shortcut)
+        return PackedLinear(bits, ConvSpec.linear(*shape), before, after, layer_norm, module.shortcut)
     padding, pad = padding_of(module)
-    conv = ConvShape(shape, module.stride, padding, module.dilation, module.groups)
-    return PackedConv2d(bits, alpha, conv, around, pad, getattr(module, "shortcut", False))
+    spec = ConvSpec.of(shape, module.stride, padding, module.dilation, module.groups)
+    return PackedConv2d(bits, spec, before, after, pad, getattr(module, "shortcut", False))
 
 
 def _with_signs(module: Any) -> nn.Module:

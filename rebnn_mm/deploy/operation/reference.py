@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.operation.signs import from_signs, to_signs
-from rebnn_mm.deploy.operation.spec import Affine, ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Affine, Epilogue, InputSide
 from rebnn_mm.errors import UserError
 from rebnn_mm.functional import sign
 

@@ -151,10 +151,9 @@ def first_channels(model: nn.Module) -> int:
     for name, module in model.named_modules():
         if type(module).__name__ == "Focus":  # YOLOX: four pixels of the image become channels of one
             focus = f"{name}."
-        shape = module.shape if hasattr(module, "shape") else module  # a packed layer keeps its shape together
-        weight: Any = getattr(shape, "weight_shape", None) or getattr(getattr(module, "weight", None), "shape", ())
+        weight: Any = getattr(getattr(module, "weight", None), "shape", ())  # a packed layer has it too
         if len(weight) >= 4:
-            channels = weight[1] * getattr(shape, "groups", 1)
+            channels = weight[1] * getattr(module, "groups", 1)
             return channels // 4 if focus and name.startswith(focus) else channels
     return 3
 

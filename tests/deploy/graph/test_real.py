@@ -11,7 +11,8 @@ from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.depthwise import DepthwisePlan
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
 from rebnn_mm.deploy.operation.bits import to_bits
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 
 WAYS = library.isas()
 

@@ -13,7 +13,8 @@ from torch import Tensor
 import rebnn_mm.deploy.kernels
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.reference import reference_conv2d
-from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensors_of
 from rebnn_mm.functional import sign
 
 SOURCES = Path(rebnn_mm.deploy.kernels.__file__).parent

@@ -20,7 +20,8 @@ from rebnn_mm.deploy.layers.plan import SHAPES, wider_pixel
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.reference import fma, reference_conv2d
 from rebnn_mm.deploy.operation.signs import from_signs, to_signs
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide, checked
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide, checked
 from rebnn_mm.functional import sign
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
@@ -422,7 +423,8 @@ def test_without_the_library_one_warning_and_the_same_results(tmp_path):
 import warnings, torch
 from rebnn_mm.deploy.kernels import library
 library.LIBRARY_NAME = "missing.so"
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.deploy.layers.operators import Conv2dPlan
 from rebnn_mm.deploy.operation.bits import to_bits
 with warnings.catch_warnings(record=True) as seen:

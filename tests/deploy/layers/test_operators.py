@@ -12,7 +12,8 @@ from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, binary_conv
 from rebnn_mm.deploy.layers.prepared import PlanCache
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.signs import to_signs
-from rebnn_mm.deploy.operation.spec import ConvSpec, Epilogue, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 
 SHAPE = (8, 6, 3, 3)
 
@@ -292,6 +293,20 @@ def test_inference_tensors_are_right_but_not_kept(prepared):
 def test_the_classic_onnx_export_refuses_the_operator():
     # it used to write the numbers of one input as constants
     pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
-    layer = PackedConv2d(to_bits(torch.randn(SHAPE)), torch.rand(8), ConvSpec(SHAPE)).eval()
+    layer = PackedConv2d(to_bits(torch.randn(SHAPE)), ConvSpec(SHAPE), InputSide(), Epilogue(torch.rand(8))).eval()
     with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="rebnn_mm::binary_conv2d"):
         torch.onnx.export(layer, (torch.randn(1, 6, 5, 5),), io.BytesIO(), dynamo=False)
+
+
+def test_a_module_has_no_signs_to_return():
+    for after in (Epilogue(torch.rand(8), sign=InputSide()), Epilogue(torch.rand(8), floats=False)):
+        with pytest.raises(ValueError, match="returns floats and no signs"):
+            PackedConv2d(to_bits(torch.randn(SHAPE)), ConvSpec(SHAPE), InputSide(), after)
+
+
+def test_a_module_takes_every_step_of_an_epilogue():
+    before, after = sides()
+    after = replace(after, clamp=(-0.5, 1.0), last_norm=(torch.rand(8), torch.rand(8)), residual_last=True)
+    arguments = to_bits(torch.randn(SHAPE)), ConvSpec.of(SHAPE, padding=1), before, after
+    x, residual = torch.randn(2, 6, 5, 7), torch.randn(2, 8, 5, 7)
+    assert torch.equal(PackedConv2d(*arguments)(x, residual), Conv2dPlan(*arguments)(x, residual))

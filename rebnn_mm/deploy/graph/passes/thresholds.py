@@ -18,7 +18,7 @@ from rebnn_mm.deploy.graph.functions import affine
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
 from rebnn_mm.deploy.graph.unit import Unit, units
 from rebnn_mm.deploy.operation.reference import finish
-from rebnn_mm.deploy.operation.spec import sides_of
+from rebnn_mm.deploy.operation.steps import sides_of
 
 _POINTWISE = """gelu silu hardswish hardsigmoid sigmoid tanh mish elu selu softplus relu relu6 hardtanh clamp clamp_min
 clamp_max leaky_relu""".split()

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.operation.bits import check_bits
-from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, checked, tensors_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, checked, tensors_of
 
 MAGIC = b"REBNNDEL"
 VERSION = 1

@@ -17,7 +17,8 @@ from torch._export import utils as lifted
 from torch.export import ExportedProgram
 
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, LINEAR, LINEAR_BOTH
-from rebnn_mm.deploy.operation.spec import ConvSpec, sides_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import sides_of
 from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob
 
 _BOTH, _ONE = (CONV_BOTH, LINEAR_BOTH), (CONV, LINEAR)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.operation.bits import from_bits
-from rebnn_mm.deploy.operation.spec import TENSORS
+from rebnn_mm.deploy.operation.steps import TENSORS
 from rebnn_mm.deploy.targets.onnx.builder import Builder, Value
 
 DOMAIN, DOMAIN_VERSION = "rebnn_mm", 2
@@ -42,7 +42,7 @@ class UnitArguments:
     Attributes:
         x: What its sign is taken of, with the steps in front of it.
         bits: Of the binary weight.
-        tensors: Of :data:`rebnn_mm.deploy.operation.spec.TENSORS`, those that are there.
+        tensors: Of :data:`rebnn_mm.deploy.operation.steps.TENSORS`, those that are there.
         residual: The shortcut.
     """
 

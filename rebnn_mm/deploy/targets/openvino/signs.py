@@ -15,7 +15,7 @@ from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.signs import from_signs
-from rebnn_mm.deploy.operation.spec import InputSide
+from rebnn_mm.deploy.operation.steps import InputSide
 from rebnn_mm.deploy.targets.openvino.core import core
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.operation.reference import input_side
-from rebnn_mm.deploy.operation.spec import InputSide
+from rebnn_mm.deploy.operation.steps import InputSide
 
 _LARGEST = torch.finfo(torch.float32).max
 _SMALLEST = torch.finfo(torch.float32).tiny  # below it are numbers that a processor may take for 0

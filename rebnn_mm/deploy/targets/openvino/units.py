@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.operation.bits import from_bits
-from rebnn_mm.deploy.operation.spec import ConvSpec, InputSide
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import InputSide
 from rebnn_mm.deploy.targets.onnx.units import VECTORS
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 

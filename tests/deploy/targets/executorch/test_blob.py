@@ -12,7 +12,8 @@ import torch
 
 import rebnn_mm.deploy.kernels
 from rebnn_mm.deploy.operation.bits import to_bits
-from rebnn_mm.deploy.operation.spec import TENSORS, ConvSpec, Epilogue, InputSide, tensors_of
+from rebnn_mm.deploy.operation.spec import ConvSpec
+from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensors_of
 from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob
 
 KERNELS = Path(rebnn_mm.deploy.kernels.__file__).parent

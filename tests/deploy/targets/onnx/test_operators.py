@@ -21,7 +21,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork  # noqa: E402
 from rebnn_mm.deploy.graph.passes import fuse  # noqa: E402
 from rebnn_mm.deploy.graph.record import encode  # noqa: E402
 from rebnn_mm.deploy.graph.unit import Unit  # noqa: E402
-from rebnn_mm.deploy.operation.spec import TENSORS  # noqa: E402
+from rebnn_mm.deploy.operation.steps import TENSORS  # noqa: E402
 from rebnn_mm.deploy.targets.onnx.export import to_onnx  # noqa: E402
 from rebnn_mm.errors import UserError  # noqa: E402
 from rebnn_mm.layers import ReBNNConv2d  # noqa: E402

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rebnn_mm.deploy.operation.reference import input_side
-from rebnn_mm.deploy.operation.spec import InputSide
+from rebnn_mm.deploy.operation.steps import InputSide
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 
 TINY = torch.finfo(torch.float32).tiny
