@@ -82,6 +82,13 @@ class Traced:
         node.meta["val"] = value
         return node
 
+    def runnable(self) -> fx.GraphModule:
+        """The graph as a module that checks nothing of its inputs."""
+        named = {node.target: self.tensors[node.target] for node in self.graph.nodes if node.op == "get_attr"}
+        graph = fx.Graph()  # a copy: one that belongs to a module looks for its constants there
+        graph.output(graph.graph_copy(self.graph, {}))
+        return fx.GraphModule(named, graph)
+
     def tidy(self) -> None:
         """Remove calls that nothing reads, and constants that nothing names."""
         self.graph.eliminate_dead_code()
@@ -116,11 +123,11 @@ def capture(
     usual = [usual_sizes(x, spatial) for x in inputs]
     sizes = [{0, *places} for places in (usual if open_sizes is None else open_sizes)]
     program = _export(module, inputs, sizes)
-    if not holds_for_others(program, module, inputs, sizes, odd=any_size is None):
+    traced = _traced(_functional(module, program))
+    if not holds_for_others(program, traced.runnable(), module, inputs, sizes, odd=any_size is None):
         if any_size:
             raise UserError(f"{module._get_name()} takes another way for other sizes of its input: {ONE_SIZE}")
-        program = _export(module, inputs, [{0} for _ in inputs])
-    traced = _traced(_functional(module, program))
+        traced = _traced(_functional(module, _export(module, inputs, [{0} for _ in inputs])))
     for x, spec, places in zip(inputs, traced.inputs, sizes, strict=True):
         if any_size and any(x.shape[place] > 1 and spec.shape[place] is not None for place in places):
             raise UserError(f"{module._get_name()} computes with the size of its input {tuple(x.shape)}: {ONE_SIZE}")

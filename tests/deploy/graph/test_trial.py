@@ -1,5 +1,6 @@
 """Networks that take another way for another size, and whether their graphs may be for any size."""
 
+import copy
 import math
 
 import pytest
@@ -86,3 +87,26 @@ def test_results_are_alike_but_for_a_few_values():
     assert not alike([a], [a + 0.1])
     assert not alike([a], [a[:50]])
     assert not alike([a], [a, a])
+
+
+class Levels(nn.Module):
+    """A pyramid, each level half as large: the last one of an image of 8 pixels is one pixel, which export notes."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(ReBNNConv2d(3, 3, 3, stride=2, padding=1, input_norm=True) for _ in range(3))
+
+    def forward(self, x):
+        levels = [x]
+        for conv in self.convs:
+            levels.append(conv(levels[-1]).relu())
+        return levels[1:]
+
+
+def test_a_level_of_one_pixel_is_no_other_way(packed):
+    model = settle(Levels())
+    spec = capture(copy.deepcopy(model), [torch.randn(2, 3, 8, 8)], any_size=True).inputs[0]
+    assert spec.shape == (None, 3, None, None)
+    _, network = packed(model, torch.randn(2, 3, 8, 8), any_size=True)
+    x = torch.randn(1, 3, 24, 20)
+    assert all(map(torch.equal, network(x), model(x)))
