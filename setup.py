@@ -28,6 +28,7 @@ class BuildWithMim(build_py):
         for folder in ("configs", "tools"):
             target = Path(self.build_lib) / "rebnn_mm" / ".mim" / folder
             shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "model-index.yml", target.parent)
 
 
 class BuildKernels(build_ext):

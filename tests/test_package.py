@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +48,7 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow
 def test_wheel_holds_every_config_and_tool(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert "rebnn_mm/.mim/model-index.yml" in names
     for folder in ("configs", "tools"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -66,3 +68,17 @@ def test_installed_wheel_runs_its_tools_and_configs(wheel, tmp_path):
     command = [sys.executable, "-m", "rebnn_mm", "configs"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.stdout.strip() == str(mim / "configs"), done.stderr[-2000:]
+
+
+def test_the_model_index_names_configs_that_exist_and_results_that_the_docs_have():
+    (name,) = yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]
+    index = yaml.safe_load((ROOT / name).read_text())
+    collections = {collection["Name"]: ROOT / collection["README"] for collection in index["Collections"]}
+    assert all(page.is_file() for page in collections.values())
+    measured = (ROOT / "docs" / "results.md").read_text()
+    for model in index["Models"]:
+        assert (ROOT / model["Config"]).is_file() and Path(model["Config"]).stem == model["Name"]
+        assert model["In Collection"] in collections
+        for result in model["Results"]:
+            for value in result["Metrics"].values():
+                assert f"{value:.1f}" in measured or f"{value / 100:.3f}" in measured, model["Name"]
