@@ -26,7 +26,7 @@ from torch.nn import functional
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import Slope
 from rebnn_mm.functional import sign
-from rebnn_mm.layers.kept import keep_input, kept_sign, kept_slope
+from rebnn_mm.layers.input_side import keep, signs_of, through_sign
 from rebnn_mm.layers.weight_side import scaled_signs, weight_gradients
 from rebnn_mm.native import Geometry, kernels
 
@@ -87,7 +87,7 @@ class _BinaryProduct(torch.autograd.Function):
         ctx.op = op
         ctx.set_materialize_grads(False)
         if any(ctx.needs_input_grad[:3]):
-            ctx.save_for_backward(keep_input(x, op.slope) if op.short else x, latent, scale)
+            ctx.save_for_backward(keep(x, op.slope, op.short), latent, scale)
         with _without_autocast(x):
             y = op.forward(x, latent, scale, bias)
         # of a view autograd would forbid what follows in place, an activation; nobody else has its memory
@@ -119,11 +119,10 @@ def _gradients(
     """Of input, latent weight and scale."""
     of_weight = needs[1] or (needs[2] and scale is not None)
     w = scaled_signs(latent, scale) if needs[0] else latent  # else its shape alone counts
-    s = (kept_sign(kept, op.dtype) if op.short else sign(kept).to(op.dtype)) if of_weight else kept.to(op.dtype)
+    s = signs_of(kept, op.dtype) if of_weight else kept.to(op.dtype)
     gx, g = op.backward(grad, s, w.to(op.dtype), (needs[0], of_weight))
     if gx is not None:
-        slope = kept_slope(kept, op.slope, latent.dtype) if op.short else op.slope.of(kept)
-        gx = (gx if op.short else gx.to(kept.dtype)).mul_(slope)
+        gx = through_sign(gx, kept, op.slope, latent.dtype if op.short else kept.dtype)
     if g is None:
         return gx, None, None
     wanted = needs[1], needs[2]

@@ -162,6 +162,29 @@ def test_a_unit_that_is_watched_or_changed_runs_layer_by_layer():
     plain(x, shortcut).sum().backward()
 
 
+def test_compiled_and_distributed(tmp_path):
+    unit, x, shortcut = make()
+    _, wanted, _, _ = run(unit, x, shortcut, False)
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(unit), backend="aot_eager", fullgraph=True)
+    compiled(x, shortcut)
+    compiled.zero_grad()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        spread = nn.parallel.DistributedDataParallel(copy.deepcopy(unit))
+        assert unit_fuses(spread.module, x, shortcut)
+        for other in (compiled, spread):
+            y = other(x, shortcut)
+            y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)))
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, _ in unit.named_parameters():
+        if name != "conv.alpha":
+            for other in (compiled._orig_mod, spread.module):
+                grad = other.get_parameter(name).grad
+                torch.testing.assert_close(grad, wanted[name], rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_second_derivatives_are_refused():
     unit, x, _ = make()
     x.requires_grad_()
