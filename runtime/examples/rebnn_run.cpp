@@ -1,7 +1,7 @@
 // rebnn_run MODEL.pte IMAGE [--repeat N] [--threads N] [--top N]   labels of an image, and times
 // rebnn_run MODEL.pte IMAGE --detector [...]                       score, name, left, top, right, bottom of boxes
 // rebnn_run MODEL.pte --input FILE ... [--output FILE]             raw float32 inputs (images NCHW) to raw results
-// rebnn_run MODEL.pte --noise [--repeat N]                         times only
+// rebnn_run MODEL.pte --noise [--repeat N] [--profile]             times only; of each instruction
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -44,7 +44,7 @@ double peak_megabytes() {
 struct Options {
     std::string model, image, output;
     std::vector<std::string> inputs;
-    bool noise = false, detector = false;
+    bool noise = false, detector = false, profile = false;
     int repeat = 0, threads = 1, top = 5;
 };
 
@@ -69,14 +69,16 @@ Options parsed(int argc, char** argv) {
         else if (word == "--input") options.inputs.push_back(value());
         else if (word == "--output") options.output = value();
         else if (word == "--noise") options.noise = true;
+        else if (word == "--profile") options.profile = true;
         else if (word == "--detector") options.detector = true;
         else if (word.rfind("--", 0) == 0) throw rebnn::Error(word + " is no option; see the head of rebnn_run.cpp");
         else if (options.model.empty()) options.model = word;
         else if (options.image.empty()) options.image = word;
         else throw rebnn::Error("one model and one image, what is " + word + "?");
     }
+    if (options.profile && !options.image.empty()) throw rebnn::Error("--profile goes with --noise or --input");
     if (options.model.empty() || options.image.empty() + options.inputs.empty() + !options.noise != 2)
-        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--repeat N] [--threads N] [--top N]");
+        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--repeat N] [--profile] [--threads N] [--top N]");
     return options;
 }
 
@@ -127,6 +129,16 @@ void detect(const Options& options) {
     print_times(options.repeat, [&] { model(image); });
 }
 
+// In the order in which the program computes; the export says what each one is.
+void print_steps(const std::vector<rebnn::Step>& steps) {
+    double own = 0, rest = 0;
+    for (size_t i = 0; i < steps.size(); ++i) {
+        std::printf("step %zu: %.4f ms, %s\n", i, steps[i].milliseconds, steps[i].own ? "own" : "other");
+        (steps[i].own ? own : rest) += steps[i].milliseconds;
+    }
+    std::printf("own kernels %.3f ms, others %.3f ms\n", own, rest);
+}
+
 std::vector<float> read_floats(const std::string& path, size_t count) {
     std::ifstream file(path, std::ios::binary);
     const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
@@ -166,6 +178,7 @@ void compute(const Options& options) {
         if (!file.flush()) throw rebnn::Error(options.output + " cannot be written");
     }
     print_times(options.repeat, [&] { model(inputs, layout); });
+    if (options.profile) print_steps(model.profile(inputs, std::max(options.repeat, 1), layout));
 }
 
 }  // namespace

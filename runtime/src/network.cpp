@@ -81,20 +81,36 @@ Network& Network::operator=(Network&&) noexcept = default;
 const std::vector<Input>& Network::inputs() const { return program_->inputs(); }
 const std::string& Network::card() const { return program_->card_text(); }
 
-std::vector<Tensor> Network::operator()(const std::vector<Tensor>& inputs, Layout layout) {
-    const auto& wanted = program_->inputs();
+namespace {
+
+// Pointers to the values of inputs whose sizes were checked, in the order that a program takes; `converted` keeps some.
+std::vector<const float*> values_of(const std::vector<Input>& wanted, const std::vector<Tensor>& inputs, Layout layout,
+                                    std::vector<std::vector<float>>* converted) {
     if (inputs.size() != wanted.size()) throw Error("the network takes " + std::to_string(wanted.size()) + " inputs, not " + std::to_string(inputs.size()));
-    std::vector<std::vector<float>> converted(inputs.size());
+    converted->resize(inputs.size());
     std::vector<const float*> data;
     for (size_t i = 0; i < inputs.size(); ++i) {
         if (inputs[i].shape != wanted[i].shape) throw Error("input " + std::to_string(i) + " has the shape " + as_text(inputs[i].shape) + "; the network takes " + as_text(wanted[i].shape));
         if (inputs[i].values.size() != elements_of(wanted[i].shape)) throw Error("input " + std::to_string(i) + " holds " + std::to_string(inputs[i].values.size()) + " values, its shape says " + std::to_string(elements_of(wanted[i].shape)));
-        if (wanted[i].is_image && layout == Layout::nchw) converted[i] = to_nhwc(inputs[i]);
-        data.push_back(converted[i].empty() ? inputs[i].values.data() : converted[i].data());
+        std::vector<float>& own = (*converted)[i];
+        if (wanted[i].is_image && layout == Layout::nchw) own = to_nhwc(inputs[i]);
+        data.push_back(own.empty() ? inputs[i].values.data() : own.data());
     }
+    return data;
+}
+
+}  // namespace
+
+std::vector<Tensor> Network::operator()(const std::vector<Tensor>& inputs, Layout layout) {
+    std::vector<std::vector<float>> converted;
     std::vector<Tensor> results;
-    for (const auto& tensor : program_->run(data)) results.push_back(copied(tensor));
+    for (const auto& tensor : program_->run(values_of(program_->inputs(), inputs, layout, &converted))) results.push_back(copied(tensor));
     return results;
+}
+
+std::vector<Step> Network::profile(const std::vector<Tensor>& inputs, int repeat, Layout layout) {
+    std::vector<std::vector<float>> converted;
+    return program_->profile(values_of(program_->inputs(), inputs, layout, &converted), repeat);
 }
 
 Classifier::Classifier(const std::string& path) : network_(path) {

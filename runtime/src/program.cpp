@@ -1,6 +1,5 @@
 #include "program.hpp"
 
-#include <executorch/extension/tensor/tensor.h>
 #include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/core/data_loader.h>
 #include <executorch/runtime/platform/platform.h>
@@ -9,10 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "checksum.hpp"
 #include "threads.hpp"
@@ -47,6 +48,13 @@ T read_at(const uint8_t* bytes, size_t offset) {
     T value;
     std::memcpy(&value, bytes + offset, sizeof(T));
     return value;
+}
+
+// CPU time of the calling thread, which other programs on the machine hardly disturb.
+double thread_milliseconds() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return double(now.tv_sec) * 1e3 + double(now.tv_nsec) / 1e6;
 }
 
 // One thread is the calling one: XNNPACK's pool stays out of it.
@@ -192,10 +200,9 @@ void Program::read_inputs() {
     for (const int32_t size : result->sizes()) outputs_ *= size;
 }
 
-std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs) {
+std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, std::vector<executorch::extension::TensorPtr>* tensors) {
     if (inputs.size() != inputs_.size()) throw Error(path_ + " takes " + std::to_string(inputs_.size()) + " inputs, not " + std::to_string(inputs.size()));
     using executorch::extension::make_tensor_ptr;
-    std::vector<executorch::extension::TensorPtr> tensors;
     std::vector<EValue> values;
     for (size_t i = 0; i < inputs.size(); ++i) {
         const Input& input = inputs_[i];
@@ -203,14 +210,20 @@ std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float
         auto* data = const_cast<float*>(inputs[i]);  // read only
         if (input.is_integer) {
             for (size_t k = 0; k < integers_[i].size(); ++k) integers_[i][k] = int64_t(std::llrint(data[k]));
-            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(integers_[i].data()), {}, {}, ScalarType::Long));
+            tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(integers_[i].data()), {}, {}, ScalarType::Long));
         } else if (input.is_image) {
-            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(data), {0, 2, 3, 1}, {}, ScalarType::Float));
+            tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(data), {0, 2, 3, 1}, {}, ScalarType::Float));
         } else {
-            tensors.push_back(make_tensor_ptr(shape, static_cast<void*>(data), {}, {}, ScalarType::Float));
+            tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(data), {}, {}, ScalarType::Float));
         }
-        values.emplace_back(tensors.back());
+        values.emplace_back(tensors->back());
     }
+    return values;
+}
+
+std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs) {
+    std::vector<executorch::extension::TensorPtr> tensors;
+    const std::vector<EValue> values = bind(inputs, &tensors);
     set_last_error("");
     OneThread guard;
     auto results = module_->forward(values);
@@ -222,5 +235,45 @@ std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float
     }
     return found;
 }
+
+// ExecuTorch marks what runs one instruction at a time as experimental; it is in no other part of this library.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+std::vector<Step> Program::profile(const std::vector<const float*>& inputs, int repeat) {
+    std::vector<executorch::extension::TensorPtr> tensors;
+    const std::vector<EValue> values = bind(inputs, &tensors);
+    set_last_error("");
+    OneThread guard;
+    const auto method = module_->method("forward");
+    if (!method.ok()) fail("cannot be profiled", method.error());
+    std::vector<std::vector<double>> times;
+    std::vector<Step> steps;
+    for (int call = 0; call < repeat; ++call) {
+        ExecutorchError error = (*method)->set_inputs({values.data(), values.size()});
+        if (error != ExecutorchError::Ok) fail("does not take its inputs", error);
+        for (size_t at = 0;; ++at) {
+            const double before = milliseconds_in_layers();
+            const double begin = thread_milliseconds();
+            error = (*method)->step();
+            const double took = thread_milliseconds() - begin;
+            if (error == ExecutorchError::EndOfMethod) break;
+            if (error != ExecutorchError::Ok) fail("does not run", error);
+            if (at == steps.size()) {
+                steps.push_back({0, milliseconds_in_layers() > before});
+                times.emplace_back();
+            }
+            times[at].push_back(took);
+        }
+        error = (*method)->reset_execution();
+        if (error != ExecutorchError::Ok) fail("does not run again", error);
+    }
+    for (size_t at = 0; at < steps.size(); ++at) {
+        const auto middle = times[at].begin() + std::ptrdiff_t(times[at].size() / 2);
+        std::nth_element(times[at].begin(), middle, times[at].end());
+        steps[at].milliseconds = *middle;
+    }
+    return steps;
+}
+#pragma GCC diagnostic pop
 
 }  // namespace rebnn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <executorch/extension/module/module.h>
+#include <executorch/extension/tensor/tensor.h>
 
 #include <memory>
 #include <string>
@@ -44,7 +45,13 @@ public:
     // The results are the program's own until the next call.
     std::vector<executorch::aten::Tensor> run(const std::vector<const float*>& inputs);
 
+    // The median CPU time of each instruction over `repeat` calls.
+    std::vector<Step> profile(const std::vector<const float*>& inputs, int repeat);
+
 private:
+    // The inputs as ExecuTorch's tensors, which `tensors` keeps alive.
+    std::vector<executorch::runtime::EValue> bind(const std::vector<const float*>& inputs,
+                                                  std::vector<executorch::extension::TensorPtr>* tensors);
     void read_card();
     void read_inputs();
     [[noreturn]] void fail(const char* doing, executorch::runtime::Error error) const;

@@ -50,6 +50,12 @@ struct Input {
     bool is_integer;   // int64, given as floats that are whole numbers
 };
 
+// One instruction of a program: an operator, or what was handed to an engine as a whole.
+struct Step {
+    double milliseconds;  // CPU time of the calling thread
+    bool own;  // computed by this library's kernels, not by XNNPACK's or ExecuTorch's
+};
+
 class Program;
 class Decoder;
 
@@ -66,6 +72,9 @@ public:
 
     // Each tensor has exactly its input's shape. Images are converted where their layout is not NHWC.
     std::vector<Tensor> operator()(const std::vector<Tensor>& inputs, Layout layout = Layout::nchw);
+
+    // The median time of each instruction, in their order, over `repeat` calls.
+    std::vector<Step> profile(const std::vector<Tensor>& inputs, int repeat, Layout layout = Layout::nchw);
 
 private:
     friend class Classifier;
