@@ -63,7 +63,7 @@ def run(path: Path, calls: int) -> dict[str, float]:
     command = [str(runtime_folder() / "rebnn_run"), str(path), "--noise", "--repeat", str(calls)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     patterns = dict(cpu=r"CPU time median ([\d.]+)", first=r"first result after ([\d.]+)", memory=r"memory ([\d.]+)")
-    patterns["binary"] = r"in 1-bit layers ([\d.]+)"
+    patterns["binary"] = r"in own kernels ([\d.]+)"
     return {name: float(re.search(pattern, text).group(1)) for name, pattern in patterns.items()}
 
 
@@ -123,8 +123,7 @@ def print_table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, floa
     """One line each; a ratio is the median of the rounds' own."""
     base = [one["cpu"] for one in rounds["binary.pte"]]
     print(
-        f"\n{'':28}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'1-bit':>8}{'first ms':>10}{'peak MB':>9}"
-        f"{'file MB':>9}"
+        f"\n{'':28}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'own':>8}{'first ms':>10}{'peak MB':>9}{'file MB':>9}"
     )
     for name, ran in rounds.items():
         cpu = [one["cpu"] for one in ran]

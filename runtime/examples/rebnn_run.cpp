@@ -99,7 +99,7 @@ void print_times(int repeat, Call call) {
     std::sort(cpu.begin(), cpu.end());
     std::sort(binary.begin(), binary.end());
     const size_t middle = size_t(repeat) / 2;
-    std::printf("%d calls: min %.3f ms, median %.3f ms; CPU time median %.3f ms; in 1-bit layers %.3f ms\n", repeat, wall.front(), wall[middle], cpu[middle], binary[middle]);
+    std::printf("%d calls: min %.3f ms, median %.3f ms; CPU time median %.3f ms; in own kernels %.3f ms\n", repeat, wall.front(), wall[middle], cpu[middle], binary[middle]);
 }
 
 void classify(const Options& options) {

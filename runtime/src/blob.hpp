@@ -1,4 +1,4 @@
-// The bytes of one 1-bit layer in an ExecuTorch program, as rebnn_mm/deploy/targets/executorch/blob.py writes and describes them.
+// The bytes of one layer in an ExecuTorch program, as rebnn_mm/deploy/targets/executorch/blob.py writes and describes them.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,9 @@ struct Blob {
     rebnn_conv2d_spec spec{};
     int64_t bits_bytes = 0;
     bool linear = false;
+    bool real = false;      // a real-valued convolution: weight instead of spec.bits, and no alpha
+    bool max_pool = false;  // behind it
+    const float* weight = nullptr;  // (c_out, kernel_h, kernel_w, c_in)
     bool signs_in = false;
     int32_t x = -1, residual = -1, floats = -1, signs = -1, arguments = 0;
 };

@@ -23,6 +23,12 @@ int is_channels_last(const Tensor& tensor) {
     return order[1] == 2 && order[2] == 3 && order[3] == 1 ? 1 : -1;
 }
 
+// Whether a 4-d tensor lies in memory as NHWC or, with `last` false, as NCHW. Of one channel or one pixel both are the same.
+bool lies_as(const Tensor& tensor, bool last) {
+    const int order = is_channels_last(tensor);
+    return order == int(last) || (order >= 0 && (tensor.size(1) == 1 || tensor.size(2) * tensor.size(3) == 1));
+}
+
 bool is_plain(const Tensor& tensor) {
     const auto order = tensor.dim_order();
     for (size_t i = 0; i < order.size(); ++i)
@@ -75,6 +81,7 @@ private:
         sizes = {x->size(0), x->size(bits ? 1 : 2), x->size(bits ? 2 : 3)};
         // with signs on either side, floats are NHWC
         channels_last = order == 1 || signs;
+        const bool out_last = channels_last || layer.blob().real;
         if (signs && !bits && order != 1) return "the input of a 1-bit convolution that gives signs must be NHWC";
         int64_t h = 0, w = 0;
         if (!layer.output_size(sizes, &h, &w)) return "the input is too small for a 1-bit convolution";
@@ -83,7 +90,7 @@ private:
         const SizesType signs_shape[] = {n, height, width, 1};
         if (const char* wrong = resize(layer, floats_shape, 4, signs_shape, 4)) return wrong;
         for (const Tensor* image : {residual, static_cast<const Tensor*>(floats)})
-            if (image && is_channels_last(*image) != int(channels_last)) return "the tensors of a 1-bit convolution lie in memory in different orders";
+            if (image && !lies_as(*image, out_last)) return "the tensors of a convolution lie in memory in different orders";
         return nullptr;
     }
 

@@ -1,38 +1,9 @@
 #include "layer.hpp"
 
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
 
 namespace rebnn {
-namespace {
-
-constexpr int64_t kAlignment = 64;
-constexpr int64_t kKeptWorkspace = int64_t(1) << 25;
-
-// Memory of this thread that grows with what is asked for; large blocks are given back after the call.
-Memory& workspace_of(int64_t bytes) {
-    thread_local Memory kept;
-    if (bytes > kept.size()) kept = Memory(bytes);
-    return kept;
-}
-
-}  // namespace
-
-Memory::Memory(int64_t bytes) : size_(bytes) {
-    if (bytes < 0 || bytes > INT64_MAX - kAlignment) return;
-    const int64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    data_.reset(::operator new(size_t(rounded ? rounded : kAlignment), std::align_val_t(kAlignment), std::nothrow));
-}
-
-void Memory::Free::operator()(void* memory) const { ::operator delete(memory, std::align_val_t(kAlignment)); }
-
-const char* instruction_set() {
-    const char* wanted = std::getenv("REBNN_MM_ISA");
-    return wanted && *wanted ? wanted : rebnn_isa_name(0);
-}
-
 const char* Layer::prepare(const void* data, size_t size) {
     if (rebnn_abi_version() != REBNN_ABI_VERSION) return "the kernels were built from other sources";
     Memory copy;
@@ -43,6 +14,19 @@ const char* Layer::prepare(const void* data, size_t size) {
         data = copy.data();
     }
     if (const char* wrong = read_blob(data, size, &blob_)) return wrong;
+    const char* wrong = blob_.real ? real_.prepare(blob_) : prepare_plan();
+    rebnn_conv2d_spec sizes = blob_.spec;  // what the plan copied is not ours to keep
+    sizes.bits = nullptr;
+    blob_.weight = nullptr;
+    for (const float** vector : {&sizes.shift, &sizes.input_scale, &sizes.input_offset, &sizes.alpha, &sizes.bias, &sizes.scale,
+                                 &sizes.offset, &sizes.before, &sizes.slope, &sizes.after, &sizes.last_scale,
+                                 &sizes.last_offset, &sizes.sign_shift, &sizes.sign_scale, &sizes.sign_offset})
+        *vector = nullptr;
+    blob_.spec = sizes;
+    return wrong;
+}
+
+const char* Layer::prepare_plan() {
     const char* isa = instruction_set();
     const int64_t bytes = rebnn_conv2d_plan_bytes(isa, &blob_.spec);
     if (bytes < 0) return "the kernels have no plan for a 1-bit layer: does REBNN_MM_ISA name an instruction set that this processor lacks?";
@@ -50,13 +34,6 @@ const char* Layer::prepare(const void* data, size_t size) {
     if (!plan_.data()) return "out of memory";
     if (rebnn_conv2d_plan(isa, &blob_.spec, blob_.bits_bytes, plan_.data(), plan_.size()) != REBNN_OK)
         return "the kernels refuse a 1-bit layer";
-    rebnn_conv2d_spec sizes = blob_.spec;  // what the plan copied is not ours to keep
-    sizes.bits = nullptr;
-    for (const float** vector : {&sizes.shift, &sizes.input_scale, &sizes.input_offset, &sizes.alpha, &sizes.bias, &sizes.scale,
-                                 &sizes.offset, &sizes.before, &sizes.slope, &sizes.after, &sizes.last_scale,
-                                 &sizes.last_offset, &sizes.sign_shift, &sizes.sign_scale, &sizes.sign_offset})
-        *vector = nullptr;
-    blob_.spec = sizes;
     return nullptr;
 }
 
@@ -68,6 +45,10 @@ bool Layer::output_size(const Sizes& input, int64_t* h, int64_t* w) const {
     };
     *h = along(input.h, s.kernel_h, s.stride_h, s.padding_h, s.dilation_h);
     *w = along(input.w, s.kernel_w, s.stride_w, s.padding_w, s.dilation_w);
+    if (blob_.max_pool) {
+        *h = (*h + 1) / 2;
+        *w = (*w + 1) / 2;
+    }
     return *h > 0 && *w > 0;
 }
 
@@ -90,8 +71,10 @@ const Layer::Tables* Layer::tables_of(int64_t h, int64_t w) {
 const char* Layer::run(const void* x, const Sizes& sizes, bool channels_last, const float* residual, float* floats,
                        uint32_t* signs, int32_t threads) {
     int64_t out_h = 0, out_w = 0;
-    if (!plan_.data()) return "the 1-bit layer was not prepared";
-    if (!output_size(sizes, &out_h, &out_w)) return "the input is too small for a 1-bit layer";
+    if (!blob_.real && !plan_.data()) return "the 1-bit layer was not prepared";
+    if (!output_size(sizes, &out_h, &out_w)) return "the input is too small for a layer";
+    if (blob_.real)
+        return real_.run(static_cast<const float*>(x), sizes.n, sizes.h, sizes.w, channels_last, floats, sizes.n * out_h * out_w * c_out(), threads);
     const Tables* tables = tables_of(sizes.h, sizes.w);
     if (!tables) return "out of memory: the input of a 1-bit layer is too large";
     const int64_t words = (c_in() + 31) / 32, bytes = rebnn_conv2d_workspace_bytes(
@@ -118,7 +101,7 @@ const char* Layer::run(const void* x, const Sizes& sizes, bool channels_last, co
     call.out_channels_last = channels_last ? 1 : 0;
     call.threads = threads;
     const int32_t status = rebnn_conv2d_run(&call);
-    if (workspace.size() > kKeptWorkspace) workspace = Memory();
+    let_go(workspace);
     return status == REBNN_OK ? nullptr : "the kernels refuse the input of a 1-bit layer";
 }
 

@@ -1,29 +1,14 @@
-// A 1-bit layer that runs: prepared once for this processor, then called on inputs of any size.
+// A layer of the delegate that runs: prepared once for this processor, then called on inputs of any size.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "blob.hpp"
+#include "memory.hpp"
+#include "real_conv.hpp"
 
 namespace rebnn {
-
-// Memory aligned as the kernels ask for; null data where there was none to be had.
-class Memory {
-public:
-    Memory() = default;
-    explicit Memory(int64_t bytes);
-    void* data() const { return data_.get(); }
-    int64_t size() const { return data_ ? size_ : 0; }
-
-private:
-    struct Free {
-        void operator()(void* memory) const;
-    };
-    std::unique_ptr<void, Free> data_;
-    int64_t size_ = 0;
-};
 
 // Sizes of an input: of a linear layer the rows are the width of one image of height 1.
 struct Sizes {
@@ -52,16 +37,15 @@ private:
         int64_t h = 0, w = 0;
         Memory memory;
     };
+    const char* prepare_plan();
     const Tables* tables_of(int64_t h, int64_t w);
 
     static constexpr size_t kShapes = 8;  // sizes of the input whose tables are kept: levels of a pyramid
     Blob blob_;
+    RealConv real_;  // of a real-valued convolution, which needs nothing else
     Memory plan_;
     Tables tables_[kShapes];
     size_t next_ = 0;
 };
-
-// The kernels' instruction set: the environment variable REBNN_MM_ISA where it is set, else the processor's best one.
-const char* instruction_set();
 
 }  // namespace rebnn

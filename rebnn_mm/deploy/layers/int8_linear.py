@@ -7,6 +7,7 @@ same bits.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any
 
@@ -35,7 +36,10 @@ class Int8Linear:
 
     def __init__(self, values: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         zero_points = torch.zeros(len(scale), dtype=torch.int64, device="cpu")
-        weight = torch._make_per_channel_quantized_tensor(values.contiguous(), scale.double(), zero_points, 0)
+        with warnings.catch_warnings():
+            # torch 2.13 warns of tensors of this kind, which its fast products need
+            warnings.filterwarnings("ignore", ".*quantized tensor creation functions", UserWarning)
+            weight = torch._make_per_channel_quantized_tensor(values.contiguous(), scale.double(), zero_points, 0)
         self._packed: Any = torch.ops.quantized.linear_prepack(weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def dequantize(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def quantize(weight: Tensor, scale: Tensor | None = None, name: str = "a weight") -> QuantizedTensor:
-    """Round a float32 weight, (C, ...), to the nearest of 255 steps, ties to the even one (torch's own rounding).
+    """Round a float32 weight, (C, ...), to the nearest of 255 steps, ties to the even one.
 
     Args:
         weight: At least two dimensions.
@@ -72,6 +72,6 @@ def quantize(weight: Tensor, scale: Tensor | None = None, name: str = "a weight"
         # below the smallest normal number a step has no precision, and its inverse may overflow
         scale = (largest / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
         scale[largest == 0] = 1.0
-    zero_points = torch.zeros(len(scale), dtype=torch.int64, device="cpu")
-    steps = torch.quantize_per_channel(weight.contiguous(), scale, zero_points, 0, torch.qint8)
-    return QuantizedTensor(steps.int_repr().clamp_(-LARGEST, LARGEST), scale)
+    # times the inverse, as torch's own quantization does, which torch 2.13 gives up
+    steps = (weight * (1 / scale).view(-1, *[1] * (weight.dim() - 1))).round()
+    return QuantizedTensor(steps.clamp_(-LARGEST, LARGEST).to(torch.int8).contiguous(), scale)

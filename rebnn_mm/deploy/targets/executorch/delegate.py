@@ -1,4 +1,4 @@
-"""The delegate of 1-bit layers: each operator of an edge-form graph becomes one blob that ``runtime/`` runs.
+"""The delegate of 1-bit layers and some real-valued convolutions: each operator becomes a blob for ``runtime/``.
 
 A delegate and not an operator with an out variant: the run-time makes a layer's plan when the program is loaded and
 frees it with the program. An operator would keep plans by the address of its weight, and give another network's
@@ -16,34 +16,25 @@ from torch import Tensor, fx
 from torch._export import utils as lifted
 from torch.export import ExportedProgram
 
-from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, LINEAR, LINEAR_BOTH
+from rebnn_mm.deploy.graph.unit import LINEAR, LINEAR_BOTH
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import sides_of
-from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob
+from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob, write_real_blob
+from rebnn_mm.deploy.targets.executorch.operators import BOTH, REAL, is_ours, operator_of
 
-_BOTH, _ONE = (CONV_BOTH, LINEAR_BOTH), (CONV, LINEAR)
 _ARGUMENTS = ("x", "bits", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
 
 
-def is_unit(node: fx.Node) -> bool:
-    """Whether ``node`` is a 1-bit operator of an edge-dialect graph."""
-    return node.op == "call_function" and _operator(node) in (*_ONE, *_BOTH)
-
-
-def _operator(node: fx.Node) -> Any:
-    return getattr(node.target, "_op", node.target)  # the edge dialect wraps operators
-
-
 class RebnnPartitioner(Partitioner):
-    """One partition for each 1-bit operator."""
+    """One partition for each operator."""
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         """Tag them."""
         tags = {}
-        for number, node in enumerate(filter(is_unit, exported_program.graph.nodes)):
+        for number, node in enumerate(filter(is_ours, exported_program.graph.nodes)):
             tag = f"rebnn_{number}"
             tags[tag] = DelegationSpec(RebnnBackend.__name__, [])
-            for part in (node, *(node.users if _operator(node) in _BOTH else ())):
+            for part in (node, *(node.users if operator_of(node) in BOTH else ())):
                 part.meta["delegation_tag"] = tag
         tag_constant_data(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
@@ -55,22 +46,34 @@ class RebnnBackend(BackendDetails):
     @staticmethod
     def preprocess(edge_program: ExportedProgram, compile_specs: list[Any]) -> PreprocessResult:
         """The blob of the one operator in ``edge_program``."""
-        (node,) = filter(is_unit, edge_program.graph.nodes)
-        given = {**dict(zip(_ARGUMENTS, node.args, strict=False)), **node.kwargs}
-        both, linear = _operator(node) in _BOTH, _operator(node) in (LINEAR, LINEAR_BOTH)
-        names = str(given["names"]).split()
-        tensors = {n: _constant(edge_program, t) for n, t in zip(names, given["tensors"], strict=True)}
-        signs = both or bool(given.get("signs", False))
-        sides = sides_of(tensors, given.get("clamp"), bool(given.get("residual_last", False)), signs, both or not signs)
-        blob = write_blob(
-            _constant(edge_program, given["bits"]),
-            ConvSpec.from_ints(given["geometry"]),
-            *sides,
-            _places(edge_program, node, given, both, signs),
-            linear,
-            not given["x"].meta["val"].is_floating_point(),
-        )
+        (node,) = filter(is_ours, edge_program.graph.nodes)
+        blob = _real_blob(edge_program, node) if operator_of(node) is REAL else _binary_blob(edge_program, node)
         return PreprocessResult(processed_bytes=blob)
+
+
+def _real_blob(program: ExportedProgram, node: fx.Node) -> bytes:
+    arguments: Any = node.args
+    weight, scale, offset = (_constant(program, constant) for constant in arguments[1:4])
+    geometry, (low, high), max_pool = arguments[4:7]
+    places = Places(0, None, 1, None, 2)
+    return write_real_blob(weight, ConvSpec.from_ints(geometry), (scale, offset), (low, high), max_pool, places)
+
+
+def _binary_blob(program: ExportedProgram, node: fx.Node) -> bytes:
+    given: dict[str, Any] = {**dict(zip(_ARGUMENTS, node.args, strict=False)), **node.kwargs}
+    both, linear = operator_of(node) in BOTH, operator_of(node) in (LINEAR, LINEAR_BOTH)
+    names = str(given["names"]).split()
+    tensors = {n: _constant(program, t) for n, t in zip(names, given["tensors"], strict=True)}
+    signs = both or bool(given.get("signs", False))
+    sides = sides_of(tensors, given.get("clamp"), bool(given.get("residual_last", False)), signs, both or not signs)
+    return write_blob(
+        _constant(program, given["bits"]),
+        ConvSpec.from_ints(given["geometry"]),
+        *sides,
+        _places(program, node, given, both, signs),
+        linear,
+        not given["x"].meta["val"].is_floating_point(),
+    )
 
 
 def _places(program: ExportedProgram, node: fx.Node, given: dict[str, Any], both: bool, signs: bool) -> Places:

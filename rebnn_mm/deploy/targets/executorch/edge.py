@@ -21,11 +21,14 @@ from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.targets.executorch import edge_passes as passes
 from rebnn_mm.deploy.targets.executorch.edge_groups import spell_group_norms
 from rebnn_mm.deploy.targets.executorch.edge_products import spell_attention, spell_products
+from rebnn_mm.deploy.targets.executorch.edge_real import take_convolutions
 
-# constants first, so that norms find them; norms before pools, which may stand between a norm and its convolution
+# constants first, so that norms find them; norms before pools, which may stand between a norm and its convolution; the
+# delegate's convolutions before both, with pool and norm
 _PASSES = (
     passes.fix_sizes,
     passes.drop_layouts,
+    take_convolutions,
     passes.pool_last,
     passes.fold_norms,
     passes.spell_norms,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx
 
+from rebnn_mm.deploy.targets.executorch.operators import is_ours, name_of
 from rebnn_mm.errors import UserError
 
 # ExecuTorch's portable kernels compute these with plain loops: a hundred times slower than XNNPACK
@@ -21,18 +22,22 @@ class Placement:
 
     Attributes:
         binary: Delegates of 1-bit layers.
+        real: Delegates of real-valued convolutions in this package's kernels.
         xnnpack: Within XNNPACK's delegates, ``xnnpack_parts`` in number.
         portable: Left to ExecuTorch's own kernels; a program without any needs no kernel library.
+        steps: What each instruction of the program is, in the order of ``rebnn_run --profile``.
     """
 
     binary: int
     xnnpack: dict[str, int]
     xnnpack_parts: int
     portable: dict[str, int]
+    real: int = 0
+    steps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
-            f"1-bit delegate: {self.binary} layers",
+            f"this package's kernels: {self.binary} 1-bit layers, {self.real} real-valued convolutions",
             f"XNNPACK: {self.xnnpack_parts} parts, {_listed(self.xnnpack)}",
             f"ExecuTorch's own kernels: {_listed(self.portable)}",
         ]
@@ -60,23 +65,30 @@ def placement_of(graph: fx.Graph, module: Any) -> Placement:
         graph: Its graph.
         module: Its graph module, which holds the lowered parts.
     """
-    binary, parts = 0, 0
+    binary, real, parts = 0, 0, 0
     xnnpack: Counter[str] = Counter()
     portable: Counter[str] = Counter()
+    steps = []
     for node in graph.nodes:
         if node.op != "call_function" or node.target is operator.getitem:
             continue
         if "call_delegate" not in str(node.target):
             portable[_name(node)] += 1
+            steps.append(f"ExecuTorch: {_name(node)}")
             continue
         lowered = getattr(module, node.args[0].target)
+        inner = [n for n in lowered.original_module.graph.nodes if n.op == "call_function"]
+        inner = [n for n in inner if n.target is not operator.getitem]
         if lowered.backend_id == "XnnpackBackend":
             parts += 1
-            inner = lowered.original_module.graph.nodes
-            xnnpack.update(_name(n) for n in inner if n.op == "call_function" and n.target is not operator.getitem)
+            xnnpack.update(map(_name, inner))
+            steps.append(f"XNNPACK: {', '.join(map(_name, inner))}")
         else:
-            binary += 1
-    return Placement(binary, dict(xnnpack), parts, dict(portable))
+            (step,) = (name_of(n) for n in inner if is_ours(n))
+            real += step.startswith("real")
+            binary += not step.startswith("real")
+            steps.append(step)
+    return Placement(binary, dict(xnnpack), parts, dict(portable), real, tuple(steps))
 
 
 def _name(node: fx.Node) -> str:

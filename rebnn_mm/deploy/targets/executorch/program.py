@@ -34,7 +34,7 @@ def runtime_folder() -> Path:
         MissingFileError: The library is not there.
     """
     named = os.environ.get(VARIABLE)
-    folder = Path(named) if named else Path(__file__).parents[3] / "build"
+    folder = Path(named) if named else Path(__file__).parents[4] / "build"
     if not (folder / LIBRARY).is_file():
         raise MissingFileError(f"{folder} has no {LIBRARY}, which runs 1-bit layers in ExecuTorch: {_BUILD}")
     return folder

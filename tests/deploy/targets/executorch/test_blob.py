@@ -14,7 +14,7 @@ import rebnn_mm.deploy.kernels
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensors_of
-from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob
+from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob, write_real_blob
 
 KERNELS = Path(rebnn_mm.deploy.kernels.__file__).parent
 RUNTIME = Path(__file__).parents[4] / "runtime"
@@ -35,7 +35,7 @@ def build(folder: Path, *flags: str, layers: bool = False) -> Path:
     sources = [RUNTIME / "tests/blob_test.cpp", RUNTIME / "src/blob.cpp", RUNTIME / "src/json.cpp"]
     if layers:
         flags = (*flags, "-DWITH_LAYERS")
-        sources += [RUNTIME / "src/layer.cpp", *KERNELS.glob("*.cpp")]
+        sources += [*(RUNTIME / f"src/{name}.cpp" for name in ("layer", "memory", "real_conv")), *KERNELS.glob("*.cpp")]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     program = folder / "blob_test"
@@ -86,6 +86,62 @@ def test_the_library_reads_what_is_written(program, tmp_path, full, linear):
     tensors = tensors_of(before, after)
     expected = [f"{zlib.crc32(tensors[name].numpy()):08x}" if name in tensors else "-" for name in TENSORS]
     assert vectors == expected
+
+
+def real_layer(max_pool: bool = True):
+    """Arguments of ``write_real_blob``; more output channels than lie beside each other in the kernels."""
+    torch.manual_seed(4)
+    spec = ConvSpec((70, 3, 5, 4), (2, 2), (2, 2))
+    norm = (torch.randn(70), torch.randn(70))
+    return torch.randn(spec.weight_shape), spec, norm, (0.0, float("inf")), max_pool, Places(0, None, 1, None, 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize("max_pool", [False, True])
+def test_the_library_reads_real_valued_convolutions(program, tmp_path, max_pool):
+    weight, spec, norm, *_ = real_layer()
+    first, bits, *vectors = read(program, tmp_path, write_real_blob(*real_layer(max_pool)))
+    sizes = [3, 70, 5, 4, 2, 2, 2, 2, 1, 1, 1]
+    assert first.split() == [
+        f"{value:g}" for value in (2, 8 * max_pool, *sizes, 1, 0, 0, float("inf"), 0, -1, 1, -1, 2)
+    ]
+    rows = weight.permute(0, 2, 3, 1).contiguous().numpy()
+    assert bits == f"{rows.nbytes} {zlib.crc32(rows):08x}"
+    given = dict(zip(("scale", "offset"), norm, strict=True))
+    assert vectors == [f"{zlib.crc32(given[name].numpy()):08x}" if name in given else "-" for name in TENSORS]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("<I 24", 3, "unknown kind"),
+        ("<I 28", 1 + 4, "unknown kind"),
+        ("<I 28", 8, "lacks its clamp"),
+        ("<q 64", 1, "sizes that no layer has"),
+        ("<q 80", 3, "sizes that no layer has"),
+        ("<q 96", 2, "sizes that no layer has"),
+        ("<q 112", 2, "sizes that no layer has"),
+        ("<q 40", 1 << 21, "sizes that no layer has"),
+        ("<i 140", 0, "a shortcut or signs"),
+        ("<q 160", 4, "another length"),
+        ("<q 208", -1, "more than its vectors"),
+    ],
+)
+def test_wrong_numbers_in_a_real_valued_convolution_are_refused(program, tmp_path, place, value, sentence):
+    blob = bytearray(write_real_blob(*real_layer()))
+    form, offset = place.split()
+    struct.pack_into(form, blob, int(offset), value)
+    (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
+    assert line.startswith("refused: ") and sentence in line
+
+
+def test_a_real_valued_convolution_that_the_kernels_lack_is_refused():
+    weight, _, norm, *rest = real_layer()
+    with pytest.raises(ValueError, match="a weight of one group, without dilation, alike in both directions"):
+        write_real_blob(weight, ConvSpec((70, 3, 5, 4), (2, 1)), norm, *rest)
+    with pytest.raises(ValueError, match="scale"):
+        write_real_blob(*real_layer()[:2], (torch.ones(3), norm[1]), *rest)
 
 
 @needs_compiler
@@ -182,8 +238,10 @@ def test_changed_blobs_are_never_read_outside(tmp_path):
         pytest.skip("needs a g++ with the libraries of its sanitizers")
     program = build(tmp_path, "-O1", "-w", *SANITIZE, layers=True)
     cases = [(layer(), FULL, {}), (layer(False), PLAIN, {}), (layer(False, True), PLAIN, dict(linear=True))]
-    for arguments, places, kind in [*cases, (layer(False), PLAIN, dict(signs_in=True))]:
-        (tmp_path / "sound").write_bytes(write_blob(*arguments, places, **kind))
+    cases.append((layer(False), PLAIN, dict(signs_in=True)))
+    blobs = [write_blob(*arguments, places, **kind) for arguments, places, kind in cases]
+    for blob in [*blobs, write_real_blob(*real_layer())]:
+        (tmp_path / "sound").write_bytes(blob)
         done = subprocess.run([program, "fuzz", tmp_path / "sound", "20000"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         refused, ran, failed = (int(part.split()[0]) for part in done.stdout.split(", "))

@@ -9,6 +9,7 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.graph.functions import affine, max_pool_affine
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.targets.executorch.edge import outputs_of
+from rebnn_mm.deploy.targets.executorch.operators import REAL, name_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
@@ -45,27 +46,60 @@ def agree(edge, *made):
 
 def test_weights_are_contiguous_and_norms_inside_convolutions(edge):
     torch.manual_seed(0)
-    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    stem = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     net = settle(Net(stem)).to(memory_format=torch.channels_last)
-    found = agree(edge, net, torch.randn(1, 3, 8, 8))
+    found = agree(edge, net, torch.randn(1, 6, 8, 8))
     assert found == [aten.conv2d.default, aten.relu.default, torch.ops.rebnn_mm.binary_conv2d.default]
-    _, module, _ = edge(net, torch.randn(1, 3, 8, 8))
+    _, module, _ = edge(net, torch.randn(1, 6, 8, 8))
     assert all(b.is_contiguous() for b in module.buffers())
 
 
 def test_a_norm_behind_a_bias_and_one_behind_a_linear_layer_are_folded(edge):
     torch.manual_seed(0)
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.BatchNorm1d(5)]
-    found = agree(edge, settle(Net(nn.Conv2d(3, 8, 1), nn.Sequential(*head))), torch.randn(1, 3, 8, 8))
+    found = agree(edge, settle(Net(nn.Conv2d(6, 8, 1), nn.Sequential(*head))), torch.randn(1, 6, 8, 8))
     assert affine not in found and aten.mul.Tensor not in found and found.count(aten.linear.default) == 1
 
 
 def test_a_pool_in_front_of_its_norm_stands_behind_it_again(edge):
     torch.manual_seed(0)
-    stem = [nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    found = agree(edge, settle(Net(nn.Sequential(*stem))), torch.randn(1, 3, 16, 16))
+    stem = [nn.Conv2d(6, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    found = agree(edge, settle(Net(nn.Sequential(*stem))), torch.randn(1, 6, 16, 16))
     assert max_pool_affine not in found
     assert found[:3] == [aten.conv2d.default, aten.relu.default, aten.max_pool2d.default]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.ReLU6(), nn.SiLU()])
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_stem_is_one_step_of_the_delegate(edge, bias, activation, pool):
+    torch.manual_seed(0)
+    stem = [nn.Conv2d(3, 8, 7, 2, 3, bias=bias), nn.BatchNorm2d(8), activation, nn.MaxPool2d(3, 2, 1) if pool else None]
+    net = settle(Net(nn.Sequential(*(part for part in stem if part))))
+    found = agree(edge, net, torch.randn(1, 3, 30, 16))
+    assert found[0] == REAL and aten.conv2d.default not in found
+    _, module, _ = edge(net, torch.randn(1, 3, 30, 16))
+    first = next(node for node in module.graph_module.graph.nodes if node.target == REAL)
+    joined = pool and not bias and not isinstance(activation, (nn.ReLU6, nn.SiLU))
+    assert name_of(first) == f"real-valued convolution 7x7, 3 -> 8 channels{', max-pool' if joined else ''}"
+    assert len(found) == {True: 2, False: 2 + pool + isinstance(activation, nn.SiLU)}[joined]
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [nn.Conv2d(3, 8, 3, (1, 2)), nn.Conv2d(3, 8, 3, dilation=2), nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(5, 8, 3)],
+)
+def test_other_convolutions_are_left_to_xnnpack(edge, conv):
+    torch.manual_seed(0)
+    found = agree(edge, settle(Net(conv)), torch.randn(1, conv.in_channels, 9, 8))
+    assert found[0] == aten.conv2d.default and REAL not in found
+
+
+def test_a_convolution_of_one_channel_is_one_of_the_delegate(edge):
+    """In ExecuTorch such a result has the memory order of NCHW, for XNNPACK that of NHWC: an FCOS stopped there."""
+    torch.manual_seed(0)
+    found = agree(edge, settle(Net(after=nn.Conv2d(8, 1, 3, padding=1))), torch.randn(1, 8, 6, 5))
+    assert found[-1] == REAL
 
 
 def test_norms_and_slopes_that_no_layer_takes_up_are_sums_and_products(edge):
@@ -188,4 +222,5 @@ def test_a_whole_backbone_agrees_up_to_turned_signs(edge):
     backbone = settle(ReBNNResNet(18, base_channels=8, out_indices=(1, 3)))
     found = agree(edge, backbone, torch.randn(1, 3, 64, 64))
     assert sum("binary_conv2d" in str(target) for target in found) == 16
+    assert found.count(REAL) == 1
     assert not [t for t in found if t in (affine, max_pool_affine, aten.mul.Tensor)]

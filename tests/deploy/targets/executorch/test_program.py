@@ -116,7 +116,7 @@ def refused(done):
 
 def test_the_export_tells_what_runs_where_and_that_it_agrees(files):
     report = files[0][2]
-    assert report.placement.binary == 16 and report.placement.portable == {}
+    assert report.placement.binary == 16 and report.placement.real == 1 and report.placement.portable == {}
     text = str(report)
     assert "ExecuTorch's own kernels: none" in text and "equal decisions: 8 of 8" in text
     assert "inputs (1, 3, 64, 96)" in text and report.size == files[0][1].stat().st_size
@@ -151,6 +151,15 @@ def test_the_c_program_gives_the_labels_of_python(built, files, image, number):
         score, name = line.split("  ")
         assert name == f"class {index}" and abs(float(score) - float(scores[index])) < 2e-3
     assert "first result after" in done.stdout and "CPU time median" in done.stdout
+
+
+def test_a_profile_has_a_time_for_each_instruction(built, files, image):
+    done = run(built, files[0][1], "--noise", "--repeat", 3, "--profile")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    steps = files[0][2].placement.steps
+    assert len(lines) == len(steps) and steps[0] == "real-valued convolution 7x7, 3 -> 8 channels, max-pool"
+    assert [line.endswith(", own") for line in lines] == [not step.startswith("XNNPACK: ") for step in steps]
+    assert "--profile goes with" in refused(run(built, files[0][1], image[0], "--profile"))
 
 
 def test_threads_change_nothing_but_time(built, files, image):
@@ -216,7 +225,7 @@ def test_changed_layers_under_a_sound_seal_are_refused_too(built, files, image, 
     data = bytearray(read_program(files[0][1]))
     rng = random.Random(0)
     starts = [at for at in range(len(data)) if data[at : at + 8] == b"REBNNDEL"]
-    assert len(starts) == 16
+    assert len(starts) == 17
     for _ in range(12):
         wrong = bytearray(data)
         wrong[rng.choice(starts) + rng.randrange(288)] ^= 1 << rng.randrange(8)
@@ -293,12 +302,7 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
         verify.compare_program(read_program(files[0][1]), Turned(network), samples, True)
 
 
-FCOS_FAILS = pytest.mark.xfail(
-    reason="ExecuTorch stops with error 16 in FCOS's program; not understood yet", strict=True
-)
-
-
-@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", pytest.param("fcos_rebnn_r18_coco", marks=FCOS_FAILS)])
+@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
 def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     pytest.importorskip("mmdet")
     from torchvision.ops import batched_nms
