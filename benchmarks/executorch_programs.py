@@ -1,10 +1,11 @@
 """A packed ResNet-18 as an ExecuTorch program beside its float and int8 twins and eager torch: one thread, batch 1.
 
 sh runtime/build.sh build
-python benchmarks/executorch_programs.py [--size 224] [--rounds 9] [--calls 15]
+python benchmarks/executorch_programs.py [--size 224] [--rounds 9] [--calls 15] [--peers]
 
 Weights are random. Programs run in ``rebnn_run``, each round a process of its own, in turn; a time is the median of a
 process' calls, in CPU time, so that other programs on the machine disturb it less. The spread is that of the rounds.
+--peers adds OpenVINO's 1-bit kernels and onnxruntime, which need openvino, onnx and onnxruntime.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,11 +25,13 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, ModelCard, export_model, load_model
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.targets.executorch.export import edge_module, export_executorch, network_of
 from rebnn_mm.deploy.targets.executorch.file import sealed
 from rebnn_mm.deploy.targets.executorch.lowering import lower_module
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.workflows.benchmark import onnxruntime_models
 from rebnn_mm.workflows.timing import machine
 
 
@@ -67,15 +72,25 @@ def run(path: Path, calls: int) -> dict[str, float]:
     return {name: float(re.search(pattern, text).group(1)) for name, pattern in patterns.items()}
 
 
-def eager(network: nn.Module, x: torch.Tensor, calls: int) -> dict[str, float]:
+def here(call: Callable[[], object], calls: int) -> dict[str, float]:
     """The same in this process."""
     times = []
     with torch.inference_mode():
         for _ in range(calls):
             begin = time.process_time()
-            network(x)
+            call()
             times.append(1e3 * (time.process_time() - begin))
     return dict(cpu=statistics.median(times))
+
+
+def peers(path: Path, network: GraphNetwork, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The same network in other run-times, ready to be called on ``x``."""
+    from openvino_peer import openvino_call
+
+    from rebnn_mm.deploy.targets.openvino.export import to_openvino
+
+    openvino = openvino_call(to_openvino(network, [x.shape]), x, 1, nhwc=False)
+    return {"OpenVINO, 1-bit": openvino, **onnxruntime_models(path, x, 1)}
 
 
 def main() -> None:
@@ -84,6 +99,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=15)
+    parser.add_argument("--peers", action="store_true")
     args = parser.parse_args()
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
@@ -91,8 +107,8 @@ def main() -> None:
     print(machine())
     x = torch.randn(1, 3, args.size, args.size)
     last = x.contiguous(memory_format=torch.channels_last)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         export_model(Classifier().eval(), folder / "m.rebnn", ModelCard(), Check([x]))
         print(export_executorch(folder / "m.rebnn", folder / "binary.pte", size=(args.size, args.size)))
         real = real_twin(last)
@@ -101,29 +117,32 @@ def main() -> None:
             (folder / f"{kind}.pte").write_bytes(sealed(program.data))
             print(f"{kind}: {program.placement}")
         packed = {exact: load_model(folder / "m.rebnn", exact=exact) for exact in (True, False)}
+        in_process = {f"eager packed, exact={exact}": partial(network, x) for exact, network in packed.items()}
+        if args.peers:
+            in_process |= peers(folder / "m.rebnn", packed[False], x)
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(args.rounds):
             for kind in ("binary", "float", "int8"):
                 rounds.setdefault(f"{kind}.pte", []).append(run(folder / f"{kind}.pte", args.calls))
-            for exact, network in packed.items():
-                rounds.setdefault(f"eager packed, exact={exact}", []).append(eager(network, x, args.calls))
+            for name, call in in_process.items():
+                rounds.setdefault(name, []).append(here(call, args.calls))
         sizes = {path.name: path.stat().st_size / 1e6 for path in folder.glob("*.pte")}
     print_table(rounds, sizes)
 
 
 def real_twin(x: torch.Tensor) -> nn.Module:
-    """A real-valued ResNet-18 in the same edge form, its norms folded."""
+    """A real-valued ResNet-18 in the same edge form, its norms folded, for XNNPACK alone."""
     import torchvision
 
     network = network_of(torchvision.models.resnet18().eval(), [x])
-    return edge_module([network], [x]).requires_grad_(False)
+    return edge_module([network], [x], real=False).requires_grad_(False)
 
 
 def print_table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, float]) -> None:
     """One line each; a ratio is the median of the rounds' own."""
     base = [one["cpu"] for one in rounds["binary.pte"]]
     print(
-        f"\n{'':28}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'own':>8}{'first ms':>10}{'peak MB':>9}{'file MB':>9}"
+        f"\n{'':36}{'CPU ms':>8}{'min':>8}{'max':>8}{'times':>8}{'own':>8}{'first ms':>10}{'peak MB':>9}{'file MB':>9}"
     )
     for name, ran in rounds.items():
         cpu = [one["cpu"] for one in ran]
@@ -134,7 +153,7 @@ def print_table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, floa
                 statistics.median(one[key] for one in ran) for key in ("first", "memory", "binary")
             )
             rest = f"{binary:8.2f}{first:10.1f}{memory:9.1f}{sizes[name]:9.2f}"
-        print(f"{name:28}{statistics.median(cpu):8.2f}{min(cpu):8.2f}{max(cpu):8.2f}{ratio:8.2f}{rest}")
+        print(f"{name:36}{statistics.median(cpu):8.2f}{min(cpu):8.2f}{max(cpu):8.2f}{ratio:8.2f}{rest}")
     print(json.dumps({name: [round(one["cpu"], 3) for one in ran] for name, ran in rounds.items()}))
 
 

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     packing.add_argument("--metric", nargs="+", action=DictAction, help="measured results to store: NAME=VALUE")
     packing.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
     engines = parser.add_argument_group("options of the engines")
-    engines.add_argument("--part", help="onnx, openvino: a detector's backbone, neck, or boxes (it whole)")
+    engines.add_argument("--part", help="a detector's backbone, neck, or boxes (it whole); executorch: boxes")
     engines.add_argument("--form", help="onnx: float (default) or packed, 1-bit custom operators")
     engines.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images")
     engines.add_argument("--length", type=int, help="openvino, executorch: of sequences of tokens")

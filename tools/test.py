@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse, evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file of a detector, a classifier or a BERT")
-    parser.add_argument("checkpoint", help="weights trained with it, or its packed .rebnn file")
+    parser.add_argument("checkpoint", help="weights trained with it, its packed .rebnn file, or its program (.pte)")
     parser.add_argument("--out", help="write all predictions to this .pkl file")
     parser.add_argument("--show-dir", help="write pictures with predictions here")
     parser.add_argument("--inexact", action="store_true", help="of a .rebnn file, test what exact=False computes")

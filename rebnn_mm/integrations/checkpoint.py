@@ -17,6 +17,11 @@ def is_packed_file(path: str | Path) -> bool:
     return Path(path).suffix == ".rebnn"
 
 
+def is_program(path: str | Path) -> bool:
+    """Whether ``path`` is named as an ExecuTorch program."""
+    return Path(path).suffix == ".pte"
+
+
 def load_weights(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint on the CPU with ``weights_only=True`` and return it with its ``state_dict``.
 

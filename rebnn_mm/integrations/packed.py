@@ -65,7 +65,17 @@ def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool =
 
 
 def _as_classifier(model: Any, file: PackedFile, exact: bool) -> nn.Module:
-    """Mmpretrain's classifier around a graph from image to scores; its head makes predictions of scores only."""
+    """Mmpretrain's classifier around a graph from image to scores."""
+    network = build_network(file, exact)
+    return classifier_around(model, getattr(network, "network", network))
+
+
+def classifier_around(model: Any, network: nn.Module) -> nn.Module:
+    """Mmpretrain's classifier around ``network``, from normalized images to scores; its head only reads the scores.
+
+    Raises:
+        RebnnFileError: ``model`` is another model than an image classifier.
+    """
     from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
 
     if not isinstance(model, ImageClassifier):
@@ -73,8 +83,7 @@ def _as_classifier(model: Any, file: PackedFile, exact: bool) -> nn.Module:
     head = model.head
     several = isinstance(head, MultiLabelClsHead)
     model.head = MultiLabelClsHead(thr=head.thr, topk=head.topk) if several else ClsHead()
-    network = build_network(file, exact)
-    model.backbone, model.neck = _Scores(getattr(network, "network", network)), None
+    model.backbone, model.neck = _Scores(network), None
     return model.eval()
 
 

@@ -124,7 +124,7 @@ def export_to(
             a ``.rebnn`` file of a config and a checkpoint.
         options: For a config and a checkpoint; of a ``.rebnn`` file only ``verify`` is asked for.
         engine: Options of the target, by name; None is its default. ``part='boxes'`` is a one-stage detector whole
-            (:func:`rebnn_mm.workflows.boxes.export_boxes`).
+            (:func:`rebnn_mm.workflows.boxes.export_boxes`, :func:`rebnn_mm.integrations.executorch.export_detector`).
 
     Raises:
         ValueError: Anything else as a source; what :func:`export_config` and the target's exporter refuse.
@@ -152,9 +152,21 @@ def export_to(
 def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:
     if engine.get("part") != "boxes":
         return convert_file(source, out, to, **engine)
+    if to == "executorch":
+        return _detector_program(source, out, engine)
     from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
 
     return export_boxes(source, out, to, engine.get("size"), engine.get("form"))
+
+
+def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any]) -> Any:
+    """A one-stage detector's maps as a program; ``runtime/`` decodes them."""
+    from rebnn_mm.integrations.executorch import export_detector
+
+    if not engine.get("size") or engine.get("form") or engine.get("length"):
+        raise UserError("--part boxes of executorch takes --size H W, which it needs, and --allow-slow")
+    size = (int(engine["size"][0]), int(engine["size"][1]))
+    return export_detector(source, out, size, engine.get("verify", True), bool(engine.get("allow_slow")))
 
 
 def _without_none(reports: list[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
-from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_into, load_weights
 from rebnn_mm.workflows.heads import check_heads
 from rebnn_mm.workflows.precheck import check_loaders, check_loop, explain_batch_of_one
 
@@ -199,7 +199,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
     Args:
         cfg: From :func:`read_run_config`.
         checkpoint: Path of the weights, which must be those of the config's model, all of them; or of its packed
-            ``.rebnn`` file, which runs on the CPU.
+            ``.rebnn`` file, or of an ExecuTorch program (``.pte``), which run on the CPU.
         out: Write all predictions to this ``.pkl`` file.
         exact: False loads a packed file as :func:`rebnn_mm.deploy.load_model` does with ``exact=False``.
 
@@ -212,7 +212,9 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
         raise UserError(f"--out {out}: predictions are written as .pkl")
     cfg.resume = False
     if is_packed_file(checkpoint):
-        runner = _packed_runner(cfg, checkpoint, exact)
+        runner = _runner_around(cfg, checkpoint, dict(type="PackedModel", exact=exact))
+    elif is_program(checkpoint):
+        runner = _runner_around(cfg, checkpoint, dict(type="ProgramModel"))
     else:
         weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
         cfg.load_from = checkpoint
@@ -225,15 +227,15 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
     return runner.test()
 
 
-def _packed_runner(cfg: Config, path: str, exact: bool) -> Runner:
-    """A runner around the packed model of ``path``."""
-    from rebnn_mm.integrations import packed  # noqa: F401  # registers PackedModel
+def _runner_around(cfg: Config, path: str, model: dict[str, Any]) -> Runner:
+    """A runner around the packed model, or the program, of ``path``."""
+    from rebnn_mm.integrations import packed, programs  # noqa: F401  # registers PackedModel and ProgramModel
 
     if get_device() != "cpu":
         raise UserError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
     cfg.load_from = None
-    cfg.model = dict(type="PackedModel", path=path, config=cfg.to_dict(), exact=exact)
-    cfg.pop("data_preprocessor", None)  # it is in the packed model; the runner would hand it over to PackedModel
+    cfg.model = dict(**model, path=path, config=cfg.to_dict())
+    cfg.pop("data_preprocessor", None)  # it is in the model; the runner would hand it over to its type
     return build_runner(cfg)
 
 

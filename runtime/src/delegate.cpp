@@ -2,7 +2,6 @@
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/core/exec_aten/util/tensor_util.h>
 
-#include <chrono>
 #include <new>
 
 #include "layer.hpp"
@@ -129,8 +128,7 @@ public:
     }
 
     et::Error execute(et::BackendExecutionContext&, et::DelegateHandle* handle, et::Span<et::EValue*> args) const override {
-        using Clock = std::chrono::steady_clock;
-        const auto begin = Clock::now();
+        const double begin = rebnn::thread_milliseconds();
         auto& layer = *static_cast<rebnn::Layer*>(handle);
         Call call;
         const char* wrong = call.take(layer, args);
@@ -141,7 +139,7 @@ public:
                               call.signs ? reinterpret_cast<uint32_t*>(call.signs->mutable_data_ptr<int32_t>()) : nullptr,
                               rebnn::threads());
         }
-        rebnn::add_milliseconds_in_layers(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
+        rebnn::add_milliseconds_in_layers(rebnn::thread_milliseconds() - begin);
         if (!wrong) return et::Error::Ok;
         rebnn::set_last_error(wrong);
         ET_LOG(Error, "%s", wrong);

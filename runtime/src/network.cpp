@@ -90,7 +90,7 @@ std::vector<const float*> values_of(const std::vector<Input>& wanted, const std:
     converted->resize(inputs.size());
     std::vector<const float*> data;
     for (size_t i = 0; i < inputs.size(); ++i) {
-        if (inputs[i].shape != wanted[i].shape) throw Error("input " + std::to_string(i) + " has the shape " + as_text(inputs[i].shape) + "; the network takes " + as_text(wanted[i].shape));
+        if (inputs[i].shape != wanted[i].shape) throw Error("input " + std::to_string(i) + " has the shape " + as_text(inputs[i].shape) + "; the network takes " + as_text(wanted[i].shape) + " only: for another size export another program");
         if (inputs[i].values.size() != elements_of(wanted[i].shape)) throw Error("input " + std::to_string(i) + " holds " + std::to_string(inputs[i].values.size()) + " values, its shape says " + std::to_string(elements_of(wanted[i].shape)));
         std::vector<float>& own = (*converted)[i];
         if (wanted[i].is_image && layout == Layout::nchw) own = to_nhwc(inputs[i]);

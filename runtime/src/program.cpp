@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 
 #include "checksum.hpp"
 #include "threads.hpp"
@@ -48,13 +47,6 @@ T read_at(const uint8_t* bytes, size_t offset) {
     T value;
     std::memcpy(&value, bytes + offset, sizeof(T));
     return value;
-}
-
-// CPU time of the calling thread, which other programs on the machine hardly disturb.
-double thread_milliseconds() {
-    timespec now{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return double(now.tv_sec) * 1e3 + double(now.tv_nsec) / 1e6;
 }
 
 // One thread is the calling one: XNNPACK's pool stays out of it.

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <ctime>
 
 #include "rebnn_kernels.h"
 
@@ -44,6 +45,12 @@ void set_threads(int32_t threads) {
 
 const char* last_error() { return refused; }
 void set_last_error(const char* sentence) { refused = sentence; }
+
+double thread_milliseconds() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return double(now.tv_sec) * 1e3 + double(now.tv_nsec) / 1e6;
+}
 
 double milliseconds_in_layers() { return milliseconds; }
 void add_milliseconds_in_layers(double more) { milliseconds += more; }

@@ -12,7 +12,10 @@ void set_threads(int32_t threads);
 const char* last_error();
 void set_last_error(const char* sentence);
 
-// Time that this thread spent in 1-bit layers.
+// CPU time of the calling thread, which other programs on the machine hardly disturb.
+double thread_milliseconds();
+
+// Such time that this thread spent in layers of the delegate.
 double milliseconds_in_layers();
 void add_milliseconds_in_layers(double more);
 

@@ -114,4 +114,6 @@ def test_what_has_no_boxes_is_said(tmp_path, tool):
         export_boxes(file, tmp_path / "d.pte", "executorch", SIZE)
     with pytest.raises(SystemExit, match="--part boxes is for images of one size"):
         tool("export")(file, tmp_path / "d.onnx", "--part", "boxes")
+    with pytest.raises(SystemExit, match="--part boxes of executorch takes --size H W"):
+        tool("export")(file, tmp_path / "d.pte", "--part", "boxes")
     assert not (tmp_path / "d.onnx").exists()

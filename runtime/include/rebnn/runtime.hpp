@@ -33,7 +33,7 @@ Image read_image(const std::string& path);
 // Threads of every model in this process; 1 unless this is called.
 void set_threads(int32_t threads);
 
-// Time that layers in our kernels took in this thread so far; the rest of a network's is XNNPACK's.
+// CPU time that layers in our kernels took in this thread so far; the rest of a network's is XNNPACK's.
 double milliseconds_in_layers();
 
 struct Tensor {

@@ -80,8 +80,13 @@ def outputs_of(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def edge_form(traced: Traced, inputs: Sequence[Tensor]) -> EdgeNetwork:
+def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True) -> EdgeNetwork:
     """The network of ``traced`` for inputs of the sizes of ``inputs``; ``traced`` is changed.
+
+    Args:
+        traced: A fused graph.
+        inputs: Of the network.
+        real: Whether the delegate may take real-valued convolutions; False leaves them all to XNNPACK.
 
     Raises:
         UserError: A pool rounds up at this size.
@@ -90,7 +95,8 @@ def edge_form(traced: Traced, inputs: Sequence[Tensor]) -> EdgeNetwork:
     pass_thresholds(traced, exact=False)
     record_values(traced, inputs)
     for run in _PASSES:
-        run(traced)
+        if real or run is not take_convolutions:
+            run(traced)
         traced.graph.lint()
     return EdgeNetwork(traced).eval()
 

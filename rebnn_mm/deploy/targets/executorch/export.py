@@ -131,11 +131,11 @@ class _Chain(nn.Module):
         return values
 
 
-def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor]) -> nn.Module:
-    """The edge form of networks that are called one after the other."""
+def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True) -> nn.Module:
+    """The edge form of networks that are called one after the other; ``real`` as for :func:`edge_form`."""
     values, modules = list(inputs), []
     for part in parts:
-        modules.append(edge_form(part.traced(), values))
+        modules.append(edge_form(part.traced(), values, real))
         with torch.no_grad():
             values = flatten(modules[-1](*values))
     return modules[0] if len(modules) == 1 else _Chain(modules)

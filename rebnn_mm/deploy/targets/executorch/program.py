@@ -94,7 +94,10 @@ class ExecutorchProgram:
         for index, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
             found, wanted = (tuple(x.shape), str(x.dtype)), (tuple(spec["shape"]), f"torch.{spec['dtype']}")
             if found != wanted:
-                raise UserError(f"input {index} is {found[1]} {found[0]}; the program takes {wanted[1]} {wanted[0]}")
+                raise UserError(
+                    f"input {index} is {found[1]} {found[0]}; the program takes {wanted[1]} {wanted[0]} only: for "
+                    "another size export another program, with --size H W or --length N"
+                )
         try:
             results = self._forward.execute([as_taken(x.detach()) for x in inputs])
         except RuntimeError as error:

@@ -68,9 +68,9 @@ def test_products_in_portable_kernels_are_refused_with_the_remedy():
 
 
 def test_a_placement_tells_which_engine_runs_what():
-    text = str(Placement(16, {"linear": 1, "convolution": 4}, 5, {}))
+    text = str(Placement(16, {"linear": 1, "convolution": 4}, 5, {}, 1))
     assert text.splitlines() == [
-        "1-bit delegate: 16 layers",
+        "this package's kernels: 16 1-bit layers, 1 real-valued convolutions",
         "XNNPACK: 5 parts, 4 convolution, 1 linear",
         "ExecuTorch's own kernels: none",
     ]
