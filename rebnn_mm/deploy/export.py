@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.file.card import ModelCard
-from rebnn_mm.deploy.file.container import BinaryTensor, Stored, stored_type, write_file
+from rebnn_mm.deploy.file.container import write_file
+from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, stored_type
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
 from rebnn_mm.deploy.layers.operators import fold_batch_norm
 from rebnn_mm.deploy.layers.packable import check_layer, is_packed, scale_shape

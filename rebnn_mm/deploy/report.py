@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from rebnn_mm.analysis.opcount import LayerCount, count_bytes
-from rebnn_mm.deploy.file.container import Stored, parts_of
+from rebnn_mm.deploy.file.tensors import Stored, parts_of
 from rebnn_mm.deploy.rounding import precision as precision_of
 from rebnn_mm.deploy.verify import TOLERANCE, Difference
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.deploy.file.container import BinaryTensor, Stored, parts_of
+from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, parts_of
 from rebnn_mm.deploy.operation.int8 import QuantizedTensor, quantize
 from rebnn_mm.deploy.verify import Check, run
 from rebnn_mm.errors import UserError

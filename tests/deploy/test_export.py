@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.file.container import BinaryTensor, read_file
+from rebnn_mm.deploy.file.container import read_file
+from rebnn_mm.deploy.file.tensors import BinaryTensor
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.layers.packable import check_layer, padding_of
 from rebnn_mm.errors import UserError

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rebnn_mm.deploy import Check, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.file.container import BinaryTensor, read_file, write_file
+from rebnn_mm.deploy.file.container import read_file, write_file
+from rebnn_mm.deploy.file.tensors import BinaryTensor
 from rebnn_mm.deploy.graph.functions import embedding_rows
 from rebnn_mm.deploy.operation.int8 import LARGEST, QuantizedTensor, quantize
 from rebnn_mm.errors import NotFiniteError, UserError

@@ -7,7 +7,8 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.deploy.file.container import BinaryTensor, read_file
+from rebnn_mm.deploy.file.container import read_file
+from rebnn_mm.deploy.file.tensors import BinaryTensor
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLinear
 from rebnn_mm.deploy.operation.bits import from_bits

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.file import plain
+from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, parts_of
 from rebnn_mm.deploy.operation.bits import bytes_of_bits
 from rebnn_mm.deploy.operation.int8 import QuantizedTensor
 from rebnn_mm.errors import MissingFileError, UserError
@@ -51,33 +52,11 @@ _PREFIX = struct.Struct("<8sIIQQ")
 _DIGEST_AT, _HEADER_AT = 32, 64
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "int64": torch.int64, "uint8": torch.uint8}
 _WEIGHTS = ("bit", "int8")  # at least two dimensions, none of them empty
-# Types that a file does not hold -> the narrowest of its types that holds their values
-_WIDER = {
-    torch.bool: torch.uint8,
-    **dict.fromkeys((torch.int8, torch.int16, torch.int32), torch.int64),
-    torch.bfloat16: torch.float32,
-}
 _MAX_DIMS, _MAX_NAME = 8, 512
 
 
 class RebnnFileError(UserError):
     """A file that is no sound ``.rebnn`` file, or not one that this version can use."""
-
-
-def stored_type(dtype: torch.dtype) -> torch.dtype:
-    """The type in which a file holds tensors of ``dtype``: itself, or a wider one."""
-    return _WIDER.get(dtype, dtype)
-
-
-@dataclass(frozen=True)
-class BinaryTensor:
-    """A binary weight: ``bits`` as :func:`rebnn_mm.deploy.operation.bits.to_bits` gives them, and its ``shape``."""
-
-    bits: Tensor
-    shape: tuple[int, ...]
-
-
-Stored = Tensor | BinaryTensor | QuantizedTensor
 
 
 @dataclass(frozen=True)
@@ -266,13 +245,6 @@ def _pieces(header: bytes, first: int, entries: list[_Entry], tensors: Iterable[
         position = first + entry.offset + entry.size
     if not entries:
         yield bytes(first - position)
-
-
-def parts_of(tensor: Stored) -> tuple[Tensor, ...]:
-    """The plain tensors that a stored one consists of, in the order of their bytes."""
-    if isinstance(tensor, QuantizedTensor):
-        return tensor.scale, tensor.values
-    return (tensor.bits,) if isinstance(tensor, BinaryTensor) else (tensor,)
 
 
 def _raw(tensor: Tensor) -> bytes:

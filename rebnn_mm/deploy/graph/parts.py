@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from rebnn_mm.deploy.file.container import BinaryTensor, stored_type
+from rebnn_mm.deploy.file.tensors import BinaryTensor, stored_type
 from rebnn_mm.deploy.graph.capture import Traced, capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork

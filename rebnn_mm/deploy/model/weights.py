@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rebnn_mm.deploy.file.container import BinaryTensor, PackedFile, RebnnFileError, Stored
+from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError
+from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.record import scale_name
 from rebnn_mm.deploy.operation.bits import from_bits

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebnn_mm.deploy.file import plain
-from rebnn_mm.deploy.file.container import MAGIC, BinaryTensor, RebnnFileError, read_file, write_file
+from rebnn_mm.deploy.file.container import MAGIC, RebnnFileError, read_file, write_file
+from rebnn_mm.deploy.file.tensors import BinaryTensor
 from rebnn_mm.deploy.operation.bits import from_bits, to_bits
 
 TENSORS = {
