@@ -15,8 +15,8 @@ from torch import nn
 from rebnn_mm.backbones.blocks import BinaryUnit
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.kernels.buffers import LastUsed, Workspaces
+from rebnn_mm.deploy.layers.native_conv2d import SHAPES, wider_pixel
 from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan, fold_batch_norm
-from rebnn_mm.deploy.layers.plan import SHAPES, wider_pixel
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.reference import fma, reference_conv2d
 from rebnn_mm.deploy.operation.signs import from_signs, to_signs
