@@ -18,9 +18,14 @@ _LARGEST = 1 << 15  # products in a sum: integers are kept in 16 bits
 
 
 def unit_fuses(unit: Any, x: Tensor, shortcut: Tensor) -> bool:
-    """Whether the unit's result for ``x`` may come from the function: in training, where nothing looks in between."""
+    """Whether the unit's result for ``x`` may come from the function: in training, where nothing looks in between.
+
+    In evaluation its parts run one by one, with a gradient too: the function rounds in another order, and a packed
+    network promises the bits of the trained one.
+    """
     return (
         torch.is_grad_enabled()
+        and unit.training
         and isinstance(unit.conv, BinaryConv2d)
         and fuses(unit.conv, x)
         and not torch.is_autocast_enabled("cpu")

@@ -216,3 +216,13 @@ def test_a_network_learns_the_same():
     with composed():
         plain = losses(two, other)
     assert abs(fused[0] - plain[0]) < 1e-3 and fused[-1] < 0.7 * fused[0] and plain[-1] < 0.7 * plain[0]
+
+
+def test_in_evaluation_a_gradient_changes_no_bit():
+    unit, x, shortcut = make()
+    unit(x, shortcut)
+    unit.eval()
+    with torch.no_grad():
+        expected = unit(x, shortcut)
+    assert not unit_fuses(unit, x, shortcut)
+    assert torch.equal(unit(x, shortcut), expected)
