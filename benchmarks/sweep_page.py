@@ -117,7 +117,7 @@ def _times(done: list[Row]) -> list[str]:
     loads = [row.load for row in done if row.load is not None]
     if not ratios:
         return []
-    busy = f" Other programs ran meanwhile: load {statistics.median(loads):.0f} (median)." if loads else ""
+    busy = f" Load meanwhile: {statistics.median(loads):.0f} (median of {len(loads)} rows)." if loads else ""
     return [
         f"- {len(ratios)} timed: packed is {statistics.median(ratios):.2f} times as fast as the stock model in torch "
         f"(median), {sum(ratio < 1 for ratio in ratios)} are slower.{busy}"

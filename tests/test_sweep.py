@@ -99,7 +99,7 @@ def test_the_page_says_how_models_are_stored_how_equal_they_are_and_why_others_d
     assert "- a's neck: Neck has attention\n- b: it calls aten.x\n" in page
     assert "### Not run" in page
     assert "| `c` | needs a network | build: URLError: a / b | abc |" in page
-    assert "Other programs ran meanwhile: load 3 (median)." in page
+    assert "Load meanwhile: 3 (median of 1 rows)." in page
     assert "- equal after packing: 1 in every bit, 1 up to rounding" in page
     assert "## mmpretrain" not in page
 
