@@ -43,7 +43,7 @@ def find_teachers(model: nn.Module, copies: Copies) -> Copies:
 
 
 def beside(model: nn.Module) -> set[nn.Module]:
-    """All that is in a copy or in a teacher, which are no ends of the network that trains."""
+    """All modules in copies and teachers: none is the first or the last layer of the network that trains."""
 
     def is_beside(name: str, module: nn.Module) -> bool:
         return _is_follower(name, module) or bool(_TEACHER.search(name))

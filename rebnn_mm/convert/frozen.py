@@ -11,7 +11,7 @@ FROZEN = ("keep", "unfreeze", "binarize")
 
 
 def settle(model: nn.Module) -> None:
-    """Let the parts with ``frozen_stages`` freeze now what some of them freeze only when training starts."""
+    """Freeze the stages that ``frozen_stages`` names: some backbones do so only when training starts."""
     for _, part in _parts_with_frozen_stages(model):
         part.train(part.training)
 

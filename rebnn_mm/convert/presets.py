@@ -1,4 +1,4 @@
-"""What is known to work for a family of networks, as defaults of ``binarize``."""
+"""Defaults of ``binarize`` for families of networks: classifiers, detectors, transformers."""
 
 from __future__ import annotations
 

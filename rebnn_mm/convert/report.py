@@ -1,4 +1,4 @@
-"""What ``binarize`` did, and how much of the model is 1-bit."""
+"""The report of ``binarize``: which layers it replaced and kept, and how much of the model is 1-bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export made of each layer: a table of bytes before and after."""
+"""The report of an export: a table of each layer's bytes before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of real-valued weights in a file: they are kept, or rounded to 16 or 8 bits; and what that changes."""
+"""Real-valued weights in a file: kept in 32 bits or rounded to 16 or 8, and how far rounding changes the outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file tells about its model besides the weights."""
+"""The card of a file: config, class names, preprocessing and origin of its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python's own bindings of operators that take a microsecond: half of the time that a call by its ATen name takes."""
+"""Functions of ``torch`` for small operators: a call takes half the time of that by the ATen name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a graph may call besides ATen: a few functions of tensors, each equal to its ATen form bit for bit."""
+"""Functions that graphs call besides ATen's operators, each equal to its ATen form bit for bit."""
 
 from __future__ import annotations
 

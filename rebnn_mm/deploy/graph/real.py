@@ -1,4 +1,4 @@
-"""Real-valued layers of a graph that is about to run: the fastest way that gives the bits of torch."""
+"""For each shape of input, the fastest way to compute a real-valued layer that gives the bits of torch."""
 
 from __future__ import annotations
 

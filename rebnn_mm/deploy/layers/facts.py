@@ -1,4 +1,4 @@
-"""What the code around a packed layer may ask of it, as of the ``nn.Conv2d`` or ``nn.Linear`` whose place it takes."""
+"""What a packed layer keeps of the ``nn.Conv2d`` or ``nn.Linear`` it replaces: sizes, and facts of the weight."""
 
 from __future__ import annotations
 

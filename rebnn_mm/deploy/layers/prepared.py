@@ -1,4 +1,4 @@
-"""When a prepared layer may be used: only eagerly, and only while the tensors it was made of are as they were."""
+"""Whether a plan may be used: in eager mode only, and while the tensors that it was made of are unchanged."""
 
 from __future__ import annotations
 

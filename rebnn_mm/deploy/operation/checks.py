@@ -1,4 +1,4 @@
-"""What tensors the layers take: dense float32 in memory of their own, on the CPU."""
+"""Checks of the tensors that layers take: dense float32 on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a packed network can be written as: the one place that knows the engines and the options of each."""
+"""The formats that a packed network is written in, each with its options: .rebnn, ONNX, OpenVINO, ExecuTorch."""
 
 from __future__ import annotations
 
