@@ -51,8 +51,14 @@ def _is_stock(unit: Any) -> bool:
         and norm.running_mean is not None
         and type(unit.act) in (RPReLU, nn.PReLU, nn.Identity)
         and type(unit.shift) in (ChannelShift, nn.Identity)
-        and not any(_is_watched(part) for part in unit.modules() if part is not unit)
+        and not any(_is_watched(part) for part in _parts(unit))
     )
+
+
+def _parts(unit: Any) -> list[nn.Module]:
+    """All modules that the unit calls; ``unit.modules()`` takes longer than the rest of the question."""
+    parts = [unit.shift, unit.conv, unit.conv.estimator, unit.norm, unit.act]
+    return [*parts, unit.act.before, unit.act.prelu, unit.act.after] if isinstance(unit.act, RPReLU) else parts
 
 
 def _is_watched(part: nn.Module) -> bool:

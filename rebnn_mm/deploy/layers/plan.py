@@ -75,7 +75,7 @@ class Conv2dPlan:
         before, after = copied(*checked(spec, before, after))
         self._arguments = bits.detach().clone(), spec, before, after
         self.spec, self.signs, self.floats = spec, after.sign is not None, after.floats
-        self._sided = before != InputSide()
+        self._sided = before.shift is not None or before.norm is not None
         self.isa = library.current_isa()
         self._native = None if self.isa == library.PURE_TORCH else NativeConv2d(self.isa, *self._arguments)
         self._torch = _TorchConv2d(*self._arguments) if self._native is None else None
