@@ -18,8 +18,10 @@ from rebnn_mm.deploy.targets.executorch.program import runner_of
 from rebnn_mm.deploy.verify import TOLERANCE
 from rebnn_mm.errors import UserError
 
-# Of what results differ by from input to input, in the median. A wrong layout or a layer left out gives 1 and more.
-MOST = 0.5
+# Of what results differ by from input to input, in the median over inputs. A sound program of a trained ResNet-18 gave
+# 2e-7 on images and 7e-7 on noise; with its images mirrored it gave 0.19 on images and 1 on noise, with their mean left
+# in 0.43 and 4, with another layout or order of channels 0.68 and more on both (docs/executorch.md).
+MOST = 0.1
 
 
 def compare_program(

@@ -10,7 +10,7 @@ import torch
 import rebnn_mm.deploy
 from rebnn_mm.deploy import ModelCard, Preprocessing
 from rebnn_mm.deploy.graph.capture import InputSpec
-from rebnn_mm.deploy.targets.executorch import program
+from rebnn_mm.deploy.targets.executorch import program, verify
 from rebnn_mm.deploy.targets.executorch.export import example_inputs
 from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
 from rebnn_mm.deploy.targets.executorch.placement import Placement
@@ -147,3 +147,19 @@ def test_without_executorch_the_export_names_the_package(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "executorch", None)
     with pytest.raises(MissingPackageError, match="pip install 'executorch>=1.5.1,<1.6'"):
         rebnn_mm.deploy.export_executorch(tmp_path / "a.rebnn", tmp_path / "a.pte")
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.0, False), (0.05, False), (0.2, True), (float("nan"), True)])
+def test_the_comparison_refuses_what_no_turned_sign_explains(monkeypatch, share, refused):
+    """``share`` of what results differ by from input to input: a mirrored image gave 0.19."""
+    torch.manual_seed(0)
+    network, samples = torch.nn.Identity(), [[torch.randn(1, 10)] for _ in range(9)]
+    rows = torch.cat([x for (x,) in samples])
+    wrong = torch.ones(1, 10) / 10**0.5 * share * float((rows - rows.mean(0)).norm(dim=1).mean())
+    monkeypatch.setattr(verify, "runner_of", lambda data: ("a test", lambda inputs: [inputs[0] + wrong]))
+    if refused:
+        with pytest.raises(UserError, match="differs from the packed network by"):
+            verify.compare_program(b"", network, samples, True)
+    else:
+        lines = verify.compare_program(b"", network, samples, True)
+        assert f"{9 if share == 0 else 0} inputs agree up to rounding" in lines[1] and "of 9" in lines[2]
