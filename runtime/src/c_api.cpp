@@ -10,6 +10,10 @@ struct rebnn_classifier {
     int32_t classes;
 };
 
+struct rebnn_detector {
+    rebnn::Detector model;
+};
+
 namespace {
 
 thread_local std::string sentence;
@@ -33,6 +37,20 @@ int32_t run(rebnn_classifier* model, const rebnn::Image& image, float* scores, i
     if (classes < 0 || size_t(classes) != found.size()) throw rebnn::Error("the network has " + std::to_string(found.size()) + " classes, not " + std::to_string(classes));
     std::copy(found.begin(), found.end(), scores);
     return int32_t(std::max_element(found.begin(), found.end()) - found.begin());
+}
+
+int32_t detect(rebnn_detector* model, const rebnn::Image& image, rebnn_box* boxes, int32_t most) {
+    const auto found = model->model(image);
+    for (size_t i = 0; i < found.size() && i < size_t(most); ++i) {
+        const rebnn::Box& box = found[i];
+        boxes[i] = {box.left, box.top, box.right, box.bottom, box.score, box.label};
+    }
+    return int32_t(found.size());
+}
+
+rebnn::Image image_of(const uint8_t* pixels, int32_t width, int32_t height, int32_t channels) {
+    if (!pixels || width < 1 || height < 1 || channels < 1) throw rebnn::Error("a pointer is null, or a size below 1");
+    return {width, height, channels, {pixels, pixels + size_t(width) * size_t(height) * size_t(channels)}};
 }
 
 }  // namespace
@@ -63,9 +81,8 @@ const char* rebnn_classifier_class(const rebnn_classifier* model, int32_t index)
 int32_t rebnn_classifier_run(rebnn_classifier* model, const uint8_t* pixels, int32_t width, int32_t height, int32_t channels,
                              float* scores, int32_t classes) {
     return guarded<int32_t>(-1, [&] {
-        if (!model || !pixels || !scores || width < 1 || height < 1 || channels < 1) throw rebnn::Error("a pointer is null, or a size below 1");
-        const size_t bytes = size_t(width) * size_t(height) * size_t(channels);
-        return run(model, {width, height, channels, {pixels, pixels + bytes}}, scores, classes);
+        if (!model || !scores) throw rebnn::Error("a pointer is null");
+        return run(model, image_of(pixels, width, height, channels), scores, classes);
     });
 }
 
@@ -73,6 +90,34 @@ int32_t rebnn_classifier_run_file(rebnn_classifier* model, const char* image, fl
     return guarded<int32_t>(-1, [&] {
         if (!model || !image || !scores) throw rebnn::Error("a pointer is null");
         return run(model, rebnn::read_image(image), scores, classes);
+    });
+}
+
+rebnn_detector* rebnn_detector_open(const char* path) {
+    return guarded<rebnn_detector*>(nullptr, [&] { return new rebnn_detector{rebnn::Detector(path ? path : "")}; });
+}
+
+void rebnn_detector_close(rebnn_detector* model) { delete model; }
+
+int32_t rebnn_detector_classes(const rebnn_detector* model) { return model ? int32_t(model->model.classes().size()) : 0; }
+
+const char* rebnn_detector_class(const rebnn_detector* model, int32_t index) {
+    const bool named = model && index >= 0 && size_t(index) < model->model.classes().size();
+    return named ? model->model.classes()[size_t(index)].c_str() : nullptr;
+}
+
+int32_t rebnn_detector_run(rebnn_detector* model, const uint8_t* pixels, int32_t width, int32_t height, int32_t channels,
+                           rebnn_box* boxes, int32_t most) {
+    return guarded<int32_t>(-1, [&] {
+        if (!model || !boxes || most < 0) throw rebnn::Error("a pointer is null, or the number of boxes below 0");
+        return detect(model, image_of(pixels, width, height, channels), boxes, most);
+    });
+}
+
+int32_t rebnn_detector_run_file(rebnn_detector* model, const char* image, rebnn_box* boxes, int32_t most) {
+    return guarded<int32_t>(-1, [&] {
+        if (!model || !image || !boxes || most < 0) throw rebnn::Error("a pointer is null, or the number of boxes below 0");
+        return detect(model, rebnn::read_image(image), boxes, most);
     });
 }
 

@@ -35,6 +35,31 @@ int32_t rebnn_classifier_run(rebnn_classifier* model, const uint8_t* pixels, int
 /* The same for an image file. */
 int32_t rebnn_classifier_run_file(rebnn_classifier* model, const char* image, float* scores, int32_t classes);
 
+typedef struct rebnn_detector rebnn_detector;
+
+/* Pixels of the image that was given. */
+typedef struct rebnn_box {
+    float left, top, right, bottom;
+    float score;
+    int32_t label;
+} rebnn_box;
+
+/* NULL if the file cannot be used. */
+rebnn_detector* rebnn_detector_open(const char* path);
+void rebnn_detector_close(rebnn_detector* model);
+
+/* Number of names of classes, 0 where the file has none; the name of one, or NULL. */
+int32_t rebnn_detector_classes(const rebnn_detector* model);
+const char* rebnn_detector_class(const rebnn_detector* model, int32_t index);
+
+/* The best boxes, best first, into `boxes`, at most `most` of them; returns how many were found, which may be more.
+ * `pixels` as for a classifier. */
+int32_t rebnn_detector_run(rebnn_detector* model, const uint8_t* pixels, int32_t width, int32_t height, int32_t channels,
+                           rebnn_box* boxes, int32_t most);
+
+/* The same for an image file. */
+int32_t rebnn_detector_run_file(rebnn_detector* model, const char* image, rebnn_box* boxes, int32_t most);
+
 #ifdef __cplusplus
 }
 #endif

@@ -344,12 +344,41 @@ def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
     expected = list(zip(found.bboxes[kept], scores[kept], found.labels[kept], strict=True))
     lines = [line.split("  ") for line in done.stdout.splitlines() if line.count("  ") == 2]
     assert len(lines) > 20
+    assert boxes_in_c(built, tmp_path / "a.pte", tmp_path / "a.ppm") == [" ".join(line) for line in lines]
     near = 0
     for (score, label, box), (wanted, value, index) in zip(lines, expected, strict=False):
         gap = (torch.tensor([float(n) for n in box.split()]) - wanted).abs().max()
         near += label == f"class {index}" and abs(float(score) - float(value)) < 2e-3 and gap < 0.5
     # scores that are equal but for rounding may change places, and signs may turn
     assert near >= 0.8 * min(len(lines), len(expected)) and abs(len(lines) - len(expected)) < 10
+
+
+class CBox(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_float) for name in ("left", "top", "right", "bottom", "score")] + [
+        ("label", ctypes.c_int32)
+    ]
+
+
+def boxes_in_c(built, model, image):
+    """The boxes of the C interface as ``rebnn_run`` prints them."""
+    programs._bindings()  # ExecuTorch's library first
+    library = ctypes.CDLL(str(built / "librebnn.so"), mode=ctypes.RTLD_GLOBAL)
+    library.rebnn_error.restype = library.rebnn_detector_class.restype = ctypes.c_char_p
+    library.rebnn_detector_open.restype = ctypes.c_void_p
+    library.rebnn_detector_class.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    library.rebnn_detector_run_file.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32]
+    library.rebnn_detector_close.argtypes = [ctypes.c_void_p]
+    assert library.rebnn_detector_open(b"none.pte") is None and b"cannot be read" in library.rebnn_error()
+    detector, boxes = library.rebnn_detector_open(str(model).encode()), (CBox * 100)()
+    assert library.rebnn_detector_run_file(detector, b"none.ppm", boxes, 100) == -1
+    found = library.rebnn_detector_run_file(detector, str(image).encode(), boxes, 100)
+    lines = [
+        f"{b.score:.4f} {library.rebnn_detector_class(detector, b.label).decode()} "
+        f"{b.left:.1f} {b.top:.1f} {b.right:.1f} {b.bottom:.1f}"
+        for b in boxes[:found]
+    ]
+    library.rebnn_detector_close(detector)
+    return lines
 
 
 def test_a_detector_that_is_not_decoded_and_odd_sizes_are_refused(tmp_path):
