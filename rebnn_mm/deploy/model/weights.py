@@ -51,14 +51,6 @@ class Weights:
         below._prefix = f"{self._prefix}{name}." if name else self._prefix
         return below
 
-    def has(self, name: str) -> bool:
-        """Whether the file holds ``name``."""
-        return self._prefix + name in self._tensors
-
-    def is_binary(self, name: str) -> bool:
-        """Whether the file holds ``name`` with one bit an element."""
-        return isinstance(self._tensors.get(self._prefix + name), BinaryTensor)
-
     def real(self, name: str, *shape: int) -> Tensor:
         """A real-valued tensor of ``shape``, as float32.
 
