@@ -75,6 +75,9 @@ def test_activations_around_the_convolutions_are_a_choice(depth, act, kind):
     unit = units[0]
     x = torch.randn(2, unit.conv.in_channels, 6, 6)
     shortcut = torch.randn(2, unit.conv.out_channels, 6, 6)
+    expected = unit.act(unit.norm(unit.conv(x)) + shortcut)
+    torch.testing.assert_close(unit(x, shortcut), expected, rtol=1e-5, atol=1e-5)  # one function, in training
+    unit.eval()
     assert torch.equal(unit(x, shortcut), unit.act(unit.norm(unit.conv(x)) + shortcut))
 
 

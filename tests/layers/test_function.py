@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rebnn_mm import native
 from rebnn_mm.deploy.kernels.library import isas, use_isa
@@ -180,6 +181,9 @@ def test_what_follows_a_layer_gets_the_composed_one():
     layer, x = conv("ReBNN")
     assert fuses(layer, x)
     assert not fuses(layer, x.to("meta")) and not fuses(layer, x[0]) and not fuses(layer, x.double())
+    with FlopCounterMode(display=False) as counter:  # it would not see the native kernels
+        layer(x)
+    assert counter.get_total_flops() > 0
     seen = []
     handle = layer.estimator.register_forward_hook(lambda module, inputs, output: seen.append(output))
     layer(x)
