@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # rebnn_mm.busy_machine sets what torch reads when it is imported
+    from torch import Tensor
 
 Geometry = tuple[Any, Any, Any, int]
 """Stride, padding (both pairs), dilation and groups of a convolution."""

@@ -49,7 +49,8 @@ class TrainingKernels:
 
 
 def _after(latent: Tensor, scale: Tensor | None, bias: Tensor | None) -> Epilogue:
-    return Epilogue(torch.ones(latent.shape[0]) if scale is None else scale.detach(), bias)
+    one = latent.new_ones(latent.shape[0], dtype=torch.float32)
+    return Epilogue(one if scale is None else scale.detach(), bias)
 
 
 @cache

@@ -47,8 +47,8 @@ def weight_gradients(
     """
     kernels = _kernels(latent, scale, g) if slope is CLIPPED and needs[0] else None
     if kernels is not None:
-        of_scale = torch.zeros(1, latent.shape[0], dtype=torch.float64)
-        factor = torch.ones(latent.shape[0]) if scale is None else scale.flatten()
+        of_scale = latent.new_zeros((1, latent.shape[0]), dtype=torch.float64)
+        factor = latent.new_ones(latent.shape[0]) if scale is None else scale.flatten()
         factor = factor if scaled or scale is None else (factor > 0).to(factor.dtype)
         kernels.unit(native.WEIGHT, latent[None], values=g, x=latent, scale=factor, out=g, sums=of_scale)
         return g, of_scale.to(scale.dtype).view_as(scale) if needs[1] and scale is not None else None

@@ -205,7 +205,7 @@ def test_weight_decay_of_stage_one_is_reactnets():
     cfg = config(None, "resnet18_rebnn_imagenet_stage1.py")
     model = build_model(cfg)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
-    decay = {id(group["params"][0]): group["weight_decay"] for group in optimizer.param_groups}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     decayed = {name for name, p in model.named_parameters() if decay[id(p)] > 0}
     # their rule: parameters of four dimensions, which their shifts, (1, C, 1, 1), are too
     expected = {n for n, p in model.named_parameters() if p.dim() == 4 or n.endswith(".shift")}
