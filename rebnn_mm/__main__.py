@@ -21,13 +21,14 @@ def home() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent
 
 
-def commands() -> dict[str, str]:
-    """Name -> what it does, the first line of the tool's docstring."""
-    found = {}
-    for path in sorted((home() / "tools").glob("*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
-        found[path.stem.replace("_", "-")] = text.partition("\n")[0]
-    return found
+def commands() -> dict[str, Path]:
+    """Name -> the tool's file."""
+    return {path.stem.replace("_", "-"): path for path in sorted((home() / "tools").glob("*.py"))}
+
+
+def _purpose(tool: Path) -> str:
+    """The first line of its docstring."""
+    return (ast.get_docstring(ast.parse(tool.read_text())) or "").partition("\n")[0]
 
 
 def main() -> None:
@@ -36,22 +37,21 @@ def main() -> None:
     known = commands()
     if name in ("-h", "--help"):
         print("usage: rebnn COMMAND ...\n       rebnn COMMAND --help\n")
-        print("\n".join(f"  {command:<16} {what}" for command, what in known.items()))
+        print("\n".join(f"  {command:<16} {_purpose(path)}" for command, path in known.items()))
         print(f"  {'configs':<16} Print the folder of the configs, which yours can inherit from.")
     elif name == "configs":
         print(home() / "configs")
     elif name not in known:
         raise SystemExit(f"rebnn: there is no command {sys.argv[1]!r}; there are {', '.join([*known, 'configs'])}")
     else:
-        tool = _load(name)
+        tool = _load(known[name])
         # argparse takes the name of the program from the first word
         sys.argv = [f"rebnn {name}", *sys.argv[2:]]
         tool.main(sys.argv[1:])
 
 
-def _load(name: str) -> Any:
+def _load(path: Path) -> Any:
     """The module of a tool, which is in no package."""
-    path = home() / "tools" / f"{name.replace('-', '_')}.py"
     spec = spec_from_file_location(f"rebnn_tool_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
