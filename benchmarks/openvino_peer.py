@@ -24,8 +24,8 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.targets.executorch.export import network_of
 from rebnn_mm.deploy.targets.onnx.export import to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import compare as compare_results
-from rebnn_mm.deploy.targets.openvino.core import core
-from rebnn_mm.deploy.targets.openvino.export import compile_model, to_openvino
+from rebnn_mm.deploy.targets.openvino.core import compile_model, core
+from rebnn_mm.deploy.targets.openvino.export import to_openvino
 from rebnn_mm.deploy.targets.openvino.report import primitives
 from rebnn_mm.layers import ReBNNConv2d
 from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine

@@ -11,7 +11,7 @@ pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
 from rebnn_mm.deploy.file.card import ModelCard  # noqa: E402
 from rebnn_mm.deploy.file.container import read_file  # noqa: E402
-from rebnn_mm.deploy.targets.openvino.core import core  # noqa: E402
+from rebnn_mm.deploy.targets.openvino.core import compile_model  # noqa: E402
 from rebnn_mm.integrations.build import build_model, read_config  # noqa: E402
 from rebnn_mm.integrations.detection.dense_boxes import DenseBoxes  # noqa: E402
 from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
@@ -80,7 +80,7 @@ def test_boxes_are_those_of_mmdet(name, tmp_path):
         pytest.importorskip("openvino")
         report = export_boxes(file, tmp_path / "d.xml", "openvino", SIZE)
         assert len(report.on_bits) > 16
-        compiled = core().compile_model(tmp_path / "d.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = compile_model(tmp_path / "d.xml")
         results = compiled([image[None].float().numpy()])
         found = [torch.from_numpy(np.array(results[name])) for name in ("boxes", "scores", "labels")]
         assert share_found(expected, *found) > 0.75

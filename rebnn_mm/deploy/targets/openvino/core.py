@@ -1,4 +1,4 @@
-"""The process's one ``openvino.Core``."""
+"""The process's one ``openvino.Core``, and what it compiles."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def core() -> Any:
     for kind in ("BinaryConv2d", "BinaryLinear"):
         made.add_extension(ConversionExtension(kind, DOMAIN, convert_unit))
     return made
+
+
+def compile_model(model: Any, threads: int | None = None) -> Any:
+    """The ``openvino.CompiledModel`` on the CPU, with real-valued layers in float32."""
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        options.update(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
+    return core().compile_model(model, "CPU", options)

@@ -18,7 +18,7 @@ from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.executorch.export import example_inputs, network_of
 from rebnn_mm.deploy.targets.onnx.export import chosen_network, to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import Comparison, compare
-from rebnn_mm.deploy.targets.openvino.core import core
+from rebnn_mm.deploy.targets.openvino.core import compile_model, core
 from rebnn_mm.deploy.targets.openvino.report import OpenVinoReport, primitives
 from rebnn_mm.deploy.targets.openvino.units import UNIT
 from rebnn_mm.errors import MissingPackageError, UserError
@@ -129,14 +129,6 @@ def check_packages() -> None:
         raise MissingPackageError(
             f"OpenVINO export needs the package {error.name}: pip install rebnn_mm[openvino]"
         ) from None
-
-
-def compile_model(model: Any, threads: int | None = None) -> Any:
-    """The ``openvino.CompiledModel`` on the CPU, with real-valued layers in float32."""
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        options.update(INFERENCE_NUM_THREADS=threads, NUM_STREAMS=1)
-    return core().compile_model(model, "CPU", options)
 
 
 def _inputs(network: Any, card: ModelCard, size: tuple[int, int] | None, length: int | None) -> list[Tensor]:

@@ -16,7 +16,7 @@ from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.signs import from_signs
 from rebnn_mm.deploy.operation.steps import InputSide
-from rebnn_mm.deploy.targets.openvino.core import core
+from rebnn_mm.deploy.targets.openvino.core import compile_model
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT
 
@@ -60,7 +60,7 @@ def _openvino_signs(model: Any, inputs: Sequence[Tensor]) -> Signs:
     first = len(probe.outputs)
     # what the signs are taken of: reading the bits themselves crashes OpenVINO 2026.4.1
     probe.add_outputs([node.input_value(0) for node in nodes])
-    compiled = core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_model(probe)
     results = compiled([x.numpy() for x in inputs])
     signs: Signs = {}
     for node, port in zip(nodes, compiled.outputs[first:], strict=True):

@@ -13,7 +13,7 @@ import faulthandler, gc, signal
 import numpy as np
 import openvino.opset13 as op
 from openvino import Model
-from rebnn_mm.deploy.targets.openvino.export import compile_model
+from rebnn_mm.deploy.targets.openvino.core import compile_model
 
 def compiled():
     x = op.parameter([1, 64, 14, 14], np.float32)

@@ -19,7 +19,7 @@ from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model  
 from rebnn_mm.deploy.graph.parts import Part  # noqa: E402
 from rebnn_mm.deploy.load import load_parts  # noqa: E402
 from rebnn_mm.deploy.targets.openvino import export_openvino  # noqa: E402
-from rebnn_mm.deploy.targets.openvino.core import core  # noqa: E402
+from rebnn_mm.deploy.targets.openvino.core import compile_model, core  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.export import to_openvino  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.signs import turned_signs  # noqa: E402
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError  # noqa: E402
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 
 def run(path, *inputs):
     """Outputs of an .xml file."""
-    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = compile_model(path)
     results = compiled([x.numpy() for x in inputs])
     return [torch.from_numpy(np.array(results[port])) for port in compiled.outputs]
 
