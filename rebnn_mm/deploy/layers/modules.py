@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,8 @@ class PackedLayer(AsTrained):
 
     bits: Tensor
     alpha: Tensor
+    _operator: Callable[..., Any]
+    _plan_of: Callable[..., Any]
 
     def __init__(self, bits: Tensor, spec: ConvSpec, before: InputSide, after: Epilogue, linear: bool = False) -> None:
         super().__init__()
@@ -52,12 +55,15 @@ class PackedLayer(AsTrained):
         if prepared is not None and prepared[0].are(tensors):
             return prepared[1]
         sources = Sources(tensors)
-        plan = self._prepare()
+        plan = self._plan_of(*self.arguments())
         self._prepared = sources, plan
         return plan
 
-    def _prepare(self) -> Any:
-        raise NotImplementedError
+    def _run(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        """By the operator where the call is recorded, by the plan elsewhere."""
+        if is_recorded(x):
+            return cast(Tensor, self._operator(x, *self.arguments(), residual))
+        return self._plan()(x, residual)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}
@@ -76,6 +82,8 @@ class PackedConv2d(PackedLayer):
         pad: ``(left, right, top, bottom)`` and ``F.pad``'s mode, for a padding that is not zero.
         shortcut: Add the input itself, if ``forward`` is not given another shortcut.
     """
+
+    _operator, _plan_of = staticmethod(binary_conv2d), Conv2dPlan
 
     def __init__(
         self,
@@ -103,12 +111,7 @@ class PackedConv2d(PackedLayer):
                 )
         if self.pad is not None:
             x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
-        if is_recorded(x):
-            return cast(Tensor, binary_conv2d(x, *self.arguments(), residual))
-        return self._plan()(x, residual)
-
-    def _prepare(self) -> Conv2dPlan:
-        return Conv2dPlan(*self.arguments())
+        return self._run(x, residual)
 
     def extra_repr(self) -> str:
         """The shape."""
@@ -123,6 +126,8 @@ class PackedLinear(PackedLayer):
         layer_norm: Applied to the input before the sign; without parameters.
         shortcut: Add the input, as it comes, to the result.
     """
+
+    _operator, _plan_of = staticmethod(binary_linear), LinearPlan
 
     def __init__(
         self,
@@ -144,12 +149,7 @@ class PackedLinear(PackedLayer):
         residual = x if self.shortcut else None
         if self.layer_norm is not None:
             x = self.layer_norm(x)
-        if is_recorded(x):
-            return cast(Tensor, binary_linear(x, *self.arguments(), residual))
-        return self._plan()(x, residual)
-
-    def _prepare(self) -> LinearPlan:
-        return LinearPlan(*self.arguments())
+        return self._run(x, residual)
 
     def extra_repr(self) -> str:
         """The shape."""
