@@ -34,3 +34,15 @@ entries = dict(
     weight_x100=dict(config=_rebnn, options=_x100, seeds=_once),
     weight_late_x100=dict(config=_rebnn, options={**_late, **_x100}, seeds=_once),
 )
+axis = dict(
+    label='learning rate of latent weights, times',
+    scale='log',
+    lines={
+        'ReActNet': [(1, 'react_x1'), (3, 'react_x3'), (10, 'react_x10'), (30, 'react_x30'), (100, 'react_x100')],
+        'gradient': [
+            (1, 'gradient_x1'), (3, 'gradient_x3'), (10, 'gradient_x10'), (30, 'gradient_x30'), (100, 'gradient_x100')],
+        'weight': [(1, 'weight_x1'), (3, 'weight_x3'), (10, 'weight_x10'), (30, 'weight_x30'), (100, 'weight_x100')],
+        'weight, late': [
+            (1, 'weight_late_x1'), (3, 'weight_late_x3'), (10, 'weight_late_x10'), (30, 'weight_late_x30'),
+            (100, 'weight_late_x100')],
+    })

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rebnn_mm.analysis.style import add_grid, add_legend, line_style, thin
 from rebnn_mm.compare.results import EntryResult
-from rebnn_mm.compare.spec import Spec
+from rebnn_mm.compare.spec import Axis, Spec
 from rebnn_mm.files.atomic import atomic_path
 
 _LABELS = {
@@ -29,6 +30,8 @@ def draw_figures(spec: Spec, results: Sequence[EntryResult], out: Path) -> list[
     done = [result for result in results if result.runs]
     styles = {result.name: line_style(place) for place, result in enumerate(results)}  # the same in all figures
     written = [_save(_draw_metric(spec, done, styles), out / "metric.png")]
+    if spec.axis is not None:
+        written.append(_save(_draw_axis(spec.axis, spec.metric, done), out / "metric_axis.png"))
     courses = {result.name: [run.scalars.metric(spec.metric) for run in result.runs.values()] for result in done}
     if any(len(line) > 1 for lines in courses.values() for line in lines):  # one validation is no course
         unit = next(iter(done[0].runs.values())).scalars.metric_unit
@@ -61,6 +64,34 @@ def _draw_metric(spec: Spec, results: Sequence[EntryResult], styles: Styles) -> 
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlabel(f"{spec.metric}: seeds, mean and 95 % interval")
     add_grid([axes])
+    return figure
+
+
+def _draw_axis(axis: Axis, metric: str, results: Sequence[EntryResult]) -> Figure:
+    """A line a series over the number that its entries differ by: the metric and, where known, the flips back."""
+    values = {result.name: list(result.values.values()) for result in results}
+    flips = {result.name: shares for result in results if (shares := result.means("flip_back_share"))}
+    panels = {metric: values} | ({_LABELS["flip_back_share"]: flips} if flips else {})
+    styles = {series: line_style(place) for place, series in enumerate(axis.lines)}
+    figure = Figure(figsize=(6.4, 1.2 + 2.8 * len(panels)), layout="constrained")
+    grid = list(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
+    for axes, (label, by_entry) in zip(grid, panels.items(), strict=True):
+        axes.set_ylabel(label)
+        for series, entries in axis.lines.items():
+            points = {number: by_entry[entry] for number, entry in entries.items() if entry in by_entry}
+            means = [statistics.fmean(of_seeds) for of_seeds in points.values()]
+            axes.plot(list(points), means, **styles[series], lw=2)
+            for number, of_seeds in points.items():
+                axes.plot([number] * len(of_seeds), of_seeds, "o", color=styles[series]["color"], ms=4, mec="white")
+    if flips:
+        grid[1].set_yscale("log")
+    grid[-1].set_xscale(axis.scale)
+    numbers = sorted({number for entries in axis.lines.values() for number in entries})
+    grid[-1].set_xticks(numbers, [f"{number:g}" for number in numbers])
+    grid[-1].minorticks_off()
+    grid[-1].set_xlabel(axis.label)
+    add_grid(grid)
+    add_legend(figure, grid[0], styles)
     return figure
 
 

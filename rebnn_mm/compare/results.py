@@ -78,6 +78,10 @@ class EntryResult:
         """Median over the runs of their median."""
         return _median(run.scalars.seconds_per_iteration for run in self.runs.values())
 
+    def means(self, name: str) -> list[float]:
+        """Mean of a course over the whole training, for each seed that recorded it."""
+        return [statistics.fmean(course.values()) for run in self.runs.values() if (course := run.course(name))]
+
     def late(self, name: str) -> float | None:
         """Mean of a course over the last tenth of training, median over seeds; None if no run recorded it."""
         return _median(_late_mean(run.course(name)) for run in self.runs.values())

@@ -13,6 +13,12 @@ A spec is a Python file that mmengine's Config reads, as every config. Its varia
         gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]),
         student=dict(config='../student.py', after='rebnn/seed0'))      # starts when that run is finished
 
+Entries that differ by one number are also drawn over it, a line for each series::
+
+    axis = dict(
+        label='learning rate of latent weights, times', scale='log',                        # or 'linear', the default
+        lines=dict(ReActNet=[(1, 'react_x1'), (10, 'react_x10')]))                          # value, name of its entry
+
 Names that start with ``_`` are the file's own, for what several entries share.
 A number in a dotted key is the place in a list: ``custom_hooks.0`` is the BalanceHook of the configs that have one.
 """
@@ -20,6 +26,7 @@ A number in a dotted key is the place in a list: ``custom_hooks.0`` is the Balan
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +38,7 @@ from mmengine.config import Config, DictAction
 from rebnn_mm.errors import MissingFileError, UserError
 
 _REQUIRED = {"metric", "seeds", "entries"}
-_OPTIONAL = {"higher_is_better", "choose", "baseline", "options"}
+_OPTIONAL = {"higher_is_better", "choose", "baseline", "options", "axis"}
 _ENTRY = {"config", "options", "seeds", "after"}
 
 
@@ -82,6 +89,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Entries that differ by one number.
+
+    Attributes:
+        label: What the number is.
+        scale: ``'linear'`` or ``'log'``.
+        lines: Series -> the number of each of its entries -> the entry's name, by rising numbers.
+    """
+
+    label: str
+    scale: str
+    lines: Mapping[str, Mapping[float, str]]
+
+
+@dataclass(frozen=True)
 class Spec:
     """A comparison: the metric that counts, and the runs.
 
@@ -92,6 +114,7 @@ class Spec:
         choose: ``'last'`` for the last validation's value, ``'best'`` for the best one's.
         baseline: Name of the entry that the others are compared with.
         entries: Name -> its runs, one a seed.
+        axis: The number that entries differ by, if the spec names one.
     """
 
     path: Path
@@ -100,6 +123,7 @@ class Spec:
     choose: str
     baseline: str
     entries: Mapping[str, tuple[Run, ...]]
+    axis: Axis | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -135,7 +159,8 @@ def read_spec(path: str | Path) -> Spec:
     runs = {name: _runs(path, name, entry, raw) for name, entry in entries.items()}
     runs = {name: _with_after(path, name, runs, entries[name].get("after", ())) for name in runs}
     _check_no_circle(path, runs)
-    return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs)
+    axis = _axis(path, raw["axis"], runs) if "axis" in raw else None
+    return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs, axis)
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
@@ -210,6 +235,36 @@ def _with_after(path: Path, name: str, runs: Mapping[str, tuple[Run, ...]], afte
         if run.name in waited:
             raise UserError(f"{where}: {run.name} cannot come after itself (after={after!r})")
     return tuple(replace(run, after=waited) for run in runs[name])
+
+
+def _axis(path: Path, raw: Any, entries: Mapping[str, Any]) -> Axis:
+    where = f"spec {path}, axis"
+    if not isinstance(raw, dict) or not isinstance(raw.get("lines"), dict):
+        raise UserError(f"{where} must be dict(label=..., lines=dict(NAME=[(NUMBER, ENTRY), ...])), not {raw!r}")
+    _check_keys(where, raw, {"label", "lines"}, {"scale"})
+    scale = raw.get("scale", "linear")
+    if scale not in ("linear", "log"):
+        raise UserError(f"{where}: scale={scale!r}: 'linear' or 'log'")
+    lines = {}
+    for name, points in raw["lines"].items():
+        if not isinstance(points, (list, tuple)) or not all(map(_is_point, points)) or not points:
+            raise UserError(f"{where}, line {name!r}: [(NUMBER, ENTRY), ...] is needed, not {points!r}")
+        if unknown := [entry for _, entry in points if entry not in entries]:
+            raise UserError(f"{where}, line {name!r}: {', '.join(unknown)} is none of the entries {', '.join(entries)}")
+        if scale == "log" and min(number for number, _ in points) <= 0:
+            raise UserError(f"{where}, line {name!r}: numbers of a logarithmic scale must be above 0")
+        lines[name] = dict(sorted(points))
+    return Axis(str(raw["label"]), scale, lines)
+
+
+def _is_point(point: Any) -> bool:
+    return (
+        isinstance(point, (list, tuple))
+        and len(point) == 2
+        and type(point[0]) in (int, float)
+        and math.isfinite(point[0])
+        and isinstance(point[1], str)
+    )
 
 
 def _check_no_circle(path: Path, entries: Mapping[str, tuple[Run, ...]]) -> None:

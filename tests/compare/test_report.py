@@ -41,6 +41,12 @@ def test_one_validation_is_drawn_as_no_course(report, tmp_path):
     assert (tmp_path / "out" / "metric.png").is_file() and not (tmp_path / "out" / "metric_course.png").exists()
 
 
+def test_an_axis_is_drawn(report, tmp_path):
+    axis = "axis = dict(label='gamma', lines=dict(ReBNN=[(0, 'gamma0'), (1, 'plain')]))"
+    assert "(metric_axis.png)" in report(("metric = 'acc'", f"metric = 'acc'\n{axis}"))
+    assert (tmp_path / "out" / "metric_axis.png").stat().st_size > 3000
+
+
 def test_one_seed_claims_no_spread(report):
     text = report(("[0, 1]", "[3]"))
     assert row(text, "plain")[2:5] == ["32", "-", "-"]

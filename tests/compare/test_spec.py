@@ -55,6 +55,25 @@ def test_own_options_and_seeds_win(write_spec):
         ("plain=dict(", "plain=dict(after=3, ", "after=3 must be the name of an entry or a run"),
         ("plain=dict(", "plain=dict(after='plain', ", "plain/seed0 cannot come after itself"),
         ("plain=dict(", "plain=dict(after='plain/seed1', ", "plain/seed1 cannot come after itself"),
+        ("metric", "axis = 3\nmetric", r"axis must be dict\(label=..., lines="),
+        ("metric", "axis = dict(lines={})\nmetric", r"axis: missing \['label'\]"),
+        ("metric", "axis = dict(label='x', lines={}, scale='root')\nmetric", "scale='root': 'linear' or 'log'"),
+        (
+            "metric",
+            "axis = dict(label='x', lines=dict(a=[(1, 'no')]))\nmetric",
+            "no is none of the entries plain, gamma0",
+        ),
+        (
+            "metric",
+            "axis = dict(label='x', lines=dict(a=[1]))\nmetric",
+            r"line 'a': \[\(NUMBER, ENTRY\), ...\] is needed",
+        ),
+        (
+            "metric",
+            "axis = dict(label='x', lines=dict(a=[]))\nmetric",
+            r"\[\(NUMBER, ENTRY\), ...\] is needed, not \[\]",
+        ),
+        ("metric", "axis = dict(label='x', scale='log', lines=dict(a=[(0, 'plain')]))\nmetric", "must be above 0"),
     ],
 )
 def test_refusals(write_spec, old, new, message):
@@ -88,6 +107,13 @@ def test_the_fingerprint_is_of_the_config_that_the_run_reads(write_spec, tmp_pat
     before = RunRecord.of(run).fingerprint
     (tmp_path / "net.py").write_text((tmp_path / "net.py").read_text().replace("'old/a'", "'old/b'"))
     assert RunRecord.of(run).fingerprint != before
+
+
+def test_an_axis_is_sorted_by_its_numbers(write_spec):
+    lines = "lines=dict(a=[(10, 'gamma0'), (1, 'plain')])"
+    axis = read_spec(write_spec(("metric", f"axis = dict(label='x', scale='log', {lines})\nmetric"))).axis
+    assert (axis.label, axis.scale, list(axis.lines["a"].items())) == ("x", "log", [(1, "plain"), (10, "gamma0")])
+    assert read_spec(write_spec()).axis is None
 
 
 def test_absent_spec(tmp_path):
