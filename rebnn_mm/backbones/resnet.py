@@ -1,4 +1,4 @@
-"""1-bit ResNet-18, -34 and -50 with the options of mmdet's backbones."""
+"""1-bit ResNet-18, -20, -34 and -50 with the options of mmdet's backbones."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class ReBNNResNet(BaseModule):
     """ResNet whose convolutions, but for the stem and the downsampling, are 1-bit.
 
     (N, in_channels, H, W) -> a tuple of maps, one for each of ``out_indices``, at strides 4, 8,
-    16, 32 (ImageNet stem) or 1, 2, 4, 8 (CIFAR stem), sizes rounded up.
+    16, 32 (ImageNet stem) or 1, 2, 4, 8 (CIFAR stem), sizes rounded up. Depth 20, the network of papers on CIFAR
+    (He et al., CVPR 2016, section 4.2), has the first three of these stages.
 
     Args:
-        depth: 18 or 34 (one 3x3 convolution a block) or 50 (bottleneck).
+        depth: 18, 20 or 34 (one 3x3 convolution a block) or 50 (bottleneck).
         conv_cfg: The 1-bit convolution, of any method, by its name or class; default ``dict(type='ReBNNConv2d')``.
             ``dict(type='Conv2d')`` is the real-valued twin, ``dict(type='ReBNNConv2d', activation_only=True)`` is
             stage one.
         in_channels: Channels of the image.
-        base_channels: Channels of the stem and the first stage.
+        base_channels: Channels of the stem and the first stage; the papers' ResNet-20 has 16.
         stem: ``'imagenet'`` (7x7 stride 2, max-pool) or ``'cifar'`` (3x3 stride 1).
-        out_indices: Stages whose maps are returned, of 0..3.
+        out_indices: Stages whose maps are returned, counted from 0; default the last one.
         frozen_stages: -1 trains all, 0 freezes the stem, k the stem and the first k stages.
         norm_cfg: Batch norm of stem, blocks and downsampling; default ``dict(type='BN')``.
         norm_eval: Keep all batch norms in eval mode while training.
@@ -45,6 +46,7 @@ class ReBNNResNet(BaseModule):
     # blocks of one (18, 34) or three (50) convolutions in each stage
     settings: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
         18: (BasicBlock, (4, 4, 4, 4)),
+        20: (BasicBlock, (6, 6, 6)),
         34: (BasicBlock, (6, 8, 12, 6)),
         50: (Bottleneck, (3, 4, 6, 3)),
     }
@@ -56,7 +58,7 @@ class ReBNNResNet(BaseModule):
         in_channels: int = 3,
         base_channels: int = 64,
         stem: str = "imagenet",
-        out_indices: Sequence[int] = (3,),
+        out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         norm_cfg: Config | None = None,
         norm_eval: bool = False,
@@ -67,12 +69,14 @@ class ReBNNResNet(BaseModule):
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
         if depth not in self.settings:
             raise UserError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
-        if not out_indices or not set(out_indices) <= {0, 1, 2, 3}:
-            raise UserError(f"out_indices={tuple(out_indices)}: name at least one of the stages 0, 1, 2, 3")
-        if not -1 <= frozen_stages <= 4:
-            raise UserError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..4 (stem and stages)")
+        block, counts = self.settings[depth]
+        names = range(len(counts))
+        self.out_indices = (names[-1],) if out_indices is None else tuple(out_indices)
+        if not self.out_indices or not set(self.out_indices) <= set(names):
+            raise UserError(f"out_indices={self.out_indices}: name at least one of the stages {str([*names])[1:-1]}")
+        if not -1 <= frozen_stages <= len(counts):
+            raise UserError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..{len(counts)} (stem and stages)")
         self.depth = depth
-        self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         conv_cfg = conv_cfg or dict(type="ReBNNConv2d")
@@ -80,7 +84,6 @@ class ReBNNResNet(BaseModule):
         around = Around(act, shift)
 
         self.stem = _build_stem(stem, in_channels, base_channels, norm_cfg)
-        block, counts = self.settings[depth]
         channels = base_channels
         for stage, count in enumerate(counts):
             planes = base_channels * 2**stage
@@ -94,8 +97,8 @@ class ReBNNResNet(BaseModule):
 
     @property
     def stages(self) -> list[nn.Module]:
-        """The four stages, in order."""
-        return [getattr(self, f"layer{i}") for i in range(1, 5)]
+        """The stages, in order."""
+        return [getattr(self, f"layer{i}") for i in range(1, 1 + len(self.settings[self.depth][1]))]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch -> maps of the stages named in ``out_indices``."""

@@ -17,6 +17,18 @@ def test_depths_odd_sizes_and_all_outputs(depth, layers, expansion):
     assert [tuple(m.shape[2:]) for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
 
 
+def test_the_resnet_20_of_papers_on_cifar_has_three_stages():
+    net = ReBNNResNet(20, base_channels=16, stem="cifar", conv_cfg=dict(type="Conv2d"))
+    (last,) = net(torch.randn(2, 3, 32, 32))
+    assert last.shape == (2, 64, 8, 8)
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert len(convs) == 19  # and the classifier: 20 layers
+    with pytest.raises(ValueError, match=r"at least one of the stages 0, 1, 2$"):
+        ReBNNResNet(20, out_indices=(3,))
+    with pytest.raises(ValueError, match=r"0 \(stem\) or 1..3"):
+        ReBNNResNet(20, frozen_stages=4)
+
+
 def test_twin_has_the_same_structure_and_no_binary_layer():
     twin = ReBNNResNet(18, conv_cfg=dict(type="Conv2d"), base_channels=8)
     net = ReBNNResNet(18, base_channels=8)
