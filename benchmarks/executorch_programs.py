@@ -26,11 +26,12 @@ from torch import nn
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, ModelCard, export_model, load_model
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.targets.executorch.export import edge_module, export_executorch, network_of
+from rebnn_mm.deploy.targets.executorch.export import edge_module, export_executorch
 from rebnn_mm.deploy.targets.executorch.file import sealed
 from rebnn_mm.deploy.targets.executorch.lowering import lower_module
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.workflows.benchmark import onnxruntime_models
 from rebnn_mm.workflows.timing import machine
 

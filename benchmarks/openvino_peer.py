@@ -21,7 +21,7 @@ from torch import nn
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.backbones.blocks import BinaryUnit
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.targets.executorch.export import network_of
+from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.deploy.targets.onnx.export import to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import compare as compare_results
 from rebnn_mm.deploy.targets.openvino.core import compile_model, core

@@ -41,6 +41,9 @@ DEPLOY = (
     ("export",),
     ("targets",),
 )
+# the same for what is in rebnn_mm.deploy.targets: an engine needs no other one, but OpenVINO reads ONNX
+TARGETS = (("network",), ("onnx", "executorch"), ("openvino",))
+TARGETS_LEVELS = {target: level for level, targets in enumerate(TARGETS) for target in targets}
 DEPLOY_LEVELS = {room: level for level, rooms in enumerate(DEPLOY) for room in rooms}
 # only rebnn_mm.integrations adapts to these
 LIBRARIES = {"mmcv", "mmdet", "mmpretrain", "transformers"}
@@ -95,6 +98,11 @@ def room(module: str) -> str:
     return (module.split(".") + ["", ""])[2] if part(module) == "deploy" else ""
 
 
+def engine(module: str) -> str:
+    """``rebnn_mm.deploy.targets.onnx.export`` -> ``onnx``; what is not in ``deploy.targets`` has none."""
+    return (module.split(".") + ["", "", ""])[3] if room(module) == "targets" else ""
+
+
 def ours() -> list[tuple[str, Import]]:
     """(module, import) for all that our modules import from each other."""
     found = [(name, each) for name, file in MODULES.items() for each in imports(file)]
@@ -135,6 +143,17 @@ def test_rooms_of_deploy_import_in_one_direction():
         for name, found in ours()
         if room(name) and room(target(found)) and room(name) != room(target(found))
         if DEPLOY_LEVELS[room(name)] <= DEPLOY_LEVELS[room(target(found))]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_engines_import_in_one_direction():
+    assert {engine(name) for name in MODULES} - {""} == set(TARGETS_LEVELS)
+    wrong = [
+        str(found)
+        for name, found in ours()
+        if engine(name) and engine(target(found)) and engine(name) != engine(target(found))
+        if TARGETS_LEVELS[engine(name)] <= TARGETS_LEVELS[engine(target(found))]
     ]
     assert not wrong, "\n".join(wrong)
 

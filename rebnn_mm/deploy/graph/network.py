@@ -62,7 +62,7 @@ class GraphNetwork(nn.Module):
             raise RebnnFileError(f"the file's graph does not fit its tensors: {error}") from None
 
     def forward(self, *inputs: Any) -> Any:
-        """Compute; nested tuples and lists of inputs are taken in order.
+        """Compute; nested tuples, lists and dicts of inputs are taken in order.
 
         Raises:
             UserError: An input of another type or shape.
@@ -125,9 +125,10 @@ class GraphNetwork(nn.Module):
 
 
 def flatten(values: Any) -> list[Tensor]:
-    """Tensors of nested tuples and lists, in order."""
+    """Tensors of nested tuples, lists and dicts, in order."""
     if isinstance(values, Tensor):
         return [values]
+    values = values.values() if isinstance(values, dict) else values
     return [tensor for value in values for tensor in flatten(value)]
 
 

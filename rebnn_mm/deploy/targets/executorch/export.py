@@ -10,25 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.file.card import ModelCard
-from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError, read_file
-from rebnn_mm.deploy.graph.capture import InputSpec, capture
-from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
-from rebnn_mm.deploy.graph.passes import fuse
-from rebnn_mm.deploy.graph.record import encode
-from rebnn_mm.deploy.load import PackedClassifier, build_network, graphs_of
-from rebnn_mm.deploy.model.weights import Weights
+from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.executorch.edge import edge_form
 from rebnn_mm.deploy.targets.executorch.file import sealed
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed, lower_module
 from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
-from rebnn_mm.errors import UserError
+from rebnn_mm.deploy.targets.network import Chain, example_inputs, graphs_in_order, network_of
 from rebnn_mm.files.atomic import write_bytes
-
-_LARGEST = 8192  # pixels along one side
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,8 @@ def export_executorch(
     check_installed()
     network = network_of(source, inputs)
     card = card or getattr(network, "card", None) or _card_of(source) or ModelCard()
-    parts = _parts_of(network)
-    given = [as_taken(x) for x in inputs] if inputs is not None else example_inputs(parts[0].inputs, card, size, length)
+    parts = graphs_in_order(network)
+    given = [as_taken(x) for x in (example_inputs(parts[0].inputs, card, size, length) if inputs is None else inputs)]
     module = edge_module(parts, given)
     with torch.no_grad():
         results = flatten(module(*given))
@@ -105,30 +97,10 @@ def export_executorch(
         from rebnn_mm.deploy.targets.executorch.verify import compare_program
 
         samples = [given, *noise_like(given, 7)] if verify is True else verify
-        lines = compare_program(program.data, _Chain(parts), samples, kind == "classifier")
+        lines = compare_program(program.data, Chain(parts), samples, kind == "classifier")
     write_bytes(path, data)
     shapes = tuple(tuple(x.shape) for x in given)
     return ExecutorchReport(program.placement, shapes, len(data), program.memory, lines)
-
-
-def _parts_of(network: PackedClassifier | GraphNetwork | list[GraphNetwork]) -> list[GraphNetwork]:
-    if isinstance(network, list):
-        return network
-    return [network.network if isinstance(network, PackedClassifier) else network]
-
-
-class _Chain(nn.Module):
-    """Networks one after the other."""
-
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, *inputs: Any) -> Any:
-        values: Any = inputs
-        for part in self.parts:
-            values = part(*flatten(values))
-        return values
 
 
 def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True) -> nn.Module:
@@ -138,68 +110,11 @@ def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: b
         modules.append(edge_form(part.traced(), values, real))
         with torch.no_grad():
             values = flatten(modules[-1](*values))
-    return modules[0] if len(modules) == 1 else _Chain(modules)
-
-
-def network_of(
-    source: str | Path | nn.Module, inputs: Sequence[Tensor] | None
-) -> PackedClassifier | GraphNetwork | list[GraphNetwork]:
-    """The network behind what :func:`export_executorch` takes; a list if a file holds only parts, to be chained."""
-    if isinstance(source, (str, Path)):
-        return _of_file(read_file(source), source)
-    if isinstance(source, (PackedClassifier, GraphNetwork)):
-        return source
-    if inputs is None:
-        raise UserError(f"a {type(source).__name__} can be exported with inputs=[...], or from its .rebnn file")
-    model = lower(copy_model(source))
-    traced = fuse(capture(model, inputs, any_size=False))
-    return GraphNetwork(encode(traced), traced.tensors, exact=False)
-
-
-def _of_file(file: PackedFile, path: str | Path) -> PackedClassifier | GraphNetwork | list[GraphNetwork]:
-    if "whole" in file.info:
-        return build_network(file, exact=False)
-    graphs = graphs_of(file)
-    if not graphs:
-        raise RebnnFileError(f"{path} holds no graph, its layers are packed one by one: ExecuTorch needs a graph")
-    names = [name for name in ("backbone", "neck") if name in graphs] or list(graphs)[:1]
-    return [Weights(file).at(name).network(graphs[name], exact=False) for name in names]
+    return modules[0] if len(modules) == 1 else Chain(modules)
 
 
 def _card_of(source: Any) -> ModelCard | None:
     return ModelCard.from_plain(read_file(source).info) if isinstance(source, (str, Path)) else None
-
-
-def example_inputs(
-    specs: Sequence[InputSpec], card: ModelCard, size: tuple[int, int] | None, length: int | None = None
-) -> list[Tensor]:
-    """Noise of the program's shapes; integers are 0 and 1, which are tokens and masks of any text network.
-
-    Raises:
-        UserError: A size that is neither given nor known, or not the network's.
-    """
-    generator = torch.Generator().manual_seed(0)
-    size = size or (card.preprocessing.size if card.preprocessing else None)
-    if size is not None and (len(size) != 2 or not all(type(n) is int and 0 < n <= _LARGEST for n in size)):
-        raise UserError(f"size={size}: height and width, 1 to {_LARGEST} pixels")
-    inputs = []
-    for spec in specs:
-        shape: list[int | None] = [1, *spec.shape[1:]]
-        if len(shape) == 4 and size is not None:
-            shape[2:] = size
-        elif len(shape) == 2 and length is not None and spec.dtype == "int64":
-            shape[1] = length
-        if None in shape:
-            what = "the images' size: size=(H, W)" if len(shape) == 4 else "the length of sequences: length=N"
-            raise UserError(f"the network takes any size and its file names none: give {what}")
-        dtype = getattr(torch, spec.dtype)
-        if dtype.is_floating_point:
-            x = torch.randn([n or 1 for n in shape], generator=generator)
-        else:
-            x = torch.randint(0, 2, [n or 1 for n in shape], generator=generator).to(dtype)
-        spec.check(x, "an input of this size" if size is None else f"an input of size={tuple(size)}")
-        inputs.append(as_taken(x))
-    return inputs
 
 
 def noise_like(inputs: Sequence[Tensor], number: int) -> list[list[Tensor]]:

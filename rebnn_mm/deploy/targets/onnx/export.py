@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.file.container import RebnnFileError, read_file
 from rebnn_mm.deploy.graph.capture import InputSpec
-from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.load import PackedClassifier, build_network
-from rebnn_mm.deploy.model.weights import Weights, graphs_of
+from rebnn_mm.deploy.load import PackedClassifier
+from rebnn_mm.deploy.targets.network import Network, chosen_network, graphs_in_order
 from rebnn_mm.deploy.targets.onnx.builder import ONNX_TYPES, Builder, Value
 from rebnn_mm.deploy.targets.onnx.convert import convert, leaves_by_name
 from rebnn_mm.deploy.targets.onnx.units import DOMAIN, DOMAIN_VERSION, FORMS
@@ -67,25 +65,7 @@ def check_installed() -> None:
         raise MissingPackageError("ONNX export needs the package onnx: pip install onnx") from None
 
 
-def chosen_network(path: str | Path, part: str | None) -> PackedClassifier | GraphNetwork:
-    """The whole network of a file, or one part of it; raises as :func:`export_onnx` does."""
-    file = read_file(path)
-    graphs = graphs_of(file)
-    if not graphs:
-        raise RebnnFileError(f"{path} holds no graph, its layers are packed one by one: this export needs a graph")
-    if part is None and "whole" in file.info:
-        return build_network(file)
-    if part is None:
-        raise UserError(f"{path} is no graph as a whole: name one of its parts, {' or '.join(map(repr, graphs))}")
-    if part not in graphs:
-        known = "it is one whole graph: leave the part out" if "" in graphs else f"one of {[*graphs]}"
-        raise UserError(f"part={part!r} is no part of {path}: {known}")
-    return Weights(file).at(part).network(graphs[part], exact=True)
-
-
-def to_onnx(
-    network: PackedClassifier | GraphNetwork | list[GraphNetwork], form: str, names: Sequence[str] | None = None
-) -> Any:
+def to_onnx(network: Network, form: str, names: Sequence[str] | None = None) -> Any:
     """The ``onnx.ModelProto`` of a loaded network, or of several that are called one after the other.
 
     Args:
@@ -102,7 +82,7 @@ def to_onnx(
         logits = convert(g, network.network.traced(), [_normalized(g, network, images)])
         scores = g.op("Softmax", logits, axis=1, name="scores")
         return _model(g, [images], network.network.traced().inputs, [scores])
-    parts = network if isinstance(network, list) else [network]
+    parts = graphs_in_order(network)
     specs = parts[0].traced().inputs
     if names is None:
         names = ["input"] if len(specs) == 1 else [f"input_{index}" for index in range(len(specs))]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.deploy.graph.network import flatten
+from rebnn_mm.deploy.targets.network import Chain, Network
 from rebnn_mm.deploy.targets.openvino.signs import TurnedSigns, turned_signs
 from rebnn_mm.errors import UserError
 
@@ -43,17 +44,7 @@ class Comparison:
         return f"{text}; on average {self.mean:.2g} of a value; {self.signs}{decided[self.same_decision]}"
 
 
-def run_torch(network: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a packed network, or of several that are called one after the other."""
-    values: Any = list(inputs)
-    with torch.no_grad():
-        for part in network if isinstance(network, list) else [network]:
-            values = part(*flatten(values))
-            values = list(values.values()) if isinstance(values, dict) else values
-    return flatten(values)
-
-
-def compare(network: Any, model: Any, compiled: Any, inputs: Sequence[Tensor]) -> Comparison:
+def compare(network: Network, model: Any, compiled: Any, inputs: Sequence[Tensor]) -> Comparison:
     """Run both.
 
     Args:
@@ -65,7 +56,8 @@ def compare(network: Any, model: Any, compiled: Any, inputs: Sequence[Tensor]) -
     Raises:
         UserError: Results that rounding and turned signs do not explain.
     """
-    expected = run_torch(network, inputs)
+    with torch.no_grad():
+        expected = flatten((Chain(network) if isinstance(network, list) else network)(*inputs))
     results = compiled([x.numpy() for x in inputs])
     found = [torch.from_numpy(np.array(results[port])) for port in compiled.outputs]
     pairs = list(zip(found, expected, strict=True))

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import read_file
-from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.load import PackedClassifier
-from rebnn_mm.deploy.targets.executorch.export import example_inputs, network_of
-from rebnn_mm.deploy.targets.onnx.export import chosen_network, to_onnx
+from rebnn_mm.deploy.targets.network import Network, chosen_network, example_inputs, graphs_in_order, network_of
+from rebnn_mm.deploy.targets.onnx.export import to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import Comparison, compare
 from rebnn_mm.deploy.targets.openvino.core import compile_model, core
 from rebnn_mm.deploy.targets.openvino.report import OpenVinoReport, primitives
@@ -57,7 +56,7 @@ def export_openvino(
     """
     check_packages()
     out = checked_name(out)
-    network = network_of(path, None) if part is None else chosen_network(path, part)
+    network = network_of(path) if part is None else chosen_network(path, part)
     card = ModelCard.from_plain(read_file(path).info)
     inputs = _inputs(network, card, None if size is None else (size[0], size[1]), length)
     classes = card.classes if isinstance(network, PackedClassifier) else None
@@ -90,9 +89,7 @@ def write_openvino(
     return OpenVinoReport(count_units(converted), primitives(compiled), _write(converted, out), comparison)
 
 
-def to_openvino(
-    network: PackedClassifier | GraphNetwork | list[GraphNetwork], shapes: Sequence[Sequence[int]] | None = None
-) -> Any:
+def to_openvino(network: Network, shapes: Sequence[Sequence[int]] | None = None) -> Any:
     """The ``openvino.Model`` of a loaded network, for inputs of these shapes; None leaves them open."""
     return from_onnx(to_onnx(network, "packed"), shapes)
 
@@ -131,12 +128,12 @@ def check_packages() -> None:
         ) from None
 
 
-def _inputs(network: Any, card: ModelCard, size: tuple[int, int] | None, length: int | None) -> list[Tensor]:
+def _inputs(network: Network, card: ModelCard, size: tuple[int, int] | None, length: int | None) -> list[Tensor]:
     """Noise of the shapes that the file is for; for a classifier pixels."""
+    inputs = example_inputs(graphs_in_order(network)[0].inputs, card, size, length)
     if not isinstance(network, PackedClassifier):
-        first = network[0] if isinstance(network, list) else network
-        return example_inputs(first.inputs, card, size, length)
-    (x,) = example_inputs(network.network.inputs, card, size, length)
+        return inputs
+    (x,) = inputs
     return [torch.randint(0, 256, x.shape, generator=torch.Generator().manual_seed(0)).float()]
 
 

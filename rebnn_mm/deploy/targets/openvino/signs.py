@@ -16,6 +16,7 @@ from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.operation.signs import from_signs
 from rebnn_mm.deploy.operation.steps import InputSide
+from rebnn_mm.deploy.targets.network import Network, graphs_in_order
 from rebnn_mm.deploy.targets.openvino.core import compile_model
 from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT
@@ -40,7 +41,7 @@ class TurnedSigns:
         return f"{self.turned} of {self.total} signs turned"
 
 
-def turned_signs(network: Any, model: Any, inputs: Sequence[Tensor]) -> TurnedSigns:
+def turned_signs(network: Network, model: Any, inputs: Sequence[Tensor]) -> TurnedSigns:
     """Compare the bits of both, layer by layer.
 
     Args:
@@ -69,16 +70,15 @@ def _openvino_signs(model: Any, inputs: Sequence[Tensor]) -> Signs:
     return signs
 
 
-def _torch_signs(network: Any, inputs: Sequence[Tensor]) -> Signs:
+def _torch_signs(network: Network, inputs: Sequence[Tensor]) -> Signs:
     if isinstance(network, PackedClassifier):
-        return _torch_signs(network.network, [network.normalize(inputs[0])])
+        inputs = [network.normalize(inputs[0])]
     signs: Signs = {}
     values: Any = list(inputs)
-    for part in network if isinstance(network, list) else [network]:
+    for part in graphs_in_order(network):
         signs |= {(name, bits.numel()): bits.flatten() for name, bits in _bits_of(part, flatten(values))}
         with torch.no_grad():
             values = part(*flatten(values))
-        values = list(values.values()) if isinstance(values, dict) else values
     return signs
 
 

@@ -9,9 +9,7 @@ import torch
 
 import rebnn_mm.deploy
 from rebnn_mm.deploy import ModelCard, Preprocessing
-from rebnn_mm.deploy.graph.capture import InputSpec
 from rebnn_mm.deploy.targets.executorch import program, verify
-from rebnn_mm.deploy.targets.executorch.export import example_inputs
 from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
 from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
@@ -104,31 +102,6 @@ def test_the_card_is_json_that_names_layouts():
     ]
     assert found["classes"] == ["Käse", "b"] and found["format"] == 1
     assert found["preprocessing"]["channel_order"] == "bgr" and "size" not in found["preprocessing"]
-
-
-IMAGES = InputSpec("float32", (None, 3, None, None), (0, 3, 1, 1))
-TOKENS = InputSpec("int64", (None, None), (0, 1))
-
-
-def test_sizes_come_from_the_call_or_the_card():
-    card = ModelCard(preprocessing=Preprocessing((), (), size=(64, 96)))
-    assert example_inputs([IMAGES], card, None)[0].shape == (1, 3, 64, 96)
-    (x,) = example_inputs([IMAGES], card, (32, 40))
-    assert x.shape == (1, 3, 32, 40) and x.is_contiguous(memory_format=torch.channels_last)
-    tokens = example_inputs([TOKENS, TOKENS], ModelCard(), None, 7)
-    assert [t.shape for t in tokens] == [(1, 7)] * 2 and set(tokens[0].unique().tolist()) <= {0, 1}
-
-
-def test_sizes_that_are_unknown_or_wrong_are_named():
-    with pytest.raises(UserError, match=r"any size and its file names none: give the images' size: size=\(H, W\)"):
-        example_inputs([IMAGES], ModelCard(), None)
-    with pytest.raises(UserError, match="give the length of sequences: length=N"):
-        example_inputs([TOKENS], ModelCard(), None)
-    for size in ((0, 3), (1 << 20, 8), (8,), (8.0, 8)):
-        with pytest.raises(UserError, match="height and width, 1 to 8192 pixels"):
-            example_inputs([IMAGES], ModelCard(), size)
-    with pytest.raises(UserError, match=r"an input of size=\(8, 8\) has the shape"):
-        example_inputs([InputSpec("float32", (None, 3, 224, 224), (0, 3, 224, 224))], ModelCard(), (8, 8))
 
 
 def test_a_runtime_that_was_not_built_is_named(tmp_path, monkeypatch):
