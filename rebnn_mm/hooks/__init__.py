@@ -2,6 +2,7 @@
 
 from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
+from rebnn_mm.hooks.clip import LatentClipHook
 from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
 from rebnn_mm.hooks.oscillation import OscillationHook
@@ -13,6 +14,7 @@ __all__ = [
     "EDEHook",
     "EpochSeedHook",
     "FiniteLossHook",
+    "LatentClipHook",
     "OscillationHook",
     "ReCUHook",
     "ResilientCheckpointHook",

@@ -1,0 +1,53 @@
+"""Latent weights that are held where their sign's slope is not 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from rebnn_mm.errors import UserError
+from rebnn_mm.hooks.attach import refuse_several
+from rebnn_mm.layers.interface import binary_layers
+
+
+@HOOKS.register_module()
+class LatentClipHook(Hook):
+    """Clip the latent weights of all 1-bit layers to ``[-limit, limit]`` after each iteration.
+
+    Part of the first binary networks (Courbariaux et al., NeurIPS 2016, algorithm 1). Beyond 1 the slope of a
+    weight's sign is 0: no gradient of the task brings it back, and its sign stays as it is. No config ships with it.
+
+    Args:
+        limit: Largest size of a latent weight.
+
+    Raises:
+        ValueError: ``limit`` is no positive number; a model without 1-bit layers whose weight learns.
+    """
+
+    # before the record of a training, which shall see what the next forward sees
+    priority = "HIGH"
+
+    def __init__(self, limit: float = 1.0) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
+            raise UserError(f"LatentClipHook: limit={limit!r} must be a positive number")
+        self.limit = limit
+        self._weights: list[torch.Tensor] = []
+
+    def before_train(self, runner) -> None:
+        """Find the latent weights."""
+        refuse_several(self, runner.hooks)
+        layers = binary_layers(runner.model).values()
+        self._weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+        if not self._weights:
+            raise UserError(
+                "LatentClipHook: the model has no 1-bit layer whose weight learns; remove the hook from the config"
+            )
+
+    @torch.no_grad()
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Clip them."""
+        for weight in self._weights:
+            weight.clamp_(-self.limit, self.limit)
