@@ -102,6 +102,9 @@ setup(
         )
     ],
     # the sources travel along: they are the documentation of the bits, and can be cross-compiled
-    package_data={"rebnn_mm.deploy.kernels": ["*.cpp", "*.h"]},
+    package_data={
+        "rebnn_mm.deploy.kernels": ["*.cpp", "*.h"],
+        "rebnn_mm.workflows.page": ["page.*"],
+    },
     cmdclass={"build_py": BuildWithMim, "build_ext": BuildKernels},
 )

@@ -75,7 +75,12 @@ class Inferencer:
         Raises:
             ValueError: The file cannot be read by the config's loader.
         """
-        return self._predict(self.reader.load(path))
+        return self.predict_loaded(self.reader.load(path))
+
+    def predict_loaded(self, loaded: Loaded) -> Any:
+        """As :meth:`predict`, of a file that ``reader`` has read."""
+        with torch.no_grad():
+            return self.model.test_step(pseudo_collate([self.reader.prepare(loaded)]))[0]
 
     def draw(self, path: str | Path, file: Path) -> None:
         """Predict on one image file and write it to ``file`` with the prediction drawn in.
@@ -85,17 +90,13 @@ class Inferencer:
         """
         loaded = self.reader.load(path)
         picture = as_picture(loaded.image, self.reader.order)
-        sample = self._predict(loaded)
+        sample = self.predict_loaded(loaded)
         if self.scope == "mmpretrain":
             draw_label(self.visualizer, picture, sample.cpu(), file, truth=False)
             return
         self.visualizer.add_datasample(
             file.stem, picture, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
         )
-
-    def _predict(self, loaded: Loaded) -> Any:
-        with torch.no_grad():
-            return self.model.test_step(pseudo_collate([self.reader.prepare(loaded)]))[0]
 
 
 def packed_config(path: str | Path) -> Config:
