@@ -1,8 +1,8 @@
-"""Convert a released ResNet-18/34 checkpoint of ReActNet or ReBNN to this package's names; both stages.
+"""Convert a released checkpoint of ReActNet (ResNet-18/34, ReActNet-A) or ReBNN to this package's names; both stages.
 
 python tools/convert_reactnet.py SOURCE.pth.tar TARGET.pth
 
-The result tests with configs/resnet{18,34}_rebnn_imagenet.py, or serves as their load_from.
+The result tests with configs/resnet{18,34}_rebnn_imagenet.py or reactnet_a_react_imagenet.py, or is their load_from.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Backbones of 1-bit blocks, for mmdet and mmpretrain alike."""
 
+from rebnn_mm.backbones.mobilenet import ReBNNMobileNet
 from rebnn_mm.backbones.resnet import ReBNNResNet
 
-__all__ = ["ReBNNResNet"]
+__all__ = ["ReBNNMobileNet", "ReBNNResNet"]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from rebnn_mm.backbones.blocks import Around, BasicBlock, Bottleneck, Config, build_norm
+from rebnn_mm.backbones.stages import Stages
 from rebnn_mm.errors import UserError
 
 
 @MODELS.register_module()
-class ReBNNResNet(BaseModule):
+class ReBNNResNet(Stages):
     """ResNet whose convolutions, but for the stem and the downsampling, are 1-bit.
 
     (N, in_channels, H, W) -> a tuple of maps, one for each of ``out_indices``, at strides 4, 8,
@@ -66,25 +64,18 @@ class ReBNNResNet(BaseModule):
         shift: bool = True,
         init_cfg: Config | list[Config] | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         if depth not in self.settings:
             raise UserError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
-        block, counts = self.settings[depth]
-        names = range(len(counts))
-        self.out_indices = (names[-1],) if out_indices is None else tuple(out_indices)
-        if not self.out_indices or not set(self.out_indices) <= set(names):
-            raise UserError(f"out_indices={self.out_indices}: name at least one of the stages {str([*names])[1:-1]}")
-        if not -1 <= frozen_stages <= len(counts):
-            raise UserError(f"frozen_stages={frozen_stages}: -1 (none), 0 (stem) or 1..{len(counts)} (stem and stages)")
         self.depth = depth
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        block, counts = self.settings[depth]
         conv_cfg = conv_cfg or dict(type="ReBNNConv2d")
         norm_cfg = norm_cfg or dict(type="BN")
         around = Around(act, shift)
 
-        self.stem = _build_stem(stem, in_channels, base_channels, norm_cfg)
+        first = _build_stem(stem, in_channels, base_channels, norm_cfg)
         channels = base_channels
+        stages = []
         for stage, count in enumerate(counts):
             planes = base_channels * 2**stage
             blocks = []
@@ -92,39 +83,8 @@ class ReBNNResNet(BaseModule):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(block(channels, planes, stride, conv_cfg, norm_cfg, around))
                 channels = planes * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self._freeze()
-
-    @property
-    def stages(self) -> list[nn.Module]:
-        """The stages, in order."""
-        return [getattr(self, f"layer{i}") for i in range(1, 1 + len(self.settings[self.depth][1]))]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Image batch -> maps of the stages named in ``out_indices``."""
-        x = self.stem(x)
-        maps = []
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            if index in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def train(self, mode: bool = True) -> ReBNNResNet:
-        """Switch to training, keeping frozen stages (and with ``norm_eval`` all norms) in eval mode."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _freeze(self) -> None:
-        frozen: list[Any] = [self.stem, *self.stages][: self.frozen_stages + 1]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+            stages.append(nn.Sequential(*blocks))
+        self._build(first, stages)
 
 
 def _build_stem(kind: str, in_channels: int, channels: int, norm_cfg: Config) -> nn.Sequential:

@@ -1,54 +1,26 @@
-"""Released checkpoints of the ReActNet family's ResNets -> MMPretrain's classifier with a ``ReBNNResNet``.
+"""Released checkpoints of the ReActNet family -> MMPretrain's classifier with ``ReBNNResNet`` or ``ReBNNMobileNet``.
 
-The layout of github.com/liuzechun/ReActNet (``resnet/*/birealnet.py``) and github.com/SteveTsui/ReBNN
-(``2_step2_rebnn/rebnn.py``); the file is a dict with ``state_dict``, names may begin with ``module.``:
-
-============================================ ============================== =========================================
-theirs                                       shape                          ours
-============================================ ============================== =========================================
-``conv1.weight``, ``bn1.*``                                                 ``backbone.stem.0.weight``, ``stem.1.*``
-``layerS.B.move0.bias``                      (1, C_in, 1, 1)                ``unit.shift.shift``, (C_in,)
-``layerS.B.binary_conv.weight``              (C_out, C_in, 3, 3)            ``unit.conv.weight``
-``layerS.B.binary_conv.weights``             (C_out * C_in * 9, 1)          the same, as Bi-Real Net's code keeps it
-``layerS.B.binary_conv.scaling_factor``      (C_out, 1, 1, 1), ReBNN only   ``unit.conv.alpha`` = 0.02 * its modulus
-``layerS.B.bn1.*``                           (C_out,)                       ``unit.norm.*``
-``layerS.B.move1.bias``, ``move2.bias``      (1, C_out, 1, 1)               ``unit.act.before.shift``, ``after.shift``
-``layerS.B.prelu.weight``                    (C_out,)                       ``unit.act.prelu.weight``
-``layerS.B.downsample.1.weight``, ``.2.*``   (C_out, C_in, 1, 1)            ``downsample.1.weight``, ``.2.*``
-``fc.*``                                     (classes, 512)                 ``head.fc.*``
-============================================ ============================== =========================================
-
-Without a scaling factor alpha is the mean modulus of the channel's weights, which ReActNet computes in its forward.
-Stage one has the same names, its weights are real-valued: its file fits ``activation_only=True``. Differences that
-no conversion can mend: a weight or activation of exactly 0 has the sign 0 there and +1 here, and odd sizes are
+The file is a dict with ``state_dict``, names may begin with ``module.``; :mod:`rebnn_mm.workflows.reactnet_layouts` has
+the layouts. Without a scaling factor alpha is the mean modulus of the channel's weights, which ReActNet computes in its
+forward. Stage one has the same names, its weights are real-valued: its file fits ``activation_only=True``. Differences
+that no conversion can mend: a weight or activation of exactly 0 has the sign 0 there and +1 here, and odd sizes are
 rounded down there by the shortcut's pool (224 has none).
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.checkpoint import load_weights
+from rebnn_mm.workflows.reactnet_layouts import Place, layout_of
 
 _SCALE = 0.02  # ReBNN's forward multiplies sign(w) with it, before the modulus of its scaling factor
-_OURS = {
-    "move0.bias": "unit.shift.shift",
-    "bn1": "unit.norm",
-    "move1.bias": "unit.act.before.shift",
-    "prelu.weight": "unit.act.prelu.weight",
-    "move2.bias": "unit.act.after.shift",
-    "downsample.1.weight": "downsample.1.weight",
-    "downsample.2": "downsample.2",
-}
-_DEPTHS = {sum(counts): depth for depth, (block, counts) in ReBNNResNet.settings.items() if block.convs == 1}
 
 
 def convert_file(source: str | Path, target: str | Path) -> dict[str, Tensor]:
@@ -74,19 +46,17 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: A name is unknown or missing, or a tensor has another shape.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    names = {name: _our_name(name) for name in state}
-    unknown = [name for name, ours in names.items() if ours is None]
-    blocks = {match[0] for match in (re.match(r"layer\d+\.\d+\.", name) for name in state) if match}
-    if unknown or len(blocks) not in _DEPTHS or "conv1.weight" not in state:
-        found = f"unknown to it is {unknown[0]} (of {len(unknown)})" if unknown else f"it has {len(blocks)} blocks"
+    layout = layout_of(state)
+    unknown = [name for name, place in layout.places.items() if place is None]
+    if unknown or layout.backbone is None:
+        found = f"unknown is {unknown[0]} (of {len(unknown)})" if unknown else layout.expected
         raise UserError(
-            f"no ResNet of the ReActNet family, {found}; expected are conv1, bn1, layerS.B.binary_conv, ..., fc with "
-            f"{' or '.join(map(str, _DEPTHS))} blocks, as github.com/liuzechun/ReActNet saves them"
+            f"no ResNet-18 or -34 and no ReActNet-A of the ReActNet family, {found}, as "
+            "github.com/liuzechun/ReActNet saves them"
         )
-    backbone = ReBNNResNet(_DEPTHS[len(blocks)], base_channels=state["conv1.weight"].shape[0])
-    shapes = {f"backbone.{name}": value.shape for name, value in backbone.state_dict().items()}
-    converted = {ours: _reshaped(name, state[name], shapes.get(ours)) for name, ours in names.items() if ours}
-    for name in [name for name in converted if name.endswith(".unit.conv.weight")]:
+    shapes = {f"backbone.{name}": value.shape for name, value in layout.backbone.state_dict().items()}
+    converted = _joined(state, layout.places, shapes)
+    for name in [name for name in converted if name.endswith(".conv.weight")]:
         alpha = name.removesuffix("weight") + "alpha"
         converted[alpha] = _SCALE * converted[alpha].abs() if alpha in converted else scale_init(converted[name])
         converted[name.removesuffix("weight") + "gamma"] = torch.zeros_like(converted[alpha])
@@ -97,22 +67,23 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def _our_name(name: str) -> str | None:
-    """Our name for one of theirs, or None for an unknown one."""
-    match = re.fullmatch(r"(layer[1-4]\.\d+)\.(.+)", name)
-    if match is None:
-        module, _, rest = name.partition(".")
-        ours = {"conv1": "backbone.stem.0", "bn1": "backbone.stem.1", "fc": "head.fc"}.get(module)
-        return ours and f"{ours}.{rest}"
-    block, part = f"backbone.{match[1]}", match[2]
-    if part in ("binary_conv.weight", "binary_conv.weights"):
-        return f"{block}.unit.conv.weight"
-    if part == "binary_conv.scaling_factor":
-        return f"{block}.unit.conv.alpha"
-    if part in _OURS:
-        return f"{block}.{_OURS[part]}"
-    module, _, rest = part.rpartition(".")
-    return f"{block}.{_OURS[module]}.{rest}" if module in _OURS else None
+def _joined(
+    state: dict[str, Tensor], places: dict[str, Place | None], shapes: dict[str, torch.Size]
+) -> dict[str, Tensor]:
+    """The tensors under our names, each of one of theirs or of two halves."""
+    theirs: dict[str, dict[int, str]] = {}
+    for name, place in places.items():
+        if place is not None:
+            theirs.setdefault(place[0], {})[place[1]] = name
+    converted = {}
+    for ours, names in theirs.items():
+        shape = shapes.get(ours)
+        if len(names) == 1 or not state[names[0]].dim():  # a count of batches is the same in both
+            converted[ours] = _reshaped(names[min(names)], state[names[min(names)]], shape)
+            continue
+        half = None if shape is None else torch.Size((shape[0] // 2, *shape[1:]))
+        converted[ours] = torch.cat([_reshaped(names[part], state[names[part]], half) for part in sorted(names)])
+    return converted
 
 
 def _reshaped(name: str, value: Tensor, shape: torch.Size | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one-stage detector of configs/rtmdet_*: it trains whole, packs whole, and reads the images that its configs say."""
+"""The one-stage detector of configs/rtmdet_*: it trains whole, packs whole, and reads images of its configs' size."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def trained(model, steps=3):
 def test_backbone_neck_and_one_shared_tower_are_1_bit():
     names = set(binary_layers(built()[0]))
     assert sum(name.startswith("backbone.layer") for name in names) == 16
-    assert {name for name in names if name.startswith("neck.")} == {f"neck.fpn_convs.{level}.conv" for level in range(3)}
+    assert {name for name in names if name.startswith("neck.")} == {
+        f"neck.fpn_convs.{level}.conv" for level in range(3)
+    }
     # mmdet lets the levels share their convolutions, so each has one name
     head = {f"bbox_head.{kind}_convs.0.{layer}.conv" for kind in ("cls", "reg") for layer in range(2)}
     assert {name for name in names if name.startswith("bbox_head.")} == head
