@@ -128,7 +128,7 @@ def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]
     x = torch.cat([x, x]) if len(x) == 1 else x
     with torch.no_grad():
         try:
-            y = model(x)
+            y = model(x.clone())  # it may write into it
         except Exception as error:  # a guess that does not fit this model: it says so by itself, in any way
             if check is None:
                 return []

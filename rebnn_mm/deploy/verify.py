@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.layers.modules import PackedLayer
@@ -102,7 +103,8 @@ def compare(trained: nn.Module, packed: nn.Module, check: Check, exact: bool) ->
 
 
 def run(model: nn.Module, x: Any, check: Check) -> dict[str, Tensor]:
-    """The outputs of ``model`` by name; torch's attentions compute as they were captured."""
+    """The outputs of ``model`` by name; torch's attentions compute as they were captured, and ``x`` stays as it is."""
+    x = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, x)
     with torch.no_grad(), no_fast_path():
         if check.forward is not None:
             outputs = check.forward(model, x)

@@ -177,6 +177,18 @@ def test_any_model_of_ones_own_runs_with_torch_alone(tmp_path):
     assert len([name for name in names if isinstance(names[name], BinaryTensor)]) == 5
 
 
+def test_a_model_that_writes_into_its_images_is_exported_and_the_callers_stay(tmp_path):
+    model, x = (
+        nn.Sequential(nn.ReLU(inplace=True), ReBNNConv2d(3, 8, 3, input_norm=True)).eval(),
+        torch.randn(2, 3, 9, 9),
+    )
+    before = x.clone()
+    export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
+    assert torch.equal(x, before)
+    found = load_model(tmp_path / "m.rebnn")(x)
+    assert torch.equal(x, before) and torch.equal(found, model(x))
+
+
 def test_what_cannot_be_a_graph_is_packed_layer_by_layer_and_the_report_says_why(tmp_path):
     class Branch(nn.Module):
         def __init__(self):

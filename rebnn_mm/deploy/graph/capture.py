@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
 from rebnn_mm.deploy.graph.sizes import ONE_SIZE, needs_one_size, usual_sizes
@@ -108,11 +108,11 @@ def capture(
     input, and the length of a sequence of vectors, (N, L, C), may change if ``any_size``. None decides by what the
     network is made of: one with attention, with padding by size, or with code that takes another way for other sizes,
     keeps the size of ``inputs``, all others take any. Where ``open_sizes`` is given, it names instead for each input
-    the dimensions that may change besides the first.
+    the dimensions that may change besides the first. A module that writes into its inputs gets a graph that does not.
 
     Raises:
         UserError: ``torch.export`` cannot capture it; the message holds its reason. Or it must take any size and
-            computes with the size of its input.
+            computes with the size of its input. Or it changes a buffer of its own.
     """
     module.eval()  # not chained: that of mmdet's distillers returns nothing
     images = any(x.dim() == 4 for x in inputs)
@@ -219,7 +219,11 @@ def _writes_into_views(module: fx.GraphModule) -> bool:
 
 
 def _traced(program: torch.export.ExportedProgram) -> Traced:
-    """Turn lifted parameters, buffers and constants into ``get_attr`` nodes, and drop checks of sizes."""
+    """Turn lifted parameters, buffers and constants into ``get_attr`` nodes, and drop checks of sizes.
+
+    Raises:
+        UserError: The module changes a buffer of its own.
+    """
     state = {**program.state_dict, **program.constants}
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     graph, tensors = fx.Graph(), {}
@@ -236,10 +240,22 @@ def _traced(program: torch.export.ExportedProgram) -> Traced:
             tensors[spec.target] = state[spec.target].detach()
             env[node] = graph.create_node("get_attr", spec.target)
         env[node].meta["val"] = node.meta.get("val")
-    flat = _copied(program.graph_module, graph, env)
+    flat = _results(_copied(program.graph_module, graph, env), program)
     graph.output(program.call_spec.out_spec.unflatten(flat))
     graph.eliminate_dead_code()
     return Traced(graph, tensors, specs)
+
+
+def _results(outputs: list[Any], program: torch.export.ExportedProgram) -> list[Any]:
+    """What the module returns, of all that its graph does: inputs that it writes into are left as they are."""
+    specs = program.graph_signature.output_specs
+    for spec in specs:
+        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
+            raise UserError(
+                f"its forward changes {spec.target!r}, which it keeps for later calls, and a graph keeps nothing: "
+                "do not write to it in evaluation"
+            )
+    return [value for value, spec in zip(outputs, specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
 
 
 def _copied(module: fx.GraphModule, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]:

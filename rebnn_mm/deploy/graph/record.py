@@ -112,7 +112,9 @@ def _output(value: Any, places: dict[fx.Node, dict[str, Any]]) -> Any:
     if isinstance(value, list):
         return [_output(item, places) for item in value]
     if isinstance(value, dict):
-        return {"dict": [[str(key), _output(item, places)] for key, item in value.items()]}
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise UserError(f"the network returns a dict with the key {wrong[0]!r}, and files hold strings: rename it")
+        return {"dict": [[key, _output(item, places)] for key, item in value.items()]}
     return _encoded(value, places)
 
 

@@ -44,7 +44,7 @@ def needs_one_size(module: nn.Module, inputs: Sequence[Tensor]) -> str | None:
         return "padding by size"
     with _Names() as names, torch.no_grad():
         try:
-            module(*inputs)
+            module(*(x.clone() for x in inputs))  # it may write into them
         except Exception:  # whatever a foreign forward raises
             return None
     return "attention" if any(word in name for name in names.seen for word in _ATTENTION) else None

@@ -85,8 +85,8 @@ def _resized(x: Tensor, places: Sequence[int], change: Callable[[int], int]) -> 
 
 
 def _results(module: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor] | None:
-    """The tensors that it returns; None where it fails."""
+    """The tensors that it returns, ``inputs`` left as they are; None where it fails."""
     try:
-        return tensors_of(module(*inputs))
+        return tensors_of(module(*(x.clone() for x in inputs)))
     except Exception:  # a foreign forward, and what torch.export checks, raise anything
         return None

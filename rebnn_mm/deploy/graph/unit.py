@@ -90,6 +90,12 @@ class Unit:
         )
 
 
+def unit_fed_by(node: fx.Node, reader: Any) -> Unit | None:
+    """The unit at ``reader`` if ``node`` is its input, and its shortcut is another one; else None."""
+    unit = Unit.of(reader)
+    return unit if unit is not None and unit.x is node and unit.residual is not node else None
+
+
 def units(graph: fx.Graph) -> list[fx.Node]:
     """All nodes that :meth:`Unit.of` reads and that return one thing, in order."""
     return [node for node in graph.nodes if node.target in _BOTH]

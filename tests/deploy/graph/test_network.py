@@ -128,6 +128,10 @@ def test_constants_are_computed_up_to_the_size_that_networks_have():
     for rows in (
         [["aten.repeat.default", [{"node": 0}, [1 << 12, 1]], {}, 2]],
         [["aten.zeros.default", [[1 << 13] * 2], {}, 2]],
+        [  # two tensors
+            ["aten.unsqueeze.default", [{"node": 0}, 0], {}, 3],
+            ["aten.adaptive_max_pool2d.default", [{"node": 1}, [1 << 13, 1 << 12]], {}, None],
+        ],
     ):
         with pytest.raises(RebnnFileError, match="elements: no network has such a constant"):
             network(rows)

@@ -104,21 +104,28 @@ def _with_constant(unit: Unit, constant: fx.Node) -> Unit | None:
     return None
 
 
+# (lowest, highest) where a call does not say
+_LIMITS: dict[Any, tuple[float | None, float | None]] = {
+    _aten.relu.default: (0.0, None),
+    _aten.relu6.default: (0.0, 6.0),
+    _aten.hardtanh.default: (-1.0, 1.0),
+    _aten.clamp.default: (None, None),
+    _aten.clamp_min.default: (None, None),
+}
+
+
 def limits_of(user: fx.Node) -> tuple[float, float] | None:
-    """(lowest, highest) of a ReLU, hardtanh or clamp."""
-    if user.target == _aten.relu.default:
-        return 0.0, _INF
-    if user.target == _aten.relu6.default:
-        return 0.0, 6.0
-    if user.target == _aten.hardtanh.default:
-        lowest, highest = (*user.args[1:3], *(-1.0, 1.0)[len(user.args[1:3]) :])
-        return float(lowest), float(highest)
-    if user.target == _aten.clamp.default:
-        lowest, highest = (*user.args[1:3], *(None, None)[len(user.args[1:3]) :])
-        return -_INF if lowest is None else float(lowest), _INF if highest is None else float(highest)
-    if user.target == _aten.clamp_min.default:
-        return float(user.args[1]), _INF
-    return None
+    """(lowest, highest) of a ReLU, hardtanh or clamp; None if these are not numbers, or not in this order."""
+    if user.target not in _LIMITS or user.kwargs:
+        return None
+    given = user.args[1:3]
+    bounds = (*given, *_LIMITS[user.target][len(given) :])
+    if not all(bound is None or type(bound) in (int, float) for bound in bounds):
+        return None  # a size of the input
+    lowest, highest = (
+        side if bound is None else float(bound) for bound, side in zip(bounds, (-_INF, _INF), strict=True)
+    )  # type: ignore[arg-type]
+    return (lowest, highest) if lowest <= highest else None
 
 
 def _slope(traced: Traced, unit: Unit, user: fx.Node) -> fx.Node | None:

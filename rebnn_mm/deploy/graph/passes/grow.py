@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import NHWC
 from rebnn_mm.deploy.graph.passes.norms import is_affine
-from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, Unit
+from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, Unit, unit_fed_by
 
 _CAT = torch.ops.aten.cat.default
 
@@ -38,7 +38,7 @@ def _next(cat: fx.Node, cats: list[fx.Node], order: dict[fx.Node, int]) -> fx.No
     """The first concatenation that adds something to ``cat``; None if others than units read ``cat``."""
     found = next((other for other in cats if order[other] > order[cat] and _added(cat, other)), None)
     readers = [reader for reader in cat.users if reader is not found]
-    if found is None or not all(_reads_pixels(reader, cat) for reader in readers):
+    if found is None or not all(_conv_fed_by(cat, reader) for reader in readers):
         return None
     return found
 
@@ -53,17 +53,16 @@ def _added(cat: fx.Node, other: fx.Node) -> list[fx.Node]:
     return rest if cat not in rest else []
 
 
-def _reads_pixels(reader: fx.Node, cat: fx.Node) -> bool:
-    unit = Unit.of(reader)
-    return unit is not None and reader.target in (CONV, CONV_BOTH) and unit.x is cat and unit.residual is not cat
+def _conv_fed_by(cat: fx.Node, reader: fx.Node) -> Unit | None:
+    """The 1-bit convolution at ``reader`` whose input ``cat`` is, and nothing else of it."""
+    return unit_fed_by(cat, reader) if reader.target in (CONV, CONV_BOTH) else None
 
 
 def _channels(traced: Traced, cat: fx.Node) -> int | None:
     """How many channels it has, by what reads it."""
     for reader in cat.users:
-        if _reads_pixels(reader, cat):
-            unit = Unit.of(reader)
-            return None if unit is None else unit.spec.c_in
+        if (unit := _conv_fed_by(cat, reader)) is not None:
+            return unit.spec.c_in
         if is_affine(reader) and reader.args[0] is cat:
             scale = traced.constant(reader.args[1])
             return None if scale is None else scale.numel()

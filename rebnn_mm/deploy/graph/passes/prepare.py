@@ -11,6 +11,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.integers import compute_on_integers
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.rows import keep_tables
+from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.operation.int8 import dequantize
 
 _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
@@ -76,8 +77,9 @@ def _check_size(node: fx.Node, traced: Traced) -> None:
             value = node.target(*arguments, **keywords)
     except NotImplementedError:  # its size depends on values: a selection, which is not larger than its source
         return
-    if isinstance(value, Tensor) and value.numel() > _LARGEST:
-        raise ValueError(f"{node.target} gives {value.numel():,} elements: no network has such a constant")
+    largest = max((part.numel() for part in tensors_of(value)), default=0)
+    if largest > _LARGEST:
+        raise ValueError(f"{node.target} gives {largest:,} elements: no network has such a constant")
 
 
 def _count_paddings(traced: Traced) -> None:

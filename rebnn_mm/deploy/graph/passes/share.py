@@ -7,13 +7,14 @@ from typing import Any
 from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.passes.simplify import draws
 
 
 def share(traced: Traced) -> None:
     """Let later equal calls read the first one's result; all operators of a graph are functions."""
     seen: dict[Any, fx.Node] = {}
     for node in list(traced.graph.nodes):
-        if node.op != "call_function" or "rand" in str(node.target):
+        if node.op != "call_function" or draws(node):
             continue
         key = (node.target, _plain(node.args), _plain(node.kwargs))
         if key in seen:

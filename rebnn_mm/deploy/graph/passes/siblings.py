@@ -87,6 +87,8 @@ def fold_powers(traced: Traced) -> None:
         if not isinstance(product, fx.Node) or product.target not in (_aten.matmul.default, _aten.bmm.default):
             continue
         source = product.args[0]
+        if source is product.args[1]:  # the factor would be taken twice
+            continue
         while isinstance(source, fx.Node) and source.target in _VIEWS and len(source.users) == 1:
             source = source.args[0]
         unit = Unit.of(source)

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from rebnn_mm.deploy.graph.capture import Traced
-from rebnn_mm.deploy.graph.unit import Unit, units
+from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 
 _INPUT = {"shift": "sign_shift", "input_scale": "sign_scale", "input_offset": "sign_offset"}
 
@@ -47,12 +47,8 @@ def pass_signs(traced: Traced) -> None:
 
 def _readers(node: fx.Node, unit: Unit) -> list[fx.Node]:
     """Operators of the same kind that take ``node`` as their input and not as their shortcut."""
-    found = []
-    for user in node.users:
-        other = Unit.of(user)
-        if other is not None and other.target == unit.target and other.x is node and other.residual is not node:
-            found.append(user)
-    return found
+    fed = {user: unit_fed_by(node, user) for user in node.users}
+    return [user for user, other in fed.items() if other is not None and other.target == unit.target]
 
 
 def side_of(unit: Unit) -> tuple[str, ...]:

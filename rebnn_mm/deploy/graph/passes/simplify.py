@@ -57,11 +57,18 @@ def _keeps_type(node: fx.Node) -> bool:
     return isinstance(before, Tensor) and wanted in (None, before.dtype) and not node.kwargs.get("copy")
 
 
+def draws(node: fx.Node) -> bool:
+    """Whether the node draws random numbers, other ones in each call."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 def _fold(traced: Traced, node: fx.Node) -> None:
     """Replace ``node`` by its value if that is a constant which takes no more bytes than what it is made of."""
     sources = node.all_input_nodes
     constants = [traced.constant(source) for source in sources]
     if not sources or any(value is None for value in constants) or not str(node.target).startswith("aten."):
+        return
+    if draws(node):
         return
 
     def value_of(argument: Any) -> Any:

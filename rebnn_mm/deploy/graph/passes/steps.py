@@ -13,7 +13,7 @@ from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.signs import side_of
-from rebnn_mm.deploy.graph.unit import Unit, units
+from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 from rebnn_mm.deploy.operation.reference import fma
 
 _LARGEST = torch.finfo(torch.float32).max
@@ -54,18 +54,13 @@ def _calls(unit: Unit) -> list[fx.Node]:
         readers = list(x.users)
         if calls and len(readers) > 1:
             break
-        if not calls and not all(_takes_signs(reader, x) for reader in readers):
+        if not calls and not all(unit_fed_by(x, reader) for reader in readers):
             break
         if is_affine(x) and _rank(x) != (2 if unit.is_linear else 4):
             break
         calls.insert(0, x)
         x = x.args[0]
     return calls
-
-
-def _takes_signs(reader: fx.Node, x: fx.Node) -> bool:
-    unit = Unit.of(reader)
-    return unit is not None and unit.x is x and unit.residual is not x
 
 
 def _rank(node: fx.Node) -> int:

@@ -9,6 +9,7 @@ integer: ``sign(n - middle)``, or ``sign(|n - middle| - half)`` by a slope of -1
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -16,7 +17,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
-from rebnn_mm.deploy.graph.unit import Unit, units
+from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 from rebnn_mm.deploy.operation.reference import finish
 from rebnn_mm.deploy.operation.steps import sides_of
 
@@ -34,8 +35,9 @@ def pass_thresholds(traced: Traced, exact: bool = True) -> None:
     for node in units(traced.graph):
         unit = Unit.of(node)
         assert unit is not None
-        calls, readers = _chain(node)
-        if unit.signs or unit.residual is not None or not calls or not readers or not _take_signs(readers, unit):
+        calls = _pointwise_behind(node)
+        readers = list(calls[-1].users) if calls else []
+        if unit.signs or unit.residual is not None or not readers or not _all_fed_by(calls[-1], readers, unit.target):
             continue
         if not same_side(traced, readers) or (exact and unit.spec.c_out % _VECTOR):
             continue
@@ -62,15 +64,15 @@ def pass_thresholds(traced: Traced, exact: bool = True) -> None:
     traced.tidy()
 
 
-def _chain(node: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
-    """Pointwise calls behind ``node``, each the only reader of the one before, and the readers of the last."""
+def _pointwise_behind(node: fx.Node) -> list[fx.Node]:
+    """Pointwise calls behind ``node``, each the only reader of the one before."""
     calls: list[fx.Node] = []
-    while True:
-        users = list(node.users)
-        if len(users) != 1 or not _is_pointwise(users[0]):
-            return calls, users
-        node = users[0]
+    while len(node.users) == 1:
+        (node,) = node.users
+        if not _is_pointwise(node):
+            break
         calls.append(node)
+    return calls
 
 
 def _is_pointwise(node: fx.Node) -> bool:
@@ -79,13 +81,10 @@ def _is_pointwise(node: fx.Node) -> bool:
     return node.op == "call_function" and known and len(node.all_input_nodes) == 1
 
 
-def _take_signs(readers: list[fx.Node], unit: Unit) -> bool:
-    """Whether all readers are units of the same kind whose input it is, and nothing else of them."""
-    others = [Unit.of(reader) for reader in readers]
-    x = {other.x for other in others if other is not None}
-    return len(x) == 1 and all(
-        other is not None and other.target == unit.target and other.residual not in x for other in others
-    )
+def _all_fed_by(node: fx.Node, readers: list[fx.Node], kind: Any) -> bool:
+    """Whether all readers are units of this kind whose input ``node`` is, and nothing else of them."""
+    fed = [unit_fed_by(node, reader) for reader in readers]
+    return all(unit is not None and unit.target == kind for unit in fed)
 
 
 def _steps(traced: Traced, unit: Unit, calls: list[fx.Node], reader: Unit) -> dict[str, Tensor] | None:

@@ -141,13 +141,14 @@ def round_pools_down(traced: Traced) -> None:
         place = {_POOLS[0]: 5, _POOLS[1]: 4}.get(node.target, 0)
         if not place or len(node.args) <= place or not node.args[place]:
             continue
-        given: list[Any] = [*node.args[:4], *([], 0)[len(node.args[2:4]) :]]
-        x, kernel, stride, padding = given
+        x, kernel, stride, padding = node.args[:4]
+        dilation = node.args[4] if node.target == _POOLS[0] else 1
         sizes = x.meta["shape"][2:]
         steps = _both(stride) if stride else _both(kernel)
+        spans = [d * (k - 1) + 1 for d, k in zip(_both(dilation), _both(kernel), strict=True)]
         rest = [
-            (size + 2 * pad - k) % step
-            for size, k, step, pad in zip(sizes, _both(kernel), steps, _both(padding), strict=True)
+            (size + 2 * pad - span) % step
+            for size, span, step, pad in zip(sizes, spans, steps, _both(padding), strict=True)
         ]
         if any(rest):
             raise UserError(

@@ -19,6 +19,7 @@ _UNARY = dict(
     **dict(hardswish="HardSwish", log="Log", mish="Mish", neg="Neg", reciprocal="Reciprocal", relu="Relu"),
     **dict(round="Round", selu="Selu", sigmoid="Sigmoid", sign="Sign", sin="Sin", sqrt="Sqrt", tanh="Tanh"),
 )
+_SOFTPLUS_LINE = 15  # log(1 + exp(15)) is 15 up to the last digits of float32
 _ANY_NUMBER = ("abs", "neg", "relu", "sign")
 _COMPARISONS = dict(eq="Equal", lt="Less", gt="Greater", le="LessOrEqual", ge="GreaterOrEqual")
 
@@ -147,6 +148,8 @@ def _prelu(g: Builder, x: Value, slope: Any) -> Value:
 
 
 def _softplus(g: Builder, x: Any, beta: float, threshold: float) -> Value:
+    if threshold * beta < _SOFTPLUS_LINE:
+        raise UserError(f"it is a line from {threshold} on, where the curve is not one yet")
     if beta != 1:
         return g.op("Div", g.op("Softplus", g.op("Mul", x, g.scalar(beta))), g.scalar(beta))
     return g.op("Softplus", x)

@@ -177,7 +177,8 @@ def _roll(g: Builder, x: Value, shifts: Any, dims: Any = ()) -> Value:
         raise UserError("it rolls the flattened tensor: name the dimension")
     for shift, dim in zip(shifts, dims, strict=True):
         if shift:
-            parts = _slice(g, x, dim, -shift), _slice(g, x, dim, 0, -shift)
+            start = g.op("Mod", g.integers([-shift]), g.size(x, dim))  # a shift may be larger than the size
+            parts = _slice(g, x, dim, start), _slice(g, x, dim, 0, start)
             x = g.op("Concat", *parts, axis=axis(dim, x))
     return x
 

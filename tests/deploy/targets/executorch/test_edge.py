@@ -123,6 +123,14 @@ def test_pools_that_round_up_round_down_where_both_are_the_same(edge, pool):
         edge(net, torch.randn(1, 8, 9, 7))
 
 
+def test_a_dilated_pool_rounds_up_by_the_whole_width_of_its_window(edge):
+    torch.manual_seed(0)
+    net = settle(Net(after=nn.MaxPool2d(2, 2, dilation=2, ceil_mode=True)))  # windows of 3 pixels
+    agree(edge, net, torch.randn(1, 8, 9, 7))
+    with pytest.raises(UserError, match="rounds up a feature map of 8x8"):
+        edge(net, torch.randn(1, 8, 8, 8))
+
+
 @pytest.mark.parametrize("pool", ["adaptive", "mean", "mean of the last dimensions"])
 def test_a_mean_over_the_pixels_keeps_its_dimensions(edge, pool):
     class Mean(nn.Module):

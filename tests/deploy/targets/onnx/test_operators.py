@@ -174,8 +174,14 @@ def test_shapes(name):
     agree(Function(SHAPES[name]), image(), others=[(image(height=16, width=14, n=3),)])
 
 
-def test_a_roll_which_fixes_the_size():
-    agree(Function(lambda x: x.roll((1, -2), (2, 3))), image(), others=[(image(n=3),)])
+@pytest.mark.parametrize("shifts", [(1, -2), (20, -31), (0, 7)])
+def test_a_roll_which_fixes_the_size(shifts):
+    agree(Function(lambda x: x.roll(shifts, (2, 3))), image(), others=[(image(n=3),)])
+
+
+def test_a_softplus_that_is_a_line_too_soon_is_refused():
+    with pytest.raises(UserError, match="cannot express aten.softplus.*it is a line from 1"):
+        session(network(Function(lambda x: F.softplus(x, threshold=1)), image()))
 
 
 REDUCTIONS = {
