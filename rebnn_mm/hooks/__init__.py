@@ -5,6 +5,7 @@ from rebnn_mm.hooks.checkpoint import ResilientCheckpointHook
 from rebnn_mm.hooks.clip import LatentClipHook
 from rebnn_mm.hooks.epoch_seed import EpochSeedHook, seed_worker
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
+from rebnn_mm.hooks.norm_statistics import NormStatisticsHook
 from rebnn_mm.hooks.oscillation import OscillationHook
 from rebnn_mm.hooks.resume import ResumeHook
 from rebnn_mm.hooks.schedules import EDEHook, ReCUHook
@@ -15,6 +16,7 @@ __all__ = [
     "EpochSeedHook",
     "FiniteLossHook",
     "LatentClipHook",
+    "NormStatisticsHook",
     "OscillationHook",
     "ReCUHook",
     "ResilientCheckpointHook",
