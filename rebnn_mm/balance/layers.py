@@ -43,13 +43,19 @@ def layers_of(optimizer: Optimizer, layers: Any) -> dict[str, Any]:
     """Those of :func:`balanced_layers` whose weight ``optimizer`` updates.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or weights are split over processes.
     """
     found = balanced_layers(layers)
     if not found:
         raise UserError(
             "Balance: there is no trainable ReBNN layer. Make the model 1-bit first (rebnn_mm.convert.binarize, or "
             "ReBNNConv2d and ReBNNLinear in it), or unfreeze it"
+        )
+    split = next((name for name, layer in found.items() if hasattr(layer.weight, "placements")), None)
+    if split is not None:
+        raise UserError(
+            f"Balance: the weight of {split!r} is split over processes (FSDP2's fully_shard, a DTensor), and gamma is "
+            "computed from whole latent weights: use DistributedDataParallel; it keeps all of them on each device"
         )
     updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
     mine = {name: layer for name, layer in found.items() if id(layer.weight) in updated}

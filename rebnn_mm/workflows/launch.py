@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS
@@ -26,7 +27,7 @@ from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_into, load_weights
 from rebnn_mm.workflows.heads import check_heads
-from rebnn_mm.workflows.precheck import check_loaders, check_loop, explain_batch_of_one
+from rebnn_mm.workflows.precheck import check_loaders, check_loop, check_strategy, explain_batch_of_one
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
 
@@ -147,9 +148,11 @@ def build_runner(cfg: Config) -> Runner:
     """Runner of mmengine for ``cfg``.
 
     Raises:
-        ValueError: The config names a type that is not registered, or has loader settings that exclude each other.
+        ValueError: The config names a type that is not registered, has loader settings that exclude each other, or a
+            strategy that splits weights over processes.
     """
     check_loaders(cfg)
+    check_strategy(cfg)
     return building(lambda: RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg))
 
 
@@ -164,6 +167,7 @@ def train(cfg: Config) -> Runner:
     if cfg.get("resume") and not cfg.get("load_from"):  # asked for by the config itself
         use_resume(cfg, "auto")
     runner = build_runner(cfg)
+    _check_ranks_agree(cfg)
     _build_loops(runner, "train_loop", "val_loop")
     check_heads(_unwrapped(runner), _datasets(runner, "train", "val"), str(cfg.default_scope))
     if cfg.get("resume"):
@@ -237,6 +241,21 @@ def _runner_around(cfg: Config, path: str, model: dict[str, Any]) -> Runner:
     cfg.model = dict(**model, path=path, config=cfg.to_dict())
     cfg.pop("data_preprocessor", None)  # it is in the model; the runner would hand it over to its type
     return build_runner(cfg)
+
+
+def _check_ranks_agree(cfg: Config) -> None:
+    """Refuse ranks that would go on from different checkpoints, as with a work dir on each machine's own disk."""
+    starts = all_gather_object((bool(cfg.get("resume")), cfg.get("load_from")))
+    for rank, start in enumerate(starts):
+        if start != starts[0]:
+            said = [
+                f"rank {n} {f'goes on from {path}' if resume else 'starts anew'}"
+                for n, (resume, path) in ((0, starts[0]), (rank, start))
+            ]
+            raise UserError(
+                f"{said[0]}, {said[1]}: the work dir must be one folder that all machines share, or give all of them "
+                "the same --resume CHECKPOINT"
+            )
 
 
 def _build_loops(runner: Runner, *names: str) -> None:

@@ -10,6 +10,8 @@ from mmengine.config import Config
 from rebnn_mm.errors import UserError
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+# in the names of mmengine's strategies, model wrappers and optimizer wrappers
+_SPLITS = ("FSDP", "FullySharded", "DeepSpeed", "ColossalAI")
 _BATCH_OF_ONE = "Expected more than 1 value per channel"
 
 
@@ -25,6 +27,22 @@ def check_loaders(cfg: Config) -> None:
             raise UserError(
                 f"{name} has persistent_workers=True and num_workers=0: there is no worker to keep; set "
                 f"{name}.persistent_workers=False"
+            )
+
+
+def check_strategy(cfg: Config) -> None:
+    """Refuse strategies that split weights or gradients over processes.
+
+    Raises:
+        ValueError: FSDP, DeepSpeed or ColossalAI, as mmengine's strategy, model wrapper or optimizer wrapper.
+    """
+    for name in ("strategy", "model_wrapper_cfg", "optim_wrapper"):
+        kind = str((cfg.get(name) or {}).get("type") or "").split(".")[-1]
+        if any(word in kind for word in _SPLITS):
+            raise UserError(
+                f"{name}.type={kind!r} splits weights or gradients over processes; BalanceHook, OscillationHook and "
+                "checkpoints need whole ones. Leave it out: each GPU then has the whole model (DistributedDataParallel,"
+                " tools/dist_train.sh CONFIG GPUS; docs/distributed.md)"
             )
 
 

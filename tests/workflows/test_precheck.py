@@ -10,8 +10,15 @@ from mmdet.registry import METRICS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.evaluator import Evaluator  # noqa: E402
 
+from rebnn_mm.errors import UserError  # noqa: E402
 from rebnn_mm.integrations import detection  # noqa: E402, F401  # registers the metrics
-from rebnn_mm.workflows.precheck import check_loaders, check_loop, explain_batch_of_one  # noqa: E402
+from rebnn_mm.workflows.launch import build_runner  # noqa: E402
+from rebnn_mm.workflows.precheck import (  # noqa: E402
+    check_loaders,
+    check_loop,
+    check_strategy,
+    explain_batch_of_one,
+)
 
 
 @pytest.mark.parametrize("name", ["train_dataloader", "val_dataloader", "test_dataloader"])
@@ -62,3 +69,22 @@ def test_a_last_batch_of_one():
     with pytest.raises(ValueError, match=r"set train_dataloader.drop_last=True"):
         explain_batch_of_one(stock.value)
     explain_batch_of_one(ValueError("anything else"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("strategy", "FSDPStrategy"),
+        ("strategy", "mmengine.DeepSpeedStrategy"),
+        ("strategy", "ColossalAIStrategy"),
+        ("model_wrapper_cfg", "MMFullyShardedDataParallel"),
+        ("optim_wrapper", "DeepSpeedOptimWrapper"),
+    ],
+)
+def test_strategies_that_split_weights_are_refused(name, kind):
+    with pytest.raises(UserError, match=f"{name}.type='{kind.split('.')[-1]}' splits.*tools/dist_train.sh CONFIG GPUS"):
+        build_runner(Config({name: dict(type=kind), "runner_type": "FlexibleRunner"}))
+
+
+def test_strategies_that_keep_weights_whole_pass():
+    check_strategy(Config(dict(strategy=dict(type="DDPStrategy"), model_wrapper_cfg=None, optim_wrapper=dict())))
