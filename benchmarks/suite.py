@@ -98,6 +98,7 @@ def steps(folder: Path, rounds: int, onnxruntime: bool, lce: str | None, openvin
 
 def _untrained(config: str, path: Path, options: dict[str, Any]) -> tuple[str, str, str]:
     """Export ``config`` with seeded random weights: file, config and checkpoint."""
+    print(f"packing {config} ...", file=sys.stderr, flush=True)  # for half a minute nothing else would be said
     cfg = read_config(ROOT / config, dict(options))
     torch.manual_seed(0)
     checkpoint, packed = path.with_suffix(".pth"), path.with_suffix(".rebnn")

@@ -36,13 +36,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.progress import showing_steps
     from rebnn_mm.workflows.export import ExportOptions, export_to
     from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
         packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact, args.int8)
-        for report in export_to(args.source, args.out, args.to, packed, engine):
+        with showing_steps("export"):
+            reports = export_to(args.source, args.out, args.to, packed, engine)
+        for report in reports:
             print(report)
     print(f"written to {args.out}")
 

@@ -27,6 +27,7 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import atomic_path
 from rebnn_mm.layers import BinaryLayer, binary_layers
 from rebnn_mm.layers.interface import is_training_only
+from rebnn_mm.progress import step
 
 
 def export_model(
@@ -67,6 +68,7 @@ def export_model(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="
             "dict(type='ReBNNConv2d'), or make it 1-bit with rebnn_mm.convert.binarize"
         )
+    step("copying the trained model")
     rounding = _rounding(float16, int8, check)
     trained = copy_model(model)
     rounded = copy_model(trained) if rounding.kind else trained
@@ -94,6 +96,7 @@ def export_model(
         info["whole"] = dict(part=whole.name, kind=whole.whole)
     differences: tuple[Difference, ...] = ()
     with atomic_path(path) as temporary:
+        step("writing the file")
         size = write_file(temporary, info, tensors)
         if check is not None:
             differences = _compare(rounded, [part.name for part in stored], temporary, check, whole is not None)
@@ -144,6 +147,7 @@ def _store(model: nn.Module, parts: Sequence[Part]) -> tuple[list[StoredPart], l
     left = list(parts)
     while left:
         part = left.pop(0)
+        step(f"capturing {part.name or 'the model'} as a graph")
         try:
             stored.append(store_part(model, part))
         except UserError as error:
@@ -223,6 +227,7 @@ def _scale(layer: BinaryLayer) -> Tensor:
 
 def _compare(trained: nn.Module, parts: Sequence[str], path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:
     """The outputs in which the file's model differs from ``trained``; raises UserError if it may not."""
+    step("loading the file")
     if check.load:
         packed = check.load(path)
     else:

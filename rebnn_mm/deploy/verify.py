@@ -32,6 +32,7 @@ from rebnn_mm.deploy.layers.modules import PackedLayer
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.errors import UserError
 from rebnn_mm.fast_path import no_fast_path
+from rebnn_mm.progress import step
 
 Forward = Callable[[nn.Module, Any], Any]
 # Of an output's largest value. Float32 rounds at 6e-8; sums of thousands of terms in another order reach some 1e-6.
@@ -89,6 +90,7 @@ def compare(trained: nn.Module, packed: nn.Module, check: Check, exact: bool) ->
     """
     differences: list[Difference] = []
     for index, x in enumerate(check.inputs):
+        step(f"comparing with the trained model, input {index + 1} of {len(check.inputs)}")
         expected, found = run(trained, x, check), run(packed, x, check)
         if list(expected) != list(found):
             if exact or _dense(expected, check) != _dense(found, check):

@@ -28,6 +28,7 @@ from rebnn_mm.integrations.images.pipeline import channel_order, image_channels,
 from rebnn_mm.integrations.outputs import outputs
 from rebnn_mm.integrations.packed import load_packed_model
 from rebnn_mm.layers import binary_layers
+from rebnn_mm.progress import step
 from rebnn_mm.workflows.detector_parts import detector_parts
 from rebnn_mm.workflows.inference import dataset_meta
 from rebnn_mm.workflows.inspection import image_shape, input_shape
@@ -66,6 +67,7 @@ def export_config(
             differs when packed.
         TypeError: The config holds objects that are no plain values.
     """
+    step("building the model")
     weights = load_weights(checkpoint)
     model = build_model(cfg)
     load_into(model, weights, checkpoint)

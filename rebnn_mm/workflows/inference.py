@@ -11,7 +11,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.utils import ProgressBar
 from torch import nn
 
 from rebnn_mm.deploy.file.container import read_file
@@ -22,6 +21,7 @@ from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label, picture_name
 from rebnn_mm.integrations.images.pipeline import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
 from rebnn_mm.integrations.packed import file_config, load_packed_model
+from rebnn_mm.progress import Progress
 from rebnn_mm.workflows.inspection import check_images
 
 
@@ -159,15 +159,14 @@ def infer(inferencer: Inferencer, pairs: Sequence[tuple[Path, Path]]) -> Inferen
     An unreadable image is noted in the report and the others go on.
     """
     written, failed = [], []
-    bar = ProgressBar(len(pairs))
-    for source, file in pairs:
-        try:
-            inferencer.draw(source, file)
-            written.append(file)
-        except UserError as error:
-            failed.append((source, str(error)))
-        bar.update()
-    print()
+    with Progress("images", len(pairs)) as progress:
+        for source, file in pairs:
+            try:
+                inferencer.draw(source, file)
+                written.append(file)
+            except UserError as error:
+                failed.append((source, str(error)))
+            progress.advance()
     return InferenceReport(tuple(written), tuple(failed))
 
 

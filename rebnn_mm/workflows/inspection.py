@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from mmengine.utils import ProgressBar
 from torch import nn
 
 from rebnn_mm.analysis.opcount import ModelCount, count_model
@@ -19,6 +18,7 @@ from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label
 from rebnn_mm.integrations.images.pipeline import channel_order, dataset_of, image_channels, pipeline_of
 from rebnn_mm.integrations.samples import data_sample
+from rebnn_mm.progress import Progress
 
 SPLITS = ("train", "val", "test")
 
@@ -129,17 +129,16 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
     scope = scope_of(cfg)
     draw = DrawTruth(scope, dataset.metainfo, channel_order(cfg, split))
     files = []
-    bar = ProgressBar(total)
-    for index in range(total):
-        sample = _sample(dataset, index)
-        if not isinstance(sample, dict) or "inputs" not in sample:
-            raise UserError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
-        name = _stem(sample["data_samples"].get("img_path")) or f"sample{index}"
-        file = Path(out_dir) / f"{index:05d}_{name}.png"
-        draw(sample, file)
-        files.append(file)
-        bar.update()
-    print()
+    with Progress("pictures", total) as progress:
+        for index in range(total):
+            sample = _sample(dataset, index)
+            if not isinstance(sample, dict) or "inputs" not in sample:
+                raise UserError(f"{split} pipeline: its last step must pack the sample (PackDetInputs or PackInputs)")
+            name = _stem(sample["data_samples"].get("img_path")) or f"sample{index}"
+            file = Path(out_dir) / f"{index:05d}_{name}.png"
+            draw(sample, file)
+            files.append(file)
+            progress.advance()
     return files
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.files.atomic import atomic_folder, write_text
 from rebnn_mm.files.shards import CLASSES, IMAGES, write_shard
-from rebnn_mm.workflows.progress import Progress
+from rebnn_mm.progress import Progress
 
 
 def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_000, seed: int = 0) -> list[Path]:

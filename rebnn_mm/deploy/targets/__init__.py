@@ -10,6 +10,7 @@ from typing import Any
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import write_bytes
+from rebnn_mm.progress import step
 
 
 @dataclass(frozen=True)
@@ -104,4 +105,5 @@ def convert_file(source: str | Path, out: str | Path, to: str | None = None, **o
         raise UserError(f"--to {name} has no {words}; it takes {', '.join(TARGETS[name].options) or 'no option'}")
     if Path(source).resolve() == Path(out).resolve():
         raise UserError(f"{out} is the file that is to be read: name another one to write")
+    step(f"writing for {name}")
     return TARGETS[name].write(Path(source), Path(out), **given)

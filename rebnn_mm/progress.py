@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 _REDRAW = 0.1  # seconds
 _LINES = 10  # of a log, for the whole command
+_LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 
 
 class Progress:
@@ -66,3 +70,37 @@ class Progress:
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes}:{seconds:02d}"
+
+
+def step(text: str) -> None:
+    """Say what is done next, to whoever asked with :func:`showing_steps`; nobody else hears of it."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(text)
+
+
+@contextmanager
+def showing_steps(what: str, out: TextIO | None = None) -> Iterator[None]:
+    """Within the block every :func:`step` is shown: written over on a terminal, a line each elsewhere.
+
+    Args:
+        what: First word of the line, as the command's name.
+        out: Where to write; None is stderr.
+    """
+    file = sys.stderr if out is None else out
+    live = file.isatty()
+    start, width = time.monotonic(), 0
+
+    def show(text: str) -> None:
+        nonlocal width
+        line = f"{what}: {text} ({_clock(time.monotonic() - start)})"
+        print(f"\r{line:{width}}" if live else line, end="" if live else "\n", file=file, flush=True)
+        width = max(width, len(line))
+
+    before = _LISTENER.set(show)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+        if live and width:  # the line is done with: a report or an error takes its place
+            print(f"\r{'':{width}}\r", end="", file=file, flush=True)

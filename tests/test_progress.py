@@ -1,6 +1,8 @@
 import io
 
-from rebnn_mm.workflows.progress import Progress
+import pytest
+
+from rebnn_mm.progress import Progress, showing_steps, step
 
 
 class Terminal(io.StringIO):
@@ -36,3 +38,26 @@ def test_a_shorter_line_leaves_nothing_of_a_longer_one():
     progress.advance()
     first, second = out.getvalue().split("\r")[1:]
     assert len(second) == len(first)
+
+
+def test_steps_are_a_line_each_in_a_log():
+    out = io.StringIO()
+    step("nobody asked")
+    with showing_steps("export", out):
+        step("capturing")
+        step("writing")
+    step("nobody asks any more")
+    assert out.getvalue() == "export: capturing (0:00)\nexport: writing (0:00)\n"
+
+
+def test_steps_leave_nothing_on_a_terminal():
+    out = Terminal()
+    with pytest.raises(ValueError, match="a fault"), showing_steps("export", out):
+        step("a long sentence about what is done")
+        step("short")
+        raise ValueError("a fault")
+    drawn = out.getvalue().split("\r")
+    assert "\n" not in out.getvalue() and drawn[-1] == "" and drawn[-2].strip() == ""
+    assert len(drawn[-2]) >= len(drawn[1]) == len(drawn[2])
+    step("heard by nobody")
+    assert out.getvalue().count("heard") == 0
