@@ -7,7 +7,7 @@ symbol   shape                    meaning
 ======== ======================== ==================================================
 ``w``    (C_out, C_in/g, K, K)    latent real-valued weight (a linear layer has K = 1)
 ``b``    as ``w``                 binary weight ``sign(w)``, in {-1, +1}
-alpha    (C_out, 1, ...)          learnable scale of each output channel
+alpha    (C_out, 1, ...)          learnable scale of each output channel; a layer keeps it as (C_out,)
 gamma    (C_out, 1, ...)          balance parameter of each output channel, >= 0
 ``M``    scalar                   weights of one output channel, ``w[0].numel()``
 ======== ======================== ==================================================

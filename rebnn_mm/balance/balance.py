@@ -186,7 +186,8 @@ class Balance:
         _refuse_late_gradients(optimizer, args, kwargs)
         ends_interval = (self.updates + 1) % self.rule.flip_interval == 0
         for entry in self._entries.values():
-            weight, alpha, gamma = entry.layer.weight, entry.layer.alpha, entry.layer.gamma
+            weight, gamma = entry.layer.weight, entry.layer.gamma
+            alpha = entry.layer.alpha.view_as(gamma)
             if entry.signs is None:
                 entry.signs = weight >= 0
             entry.magnitude = None
@@ -198,8 +199,8 @@ class Balance:
                 continue
             grad_w, grad_alpha = F.reconstruction_grad(weight, alpha, gamma)
             weight.grad.add_(grad_w)
-            if alpha.grad is not None:
-                alpha.grad.add_(grad_alpha)
+            if (grad := entry.layer.alpha.grad) is not None:
+                grad.add_(grad_alpha.view_as(grad))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from rebnn_mm.deploy.file.container import write_file
 from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, stored_type
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
 from rebnn_mm.deploy.layers.operators import fold_batch_norm
-from rebnn_mm.deploy.layers.packable import check_layer, is_packed, scale_shape
+from rebnn_mm.deploy.layers.packable import check_layer, is_packed
 from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.report import ExportReport, size_report
@@ -220,9 +220,9 @@ def _outside(model: nn.Module, without: Sequence[str]) -> Iterator[tuple[str, An
 
 
 def _scale(layer: BinaryLayer) -> Tensor:
-    """(C_out, 1, ...): the layer's scale; 1, which changes no bit, where it has none."""
+    """(C_out,): the layer's scale; 1, which changes no bit, where it has none."""
     scale = layer.scale()
-    return torch.ones(scale_shape(layer), dtype=torch.float32, device="cpu") if scale is None else scale
+    return torch.ones(len(layer.weight), dtype=torch.float32, device="cpu") if scale is None else scale.flatten()
 
 
 def _compare(trained: nn.Module, parts: Sequence[str], path: Path, check: Check, whole: bool) -> tuple[Difference, ...]:

@@ -37,7 +37,7 @@ class LayerWatch:
         nan = torch.full((), torch.nan, device=weight.device)
         norm = nan
         if alpha is not None and gamma is not None and weight.grad is not None:
-            norm = torch.linalg.vector_norm(F.reconstruction_grad(weight, alpha, gamma)[0])
+            norm = torch.linalg.vector_norm(F.reconstruction_grad(weight, alpha.view_as(gamma), gamma)[0])
         task = nan if weight.grad is None else torch.linalg.vector_norm(weight.grad)
         self.update = [*self._scales(), task, norm]
 

@@ -12,7 +12,10 @@ from rebnn_mm.layers.base import BinaryBase
 
 
 class LearnedScale(BinaryBase):
-    """Adds ``alpha``, (C_out, 1, ...), initialised to the mean of ``|w|`` of its channel.
+    """Adds ``alpha``, (C_out,), initialised to the mean of ``|w|`` of its channel.
+
+    It is a vector, as a bias is, because many models initialise "every parameter of more than one axis" with random
+    values (mmdet's DETR, Mask2Former and Sparse R-CNN do): a scale of random sign would be left.
 
     Frameworks initialise ``weight`` long after the constructor, so a fresh alpha follows it: every use takes the
     mean of ``|w|``, and the first forward of a training writes it into ``alpha``, where it is learned from then on.
@@ -29,10 +32,15 @@ class LearnedScale(BinaryBase):
     def _init_method(self) -> None:
         self.register_parameter("alpha", None)
         if self.binarizes_weight:
-            self.alpha = nn.Parameter(scale_init(self.weight.detach()))
+            self.alpha = nn.Parameter(_mean_abs(self.weight))
             self._alpha_start = self.alpha.detach().clone()
 
     def _scale(self) -> Tensor | None:
+        alpha = self._used_alpha()
+        return None if alpha is None else alpha.view(-1, *[1] * (self._tensor("weight").dim() - 1))
+
+    def _used_alpha(self) -> Tensor | None:
+        """(C_out,); the first time in a training it is written into the parameter."""
         if self.alpha is None or self._alpha_start is None:
             return self.alpha
         if not self._begins_to_learn():
@@ -64,14 +72,14 @@ class LearnedScale(BinaryBase):
 
     def _followed_alpha(self) -> Tensor:
         """``mean |w|`` if alpha follows the weight, alpha otherwise."""
-        weight, alpha = self._tensor("weight").detach(), self._tensor("alpha")
-        return torch.where(self._follows(), scale_init(weight).to(alpha.dtype), alpha)
+        alpha = self._tensor("alpha")
+        return torch.where(self._follows(), _mean_abs(self._tensor("weight")).to(alpha.dtype), alpha)
 
     @torch.no_grad()
     def reset_alpha(self) -> None:
         """Set alpha to the mean of ``|w|`` of each output channel; it follows the weight again."""
         if self.alpha is not None:
-            self.alpha.copy_(scale_init(self.weight))
+            self.alpha.copy_(_mean_abs(self.weight))
             self._alpha_start = self.alpha.detach().clone()
 
     def reset_parameters(self) -> None:
@@ -112,6 +120,8 @@ class LearnedScale(BinaryBase):
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ) -> None:
         """Accept a checkpoint of real-valued weights (stage one, ImageNet): alpha comes from them."""
+        if (alpha := state_dict.get(f"{prefix}alpha")) is not None:  # (C_out, 1, ...) before alpha was a vector
+            state_dict[f"{prefix}alpha"] = alpha.flatten()
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -132,9 +142,14 @@ class LearnedScale(BinaryBase):
     def _start_from_real_weights(self, assign: bool) -> None:
         """Set them; ``assign`` makes new ones, beside a weight that was exchanged and not copied into."""
         if assign:
-            self.alpha = nn.Parameter(scale_init(self.weight.detach()), requires_grad=self.alpha.requires_grad)
+            self.alpha = nn.Parameter(_mean_abs(self.weight), requires_grad=self.alpha.requires_grad)
         else:
             self.reset_alpha()
+
+
+def _mean_abs(weight: Tensor) -> Tensor:
+    """(C_out,), without gradient."""
+    return scale_init(weight.detach()).flatten()
 
 
 def _is_exporting() -> bool:

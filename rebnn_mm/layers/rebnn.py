@@ -13,6 +13,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.functional import scale_init
 from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
 from rebnn_mm.layers.learned_scale import LearnedScale
 
@@ -24,7 +25,7 @@ class _ReBNN(LearnedScale):
 
     def _init_method(self) -> None:
         super()._init_method()
-        self.register_buffer("gamma", None if self.alpha is None else torch.zeros_like(self.alpha.detach()))
+        self.register_buffer("gamma", None if self.alpha is None else torch.zeros_like(scale_init(self.weight.detach())))
 
     def reset_parameters(self) -> None:
         """Initialise all parameters as the constructor does, and gamma to 0."""
@@ -39,7 +40,7 @@ class _ReBNN(LearnedScale):
         """Start gamma at 0 where a checkpoint brings no alpha: it is of another method, or real-valued."""
         super()._start_from_real_weights(assign)
         if assign:
-            self.gamma = torch.zeros_like(self.alpha.detach())
+            self.gamma = torch.zeros_like(scale_init(self.weight.detach()))
         else:
             self.gamma.zero_()
 

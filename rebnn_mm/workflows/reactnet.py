@@ -57,9 +57,9 @@ def convert_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     shapes = {f"backbone.{name}": value.shape for name, value in layout.backbone.state_dict().items()}
     converted = _joined(state, layout.places, shapes)
     for name in [name for name in converted if name.endswith(".conv.weight")]:
-        alpha = name.removesuffix("weight") + "alpha"
-        converted[alpha] = _SCALE * converted[alpha].abs() if alpha in converted else scale_init(converted[name])
-        converted[name.removesuffix("weight") + "gamma"] = torch.zeros_like(converted[alpha])
+        alpha, start = name.removesuffix("weight") + "alpha", scale_init(converted[name])
+        converted[alpha] = _SCALE * converted[alpha].abs() if alpha in converted else start.flatten()
+        converted[name.removesuffix("weight") + "gamma"] = torch.zeros_like(start)
     wanted = [name for name in shapes if not name.endswith("num_batches_tracked")] + ["head.fc.weight", "head.fc.bias"]
     missing = [name for name in wanted if name not in converted]
     if missing:

@@ -95,7 +95,7 @@ def test_update_uses_task_plus_reconstruction_gradient(tmp_path):
     for x, w1 in zip(batches, record.weight, strict=True):
         loss = model(x[None])["loss"]
         for layer in binary_layers(model).values():
-            loss = loss + F.reconstruction_loss(layer.weight, layer.alpha, torch.full_like(layer.gamma, 0.5))
+            loss = loss + F.reconstruction_loss(layer.weight, layer._scale(), torch.full_like(layer.gamma, 0.5))
         grads = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
             for p, g in zip(model.parameters(), grads, strict=True):

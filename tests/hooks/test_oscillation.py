@@ -102,7 +102,7 @@ def test_values_of_a_layer(tmp_path):
     got = {name: table[-1, 0] for name, table in record.values.items()}
     after = spy.weight[-1].double()
     w = look.weight.double().requires_grad_()
-    F.reconstruction_loss(w, look.alpha.double(), look.gamma.double()).backward()
+    F.reconstruction_loss(w, look.alpha.view(-1, 1, 1, 1).double(), look.gamma.double()).backward()
     assert look.gamma.any()
     assert got["reconstruction_grad"] == pytest.approx(w.grad.norm().item(), rel=1e-5)
     assert got["task_grad"] == pytest.approx(look.task.norm().item(), rel=1e-5)

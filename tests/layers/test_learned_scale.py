@@ -38,7 +38,7 @@ def initialised(kind="ReBNNConv2d"):
 
 
 def mean_abs(layer):
-    return scale_init(layer.weight.detach())
+    return scale_init(layer.weight.detach()).flatten()
 
 
 def train(layer, steps=3):
@@ -92,13 +92,35 @@ def test_training_starts_at_the_initialised_weight(kind, mode):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_initialisers_of_all_parameters_with_several_axes_leave_it_alone(kind):
+    model = nn.Sequential(make(kind))
+    for parameter in model.parameters():  # as mmdet's DETR, Mask2Former and Sparse R-CNN do
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+    model(input_of(model[0]))
+    assert torch.equal(model[0].alpha.detach(), mean_abs(model[0]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_from_before_it_was_a_vector_loads(kind):
+    layer = make(kind)
+    state = {name: value.clone() for name, value in train(layer).state_dict().items()}
+    old = state | dict(alpha=state["alpha"].view_as(layer.scale()))
+    for load in (lambda new: new.load_state_dict(old), lambda new: mmengine_load_state_dict(new, old, strict=True)):
+        new = make(kind)
+        load(new)
+        assert torch.equal(new.alpha, layer.alpha) and torch.equal(new.scale(), layer.scale())
+    assert old["alpha"].dim() == layer.weight.dim()  # the caller's dict is left alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_uses_it_and_writes_nothing(kind):
     layer = initialised(kind).eval()
     before = {name: value.clone() for name, value in layer.state_dict(keep_vars=True).items()}
     x = input_of(layer)
     with torch.no_grad():
         y = layer(x)
-    assert torch.equal(layer.scale(), mean_abs(layer))
+    assert torch.equal(layer.scale().flatten(), mean_abs(layer))
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict(keep_vars=True).items())
     layer.train()
     assert torch.equal(layer(x), y)
@@ -113,7 +135,7 @@ def test_mmengine_initialisers_reach_it():
     net = Net()
     net.init_weights()
     net.eval()
-    assert torch.equal(net.body[0].scale(), mean_abs(net.body[0]))
+    assert torch.equal(net.body[0].scale().flatten(), mean_abs(net.body[0]))
     assert torch.equal(net.state_dict()["body.0.alpha"], mean_abs(net.body[0]))
 
 
@@ -213,7 +235,7 @@ def test_an_average_begun_before_the_first_forward_is_the_average(kind, average,
         torch.testing.assert_close(copied.state_dict()["alpha"], expected)
     with torch.no_grad():
         copied.eval()(input_of(layer))
-        torch.testing.assert_close(copied.scale(), expected)
+        torch.testing.assert_close(copied.scale().flatten(), expected)
     assert not torch.allclose(expected, mean_abs(copied), rtol=1e-4)
 
 
@@ -226,14 +248,14 @@ def test_a_frozen_alpha_is_not_moved_by_averaged_weights():
         layer(input_of(layer)).square().mean().backward()
         optimizer.step()
         averaged.update_parameters(layer)
-    assert torch.equal(averaged.module.eval().scale(), layer.alpha)
+    assert torch.equal(averaged.module.eval().scale().flatten(), layer.alpha)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_moving_and_casting_keep_what_alpha_is(kind):
     layer = make(kind).half().float()  # rounded, so no longer equal to what the constructor computed
     nn.init.normal_(layer.weight)
-    assert torch.equal(layer.eval().scale(), mean_abs(layer))
+    assert torch.equal(layer.eval().scale().flatten(), mean_abs(layer))
     layer.alpha.data.fill_(7.0)
     assert (layer.half().float().scale() == 7).all()
 
@@ -269,7 +291,7 @@ def test_a_load_hook_may_rename_the_weight():
 
     layer.register_load_state_dict_pre_hook(rename)
     layer.load_state_dict({"kernel": plain.weight.detach(), "bias": plain.bias.detach()})
-    assert torch.equal(layer.alpha.detach(), scale_init(plain.weight.detach())) and (layer.gamma == 0).all()
+    assert torch.equal(layer.alpha.detach(), scale_init(plain.weight.detach()).flatten()) and (layer.gamma == 0).all()
 
 
 @pytest.mark.parametrize("load", [nn.Module.load_state_dict, mmengine_load_state_dict])
@@ -279,14 +301,14 @@ def test_a_real_valued_checkpoint_is_left_as_it_is(load, strict):
     state = plain.state_dict()
     load(model, state, strict=strict)
     assert set(state) == {"0.weight", "0.bias"}
-    assert torch.equal(model[0].alpha.detach(), scale_init(plain[0].weight.detach()))
+    assert torch.equal(model[0].alpha.detach(), scale_init(plain[0].weight.detach()).flatten())
 
 
 def test_a_checkpoint_without_this_layer_changes_nothing():
     layer = initialised()
     layer.load_state_dict({}, strict=False)
     nn.init.normal_(layer.weight)
-    assert torch.equal(layer.eval().scale(), mean_abs(layer))
+    assert torch.equal(layer.eval().scale().flatten(), mean_abs(layer))
 
 
 def run(work_dir, ema, epochs=2, resume=False):
@@ -333,7 +355,7 @@ def test_a_run_with_averages_is_saved_resumed_tested_and_exported(tmp_path, ema)
     assert alphas(saved["state_dict"])  # mmengine puts the average where models are loaded from
     for name, alpha in alphas(saved["state_dict"]).items():
         layer = average.get_submodule(name.rpartition(".")[0])
-        assert torch.equal(alpha, layer._parameters["alpha"]) and torch.equal(layer.eval().scale(), alpha)
+        assert torch.equal(alpha, layer._parameters["alpha"]) and torch.equal(layer.eval().scale().flatten(), alpha)
         assert not torch.allclose(alpha, mean_abs(layer), rtol=1e-4)
         assert torch.equal(saved["ema_state_dict"][f"module.{name}"], runner.model.get_parameter(name))
 
@@ -352,5 +374,5 @@ def test_a_run_with_averages_is_saved_resumed_tested_and_exported(tmp_path, ema)
     with torch.no_grad():
         assert torch.equal(tested(x)["loss"], average.eval()(x)["loss"])
     for name, layer in binary_layers(tested).items():
-        assert torch.equal(layer.scale(), saved["state_dict"][f"{name}.alpha"])
+        assert torch.equal(layer.scale().flatten(), saved["state_dict"][f"{name}.alpha"])
     export_model(tested.conv, tmp_path / "conv.rebnn", check=Check([x]))

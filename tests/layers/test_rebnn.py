@@ -39,19 +39,19 @@ def test_gradients_equal_the_paper_in_double_precision():
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     seed = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     layer(x).backward(seed)
-    w, alpha = layer.weight.detach(), layer.alpha.detach()
+    w, alpha = layer.weight.detach(), layer.alpha.detach().view(-1, 1, 1, 1)
     b = sign(w)
     w_hat = (alpha * b).requires_grad_()
     (grad,) = torch.autograd.grad(nn.functional.conv2d(sign(x), w_hat, padding=1), w_hat, seed)
     assert 0 < (w.abs() <= 1).double().mean() < 1
     torch.testing.assert_close(layer.weight.grad, alpha * grad * (w.abs() <= 1), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(layer.alpha.grad, (grad * b).sum((1, 2, 3), keepdim=True), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer.alpha.grad, (grad * b).sum((1, 2, 3)), rtol=1e-12, atol=1e-12)
 
 
 def test_linear_forward_and_shapes():
     layer = ReBNNLinear(6, 3, bias=True)
     x = torch.randn(2, 5, 6)
-    assert layer.alpha.shape == layer.gamma.shape == (3, 1)
+    assert layer.alpha.shape == (3,) and layer.gamma.shape == (3, 1)
     y = nn.functional.linear(sign(x), sign(layer.weight)) * scale_init(layer.weight).flatten() + layer.bias
     assert torch.equal(layer(x), y)
 
@@ -60,7 +60,7 @@ def test_alpha_follows_an_initialiser_that_runs_after_the_constructor():
     layer = ReBNNConv2d(4, 4, 3)
     nn.init.normal_(layer.weight, std=5)
     layer(torch.randn(1, 4, 5, 5))
-    assert torch.equal(layer.alpha.detach(), scale_init(layer.weight.detach()))
+    assert torch.equal(layer.alpha.detach(), scale_init(layer.weight.detach()).flatten())
     layer.alpha.data.fill_(7)
     layer(torch.randn(1, 4, 5, 5))
     assert (layer.alpha == 7).all()
@@ -69,7 +69,7 @@ def test_alpha_follows_an_initialiser_that_runs_after_the_constructor():
 def test_alpha_follows_real_weights_from_a_checkpoint_and_keeps_its_own():
     plain, layer = nn.Conv2d(4, 4, 3, bias=False), ReBNNConv2d(4, 4, 3, bias=False)
     layer.load_state_dict(plain.state_dict())
-    assert torch.equal(layer.alpha.detach(), scale_init(plain.weight.detach()))
+    assert torch.equal(layer.alpha.detach(), scale_init(plain.weight.detach()).flatten())
     layer.alpha.data.fill_(7)
     other = ReBNNConv2d(4, 4, 3, bias=False)
     other.load_state_dict(layer.state_dict())

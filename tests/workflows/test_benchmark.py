@@ -24,7 +24,7 @@ def test_twin_has_the_shapes_and_no_signs(classifier):
     twin = real_twin(model)
     assert binary_layers(model) and not binary_layers(twin)
     conv, plain = model.backbone.layer2[0].unit.conv, twin.backbone.layer2[0].unit.conv
-    assert torch.equal(plain.weight, conv.alpha * conv.binary_weight()) and plain.stride == conv.stride
+    assert torch.equal(plain.weight, conv.scale() * conv.binary_weight()) and plain.stride == conv.stride
     assert twin(torch.randn(1, 3, 40, 40)).shape == (1, 10)
 
 

@@ -48,11 +48,6 @@ def padding_of(layer: Any, name: str = "a layer") -> tuple[tuple[int, int], Pad 
     return (top, left), None
 
 
-def scale_shape(layer: BinaryLayer) -> tuple[int, ...]:
-    """Shape of a layer's scale: (C_out, 1, ...)."""
-    return (layer.weight.shape[0], *[1] * (layer.weight.dim() - 1))
-
-
 def _keeps_forward(layer: nn.Module) -> bool:
     """Whether a layer computes what the packed ones do: sign, 1-bit product, scale, bias, in the base's order."""
     for base in (BinaryConv2d, BinaryLinear):

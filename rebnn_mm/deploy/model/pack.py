@@ -13,7 +13,7 @@ from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.layers.int8_linear import LEAST_LINEAR, IntegerLinear, supported
 from rebnn_mm.deploy.layers.modules import PackedConv2d, PackedLinear
-from rebnn_mm.deploy.layers.packable import check_layer, is_packed, padding_of, scale_shape
+from rebnn_mm.deploy.layers.packable import check_layer, is_packed, padding_of
 from rebnn_mm.deploy.model.weights import Weights, graphs_of
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
@@ -99,7 +99,7 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     shape = tuple(module.weight.shape)
     norm = module.input_norm
     before = InputSide(norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None)
-    alpha = weights.real("alpha", *scale_shape(module)).flatten()
+    alpha = weights.real("alpha", shape[0])
     after = Epilogue(alpha, None if module.bias is None else weights.real("bias", shape[0]))
     bits = weights.bits("weight", *shape)
     if isinstance(module, BinaryLinear):
