@@ -1,6 +1,7 @@
 """What importing pulls in, and what a wheel carries."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -24,25 +25,18 @@ print([name for name in sys.modules if name in {heavy} or name.startswith("rebnn
     assert set(eval(done.stdout)) <= {"cv2", "matplotlib", "transformers"}, done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def build_wheel(source, out, **environment):
     pytest.importorskip("setuptools")
-    out = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(out),
-        str(ROOT),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out))
+    environment = {**os.environ, **environment}
+    subprocess.run([*pip, str(source)], check=True, capture_output=True, text=True, timeout=600, env=environment)
     (file,) = out.glob("rebnn_mm-*.whl")
     return file
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.slow
@@ -54,7 +48,21 @@ def test_wheel_holds_every_config_and_tool(wheel):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"rebnn_mm/.mim/{path.relative_to(ROOT)}" in names
     assert {f"rebnn_mm/{p.relative_to(ROOT / 'rebnn_mm')}" for p in (ROOT / "rebnn_mm").rglob("*.py")} <= names
+    assert {f"rebnn_mm/workflows/page/page.{suffix}" for suffix in ("html", "css", "js")} <= names
     assert any(name.endswith("LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_a_wheel_is_built_all_the_same(tmp_path):
+    """What its user is then told stands in test_without_the_library_one_warning_and_the_same_results."""
+    source = tmp_path / "source"
+    for name in ("rebnn_mm", "configs", "tools"):  # not what was built in the checkout
+        built = shutil.ignore_patterns("__pycache__", "*.so", ".mim")
+        shutil.copytree(ROOT / name, source / name, ignore=built)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "model-index.yml"):
+        shutil.copy(ROOT / name, source)
+    names = zipfile.ZipFile(build_wheel(source, tmp_path, CC="/bin/false", CXX="/bin/false")).namelist()
+    assert "rebnn_mm/deploy/kernels/library.py" in names and not [name for name in names if name.endswith(".so")]
 
 
 @pytest.mark.slow
