@@ -28,7 +28,7 @@ from rebnn_mm.deploy import Check, ModelCard, export_model, load_model
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.targets.executorch.export import edge_module, export_executorch
 from rebnn_mm.deploy.targets.executorch.file import sealed
-from rebnn_mm.deploy.targets.executorch.lowering import lower_module
+from rebnn_mm.deploy.targets.executorch.lowering import lower_methods
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
 from rebnn_mm.deploy.targets.network import network_of
@@ -114,7 +114,7 @@ def main() -> None:
         print(export_executorch(folder / "m.rebnn", folder / "binary.pte", size=(args.size, args.size)))
         real = real_twin(last)
         for kind, module in (("float", real), ("int8", int8_of(real, last))):
-            program = lower_module(module, [x], program_card(ModelCard(), [x], 1), allow_slow=True)
+            program = lower_methods({"forward": (module, [x])}, program_card(ModelCard(), [x], 1), allow_slow=True)
             (folder / f"{kind}.pte").write_bytes(sealed(program.data))
             print(f"{kind}: {program.placement}")
         packed = {exact: load_model(folder / "m.rebnn", exact=exact) for exact in (True, False)}

@@ -1,4 +1,4 @@
-"""A one-stage detector as an ExecuTorch program: its maps, and in the card how they become boxes.
+"""A detector as an ExecuTorch program: its maps, and in the card how they become boxes.
 
 The card's ``detector`` is::
 
@@ -8,13 +8,15 @@ The card's ``detector`` is::
     sigmoid        scores are sigmoids, else softmax with the background last
     factors        scores are multiplied by sigmoids of a third kind of maps (centerness)
     classes, score_thr, nms_pre, iou_threshold, max_per_img, min_bbox_size      as in MMDetection's test_cfg
+    regions        what is done with the boxes, which are proposals then; see :mod:`rebnn_mm.integrations.regions`
 
-Results of the program are scores of all levels, boxes of all levels and, with ``factors``, the third maps of all.
+Results of a one-stage detector's program are scores of all levels, boxes of all levels and, with ``factors``, the third
+maps of all.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,19 @@ from torch import Tensor, nn
 
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import read_file
-from rebnn_mm.deploy.targets.executorch.export import ExecutorchReport, export_executorch
+from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
+from rebnn_mm.deploy.targets.executorch.export import (
+    ExecutorchReport,
+    Method,
+    edge_module,
+    noise_like,
+    write_program,
+)
+from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed
+from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.errors import UserError
+from rebnn_mm.integrations import regions
 from rebnn_mm.integrations.packed import load_packed_model
 
 _NO_LIMIT = 1 << 20
@@ -49,20 +62,21 @@ def export_detector(
     verify: bool = True,
     allow_slow: bool = False,
 ) -> ExecutorchReport:
-    """Write a one-stage detector's packed file as a program for images that are fitted into ``size``.
+    """Write a detector's packed file as a program for images that are fitted into ``size``.
 
     Args:
         source: A ``.rebnn`` file of a detector.
         path: The file to write.
         size: (H, W) of the program's input, multiples of 32.
-        verify: As for :func:`export_executorch`, on noise.
-        allow_slow: As for :func:`export_executorch`.
+        verify: As for :func:`rebnn_mm.deploy.targets.executorch.export.export_executorch`, on noise.
+        allow_slow: As there.
 
     Raises:
-        UserError: A detector whose boxes the C++ library does not decode; what :func:`export_executorch` refuses.
+        UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered.
     """
     if len(size) != 2 or any(n < 32 or n % 32 for n in size):
         raise UserError(f"size={size}: height and width of a detector's images are multiples of 32")
+    check_installed()
     model = load_packed_model(source, exact=False)
     decoding = decoding_of(model)
     card = ModelCard.from_plain(read_file(source).info)
@@ -70,37 +84,61 @@ def export_detector(
         raise UserError(f"{source} does not say how images become the detector's input: export it with tools/export.py")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, len(card.preprocessing.mean) or 3, *size, generator=generator)
-    # whatever the pipeline's size was, the program has one
-    fitted = dict(resize=dict(mode="fit", height=size[0], width=size[1]), crop=False)
-    return export_executorch(
-        DenseMaps(model).eval(),
-        path,
-        inputs=[x],
-        card=replace(card, config=None),
-        verify=verify,
-        allow_slow=allow_slow,
-        about=dict(kind="detector", detector=decoding, resize=fitted),
+    methods = {"forward": _method(_maps_of(model), x, verify)}
+    if decoding["regions"]:
+        head = regions.RegionHead(model).eval()
+        shape = (math.prod(head.shape),) if head.is_flat else head.shape
+        methods[regions.METHOD] = _method(head, torch.randn(regions.BATCH, *shape, generator=generator), verify)
+    with torch.no_grad():
+        maps = flatten(methods["forward"].module(*methods["forward"].inputs))
+    text = program_card(
+        card,
+        methods["forward"].inputs,
+        len(maps),
+        "detector",
+        decoding,
+        # whatever the pipeline's size was, the program has one
+        dict(resize=dict(mode="fit", height=size[0], width=size[1]), crop=False),
+        {name: method.inputs for name, method in methods.items() if name != "forward"},
     )
+    return write_program(path, methods, text, allow_slow)
+
+
+def _maps_of(model: Any) -> nn.Module:
+    return (regions.RegionMaps(model) if regions.is_two_stage(model) else DenseMaps(model)).eval()
+
+
+def _method(module: nn.Module, x: Tensor, verify: bool) -> Method:
+    network = network_of(module, [x])
+    assert isinstance(network, GraphNetwork)
+    given = [as_taken(x)]
+    return Method(edge_module([network], given), given, network, [given, *noise_like(given, 7)] if verify else [])
 
 
 def decoding_of(model: Any) -> dict[str, Any]:
     """The card's ``detector`` of an mmdet model.
 
     Raises:
-        UserError: Its head is another one than those of RetinaNet and FCOS.
+        UserError: Its head is another one than those of RetinaNet and FCOS, or, of a two-stage detector, it computes
+            something that the C++ library does not.
     """
-    head = getattr(model, "bbox_head", None)
+    two = regions.is_two_stage(model)
+    head = model.rpn_head if two else getattr(model, "bbox_head", None)
     coder = type(getattr(head, "bbox_coder", None)).__name__
     known = {"DistancePointBBoxCoder": "distance", "DeltaXYWHBBoxCoder": "delta"}
     if coder not in known or not hasattr(head, "prior_generator") or not hasattr(model, "neck"):
         raise UserError(
             f"{type(model).__name__} is not decoded by the C++ library, which knows one-stage detectors with the boxes "
-            "of RetinaNet and FCOS: tools/export.py writes its backbone and neck"
+            "of RetinaNet and FCOS, and two-stage ones with those of Faster R-CNN: tools/export.py writes its backbone "
+            "and neck"
         )
+    if two:
+        regions.check_regions(model)
     cfg, coding = head.test_cfg, known[coder]
     nms = cfg.get("nms") or {}
-    if nms.get("type", "nms") != "nms":
-        raise UserError(f"the C++ library has plain non-maximum suppression, not {nms['type']!r}")
+    for kind in (nms.get("type", "nms"), *([model.roi_head.test_cfg.nms.get("type", "nms")] if two else [])):
+        if kind != "nms":
+            raise UserError(f"the C++ library has plain non-maximum suppression, not {kind!r}")
     return dict(
         coder=coding,
         levels=_levels(head, coding),
@@ -109,11 +147,12 @@ def decoding_of(model: Any) -> dict[str, Any]:
         sigmoid=bool(head.use_sigmoid_cls),
         factors=hasattr(head, "conv_centerness"),
         classes=int(head.num_classes),
-        score_thr=float(cfg.get("score_thr", 0)),
+        score_thr=-1.0 if two else float(cfg.get("score_thr", 0)),  # an RPN keeps all
         nms_pre=int(cfg.get("nms_pre", -1)) if cfg.get("nms_pre", -1) > 0 else _NO_LIMIT,
         iou_threshold=float(nms.get("iou_threshold", 0.5)),
         max_per_img=int(cfg.get("max_per_img", 100)),
         min_bbox_size=float(cfg.get("min_bbox_size", -1)),
+        regions=regions.regions_of(model) if two else None,
     )
 
 

@@ -15,6 +15,7 @@ from rebnn_mm.deploy.targets.executorch.program import ExecutorchProgram, load_e
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.packed import classifier_around
+from rebnn_mm.integrations.regions import METHOD, is_two_stage
 
 
 @MODELS.register_module()
@@ -27,7 +28,7 @@ def load_program_model(path: str | Path, cfg: Config) -> nn.Module:
     """The model of ``cfg``, whose network is a program: images are normalized and results read in Python.
 
     Args:
-        path: A classifier, or a one-stage detector of ``tools/export.py ... --part boxes``.
+        path: A classifier, or a detector of ``tools/export.py ... --part boxes``.
         cfg: The config that it was trained with. Of its model only what comes before and behind the network is used.
 
     Raises:
@@ -43,12 +44,25 @@ def load_program_model(path: str | Path, cfg: Config) -> nn.Module:
         raise UserError(f"{path} is the program of a {kind}, and the config's is a {wanted}{hint}")
     if wanted == "classifier":
         return classifier_around(model, _EachImage(program))
-    from rebnn_mm.integrations.detection.program_detector import ProgramDetector  # mmdet is there only for detectors
+    return _detector(model, program, path)
 
-    classes = program.card["detector"]["classes"]
-    if model.bbox_head.num_classes != classes:
-        raise UserError(f"{path} tells {classes} classes apart, and the config's model {model.bbox_head.num_classes}")
-    return ProgramDetector(_EachImage(program), model.bbox_head, model.data_preprocessor)
+
+def _detector(model: Any, program: ExecutorchProgram, path: str | Path) -> nn.Module:
+    # mmdet is there only for detectors
+    from rebnn_mm.integrations.detection.program_detector import ProgramDetector, ProgramTwoStageDetector
+
+    card = program.card["detector"]
+    two = bool(card.get("regions"))
+    if two != is_two_stage(model):
+        kinds = ("one-stage", "two-stage")
+        raise UserError(f"{path} is a {kinds[two]} detector's program, and the config's is a {kinds[not two]} one")
+    head = model.roi_head.bbox_head if two else model.bbox_head
+    classes = (card["regions"] if two else card)["classes"]
+    if head.num_classes != classes:
+        raise UserError(f"{path} tells {classes} classes apart, and the config's model {head.num_classes}")
+    if two:
+        return ProgramTwoStageDetector(_EachImage(program), _EachRegion(program), model)
+    return ProgramDetector(_EachImage(program), head, model.data_preprocessor)
 
 
 class _EachImage(nn.Module):
@@ -76,3 +90,22 @@ class _EachImage(nn.Module):
                 f"{' or larger' if self._fills else ''}"
             )
         return pad(image, (0, right, 0, below))[None]
+
+
+class _EachRegion(nn.Module):
+    """A program's second method, for a fixed number of regions -> a network for any number."""
+
+    def __init__(self, program: ExecutorchProgram) -> None:
+        super().__init__()
+        self._program = program
+        self._shape = tuple(program.card["methods"][METHOD][0]["shape"])
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, C, h, w) -> scores (K, classes + 1), deltas (K, ...)."""
+        scores, deltas = zip(*(self._some(part) for part in regions.split(self._shape[0])), strict=True)
+        return torch.cat(scores), torch.cat(deltas)
+
+    def _some(self, regions: Tensor) -> list[Tensor]:
+        filled = regions.new_zeros(self._shape)
+        filled[: len(regions)] = regions.reshape(-1, *self._shape[1:])
+        return [result[: len(regions)] for result in self._program.run(METHOD, filled)]

@@ -125,7 +125,7 @@ def export_to(
         to: One of :data:`rebnn_mm.deploy.targets.TARGETS`; None goes by the ending of ``out``; one that says nothing is
             a ``.rebnn`` file of a config and a checkpoint.
         options: For a config and a checkpoint; of a ``.rebnn`` file only ``verify`` is asked for.
-        engine: Options of the target, by name; None is its default. ``part='boxes'`` is a one-stage detector whole
+        engine: Options of the target, by name; None is its default. ``part='boxes'`` is a detector whole
             (:func:`rebnn_mm.workflows.boxes.export_boxes`, :func:`rebnn_mm.integrations.executorch.export_detector`).
 
     Raises:
@@ -162,7 +162,7 @@ def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, A
 
 
 def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any]) -> Any:
-    """A one-stage detector's maps as a program; ``runtime/`` decodes them."""
+    """A detector's layers as a program; ``runtime/`` makes boxes of their results."""
     from rebnn_mm.integrations.executorch import export_detector
 
     if not engine.get("size") or engine.get("form") or engine.get("length"):

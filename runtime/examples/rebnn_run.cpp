@@ -2,6 +2,8 @@
 // rebnn_run MODEL.pte IMAGE --detector [...]                       score, name, left, top, right, bottom of boxes
 // rebnn_run MODEL.pte --input FILE ... [--output FILE]             raw float32 inputs (images NCHW) to raw results
 // rebnn_run MODEL.pte --noise [--repeat N] [--profile]             times only; of each instruction
+//   --method NAME   with --input and --noise: another of the program's functions than forward
+//   --profile       with --detector: the time of each part of the last call
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -42,7 +44,7 @@ double peak_megabytes() {
 }
 
 struct Options {
-    std::string model, image, output;
+    std::string model, image, output, method = "forward";
     std::vector<std::string> inputs;
     bool noise = false, detector = false, profile = false;
     int repeat = 0, threads = 1, top = 5;
@@ -68,6 +70,7 @@ Options parsed(int argc, char** argv) {
         else if (word == "--top") options.top = number(value(), "--top", 1, 100000);
         else if (word == "--input") options.inputs.push_back(value());
         else if (word == "--output") options.output = value();
+        else if (word == "--method") options.method = value();
         else if (word == "--noise") options.noise = true;
         else if (word == "--profile") options.profile = true;
         else if (word == "--detector") options.detector = true;
@@ -76,9 +79,9 @@ Options parsed(int argc, char** argv) {
         else if (options.image.empty()) options.image = word;
         else throw rebnn::Error("one model and one image, what is " + word + "?");
     }
-    if (options.profile && !options.image.empty()) throw rebnn::Error("--profile goes with --noise or --input");
+    if (options.profile && !options.image.empty() && !options.detector) throw rebnn::Error("--profile goes with --noise, --input or --detector");
     if (options.model.empty() || options.image.empty() + options.inputs.empty() + !options.noise != 2)
-        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--repeat N] [--profile] [--threads N] [--top N]");
+        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--method NAME] [--repeat N] [--profile] [--threads N] [--top N]");
     return options;
 }
 
@@ -127,6 +130,8 @@ void detect(const Options& options) {
     }
     std::printf("%zu boxes; loaded in %.1f ms, first result after %.1f ms\n", boxes.size(), loaded, first);
     print_times(options.repeat, [&] { model(image); });
+    if (options.profile)
+        for (const rebnn::Part& part : model.parts()) std::printf("part %s: %.3f ms\n", part.name, part.milliseconds);
 }
 
 // In the order in which the program computes; the export says what each one is.
@@ -151,7 +156,7 @@ std::vector<float> read_floats(const std::string& path, size_t count) {
 
 void compute(const Options& options) {
     const auto begin = Clock::now();
-    rebnn::Network model(options.model);
+    rebnn::Network model(options.model, options.method);
     const double loaded = milliseconds(begin);
     if (!options.noise && options.inputs.size() != model.inputs().size()) throw rebnn::Error("the network takes " + std::to_string(model.inputs().size()) + " inputs: --input for each");
     std::vector<rebnn::Tensor> inputs;

@@ -20,12 +20,43 @@ float between(float value, float low, float high) { return std::min(std::max(val
 
 }  // namespace
 
+Box moved(const Box& box, const float deltas[4], const std::vector<float>& means, const std::vector<float>& stds) {
+    // MMDetection limits the size's delta to a ratio of 1000 / 16
+    static const float most = std::abs(std::log(16.0f / 1000.0f));
+    float d[4];
+    for (size_t i = 0; i < 4; ++i) d[i] = deltas[i] * stds[i] + means[i];
+    const float w = box.right - box.left, h = box.bottom - box.top;
+    const float cx = (box.left + box.right) / 2 + w * d[0], cy = (box.top + box.bottom) / 2 + h * d[1];
+    const float half_w = w * std::exp(between(d[2], -most, most)) / 2, half_h = h * std::exp(between(d[3], -most, most)) / 2;
+    return {cx - half_w, cy - half_h, cx + half_w, cy + half_h, box.score, box.label, {}};
+}
+
+Box clipped(Box box, float width, float height) {
+    box.left = between(box.left, 0, width);
+    box.right = between(box.right, 0, width);
+    box.top = between(box.top, 0, height);
+    box.bottom = between(box.bottom, 0, height);
+    return box;
+}
+
+std::vector<Box> suppressed(std::vector<Box> boxes, float most_overlap, int64_t most) {
+    std::stable_sort(boxes.begin(), boxes.end(), [](const Box& a, const Box& b) { return a.score > b.score; });
+    std::vector<Box> kept;
+    for (Box& one : boxes) {
+        const bool covered = std::any_of(kept.begin(), kept.end(), [&](const Box& box) { return box.label == one.label && overlap(box, one) > most_overlap; });
+        if (!covered) kept.push_back(std::move(one));
+        if (int64_t(kept.size()) == most) break;
+    }
+    return kept;
+}
+
 Decoder::Decoder(const Json& card) {
     const std::string& coder = card["coder"].string();
     if (coder != "distance" && coder != "delta") throw std::runtime_error("the program's card is malformed: an unknown box coder");
     distances_ = coder == "distance";
     sigmoid_ = card["sigmoid"].boolean();
     factors_ = card["factors"].boolean();
+    proposes_ = !card["regions"].is_null();
     classes_ = card["classes"].integer(1, 1 << 20);
     before_nms_ = card["nms_pre"].integer(1, 1 << 24);
     most_ = card["max_per_img"].integer(1, 1 << 20);
@@ -51,28 +82,13 @@ Decoder::Decoder(const Json& card) {
     if (levels_.empty()) throw std::runtime_error("the program's card is malformed: no levels");
 }
 
-Box Decoder::box_of(const Level& level, const std::vector<float>& prior, const Map& boxes, int64_t first, int64_t pixel, float width, float height) const {
+Box Decoder::box_of(const Level& level, const std::vector<float>& prior, const Map& boxes, int64_t first, int64_t pixel) const {
     const float x = float(pixel % boxes.width) * level.stride_x, y = float(pixel / boxes.width) * level.stride_y;
     float d[4];
     for (int64_t i = 0; i < 4; ++i) d[i] = boxes.at(first + i, pixel);
-    Box box{};
-    if (distances_) {
-        const float px = x + prior[0], py = y + prior[1];
-        box = {px - d[0], py - d[1], px + d[2], py + d[3], 0, 0, {}};
-    } else {
-        // deltas of center and size; MMDetection limits the size's to a ratio of 1000 / 16
-        static const float most = std::abs(std::log(16.0f / 1000.0f));
-        for (size_t i = 0; i < 4; ++i) d[i] = d[i] * stds_[i] + means_[i];
-        const float w = prior[2] - prior[0], h = prior[3] - prior[1];
-        const float cx = x + (prior[0] + prior[2]) / 2 + w * d[0], cy = y + (prior[1] + prior[3]) / 2 + h * d[1];
-        const float half_w = w * std::exp(between(d[2], -most, most)) / 2, half_h = h * std::exp(between(d[3], -most, most)) / 2;
-        box = {cx - half_w, cy - half_h, cx + half_w, cy + half_h, 0, 0, {}};
-    }
-    box.left = between(box.left, 0, width);
-    box.right = between(box.right, 0, width);
-    box.top = between(box.top, 0, height);
-    box.bottom = between(box.bottom, 0, height);
-    return box;
+    if (!distances_) return moved({x + prior[0], y + prior[1], x + prior[2], y + prior[3], 0, 0, {}}, d, means_, stds_);
+    const float px = x + prior[0], py = y + prior[1];
+    return {px - d[0], py - d[1], px + d[2], py + d[3], 0, 0, {}};
 }
 
 std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps, float width, float height) const {
@@ -99,13 +115,20 @@ std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps,
                 if (score > least_score_) found.push_back({score, pixel, prior, c});
             }
         }
-    std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.score > b.score; });
-    if (int64_t(found.size()) > before_nms_) found.resize(size_t(before_nms_));
+    // the best, of equal ones those that come first
+    const auto better = [](const Found& a, const Found& b) {
+        if (a.score != b.score) return a.score > b.score;
+        return a.pixel != b.pixel ? a.pixel < b.pixel : a.prior != b.prior ? a.prior < b.prior : a.label < b.label;
+    };
+    const auto count = std::min(int64_t(found.size()), before_nms_);
+    std::partial_sort(found.begin(), found.begin() + count, found.end(), better);
+    found.resize(size_t(count));
     std::vector<Box> out;
     for (const Found& one : found) {
-        Box box = box_of(level, level.priors[size_t(one.prior)], boxes, one.prior * 4, one.pixel, width, height);
+        Box box = clipped(box_of(level, level.priors[size_t(one.prior)], boxes, one.prior * 4, one.pixel), width, height);
+        if (!std::isfinite(box.left + box.top + box.right + box.bottom)) continue;
         if (least_size_ >= 0 && (box.right - box.left <= least_size_ || box.bottom - box.top <= least_size_)) continue;
-        box.label = int32_t(one.label);
+        box.label = int32_t(proposes_ ? int64_t(at) : one.label);
         box.score = factors_ ? one.score * sigmoid(maps[2 * levels_.size() + at].at(one.prior, one.pixel)) : one.score;
         out.push_back(box);
     }
@@ -125,14 +148,7 @@ std::vector<Box> Decoder::decode(const std::vector<Map>& maps, float width, floa
         const auto found = candidates_of(at, maps, width, height);
         all.insert(all.end(), found.begin(), found.end());
     }
-    std::stable_sort(all.begin(), all.end(), [](const Box& a, const Box& b) { return a.score > b.score; });
-    std::vector<Box> kept;
-    for (const Box& one : all) {
-        const bool covered = std::any_of(kept.begin(), kept.end(), [&](const Box& box) { return box.label == one.label && overlap(box, one) > overlap_; });
-        if (!covered) kept.push_back(one);
-        if (int64_t(kept.size()) == most_) break;
-    }
-    return kept;
+    return suppressed(std::move(all), overlap_, most_);
 }
 
 }  // namespace rebnn

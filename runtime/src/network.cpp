@@ -2,13 +2,34 @@
 #include <cmath>
 #include <numeric>
 
-#include "boxes.hpp"
 #include "image.hpp"
 #include "program.hpp"
 #include "rebnn/runtime.hpp"
 #include "threads.hpp"
 
 namespace rebnn {
+
+std::vector<std::string> classes_of(const Program& program, const std::string& path, const char* kind) {
+    try {
+        const Json& card = program.card();
+        if (card["kind"].string() != kind) throw Error(path + " is a " + card["kind"].string() + ", no " + kind + " of images");
+        if (program.inputs().size() != 1 || !program.inputs()[0].is_image || program.inputs()[0].shape[0] != 1) throw Error(path + " does not take one image");
+        check_preprocessing(card["preprocessing"], program.inputs()[0].shape[1]);
+        std::vector<std::string> classes;
+        if (!card["classes"].is_null())
+            for (const Json& name : card["classes"].array()) classes.push_back(name.string());
+        return classes;
+    } catch (const Error&) {
+        throw;
+    } catch (const std::runtime_error& error) {
+        throw Error(path + ": " + error.what());
+    }
+}
+
+std::string name_of(const std::vector<std::string>& classes, int32_t index) {
+    return size_t(index) < classes.size() ? classes[size_t(index)] : std::to_string(index);
+}
+
 namespace {
 
 std::string as_text(const std::vector<int32_t>& shape) {
@@ -49,31 +70,9 @@ Tensor copied(const executorch::aten::Tensor& tensor) {
     return out;
 }
 
-// Class names of a program that takes one image; throws Error where its card is not that of `kind`.
-std::vector<std::string> classes_of(const Program& program, const std::string& path, const char* kind) {
-    try {
-        const Json& card = program.card();
-        if (card["kind"].string() != kind) throw Error(path + " is a " + card["kind"].string() + ", no " + kind + " of images");
-        if (program.inputs().size() != 1 || !program.inputs()[0].is_image || program.inputs()[0].shape[0] != 1) throw Error(path + " does not take one image");
-        check_preprocessing(card["preprocessing"], program.inputs()[0].shape[1]);
-        std::vector<std::string> classes;
-        if (!card["classes"].is_null())
-            for (const Json& name : card["classes"].array()) classes.push_back(name.string());
-        return classes;
-    } catch (const Error&) {
-        throw;
-    } catch (const std::runtime_error& error) {
-        throw Error(path + ": " + error.what());
-    }
-}
-
-std::string name_of(const std::vector<std::string>& classes, int32_t index) {
-    return size_t(index) < classes.size() ? classes[size_t(index)] : std::to_string(index);
-}
-
 }  // namespace
 
-Network::Network(const std::string& path) : program_(std::make_unique<Program>(path)) {}
+Network::Network(const std::string& path, const std::string& method) : program_(std::make_unique<Program>(path, method)) {}
 Network::~Network() = default;
 Network::Network(Network&&) noexcept = default;
 Network& Network::operator=(Network&&) noexcept = default;
@@ -143,43 +142,6 @@ std::vector<Label> Classifier::operator()(const Image& image, size_t most) {
     std::vector<Label> labels;
     for (size_t i = 0; i < most; ++i) labels.push_back({order[i], name_of(classes_, order[i]), all[size_t(order[i])]});
     return labels;
-}
-
-Detector::Detector(const std::string& path) : network_(path) {
-    classes_ = classes_of(*network_.program_, path, "detector");
-    try {
-        decoder_ = std::make_unique<Decoder>(network_.program_->card()["detector"]);
-    } catch (const std::runtime_error& error) {
-        throw Error(path + ": " + error.what());
-    }
-}
-
-Detector::~Detector() = default;
-Detector::Detector(Detector&&) noexcept = default;
-Detector& Detector::operator=(Detector&&) noexcept = default;
-
-std::vector<Box> Detector::operator()(const Image& image) {
-    const auto& shape = network_.inputs()[0].shape;
-    const Prepared x = prepared(image, network_.program_->card()["preprocessing"], shape[1], shape[2], shape[3]);
-    std::vector<Map> maps;
-    const auto results = network_.program_->run({x.values.data()});
-    for (const auto& tensor : results) {
-        const auto order = tensor.dim_order();
-        if (tensor.dim() != 4 || tensor.size(0) != 1 || order[0] != 0) throw Error("the detector gives something else than maps");
-        const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
-        const bool last = order[1] == 2;
-        maps.push_back({tensor.const_data_ptr<float>(), c, h, w, last ? 1 : h * w, last ? c : 1});
-    }
-    const auto width = float(image.width) * x.scale_x, height = float(image.height) * x.scale_y;
-    std::vector<Box> boxes = decoder_->decode(maps, width, height);
-    for (Box& box : boxes) {
-        box.left /= x.scale_x;
-        box.right /= x.scale_x;
-        box.top /= x.scale_y;
-        box.bottom /= x.scale_y;
-        box.name = name_of(classes_, box.label);
-    }
-    return boxes;
 }
 
 std::string kind_of(const Network& network) {

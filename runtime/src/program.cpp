@@ -126,21 +126,29 @@ size_t check_seal(const uint8_t* data, size_t size, const std::string& path) {
     return size - kSeal;
 }
 
-Program::Program(const std::string& path) : path_(path), file_(path) {
+Program::Program(const std::string& path, const std::string& method) : path_(path), file_(path) {
     quiet_executorch();
     const size_t size = check_seal(file_.data(), file_.size(), path);
     forget(file_.data(), file_.size());  // the checksum read all of it
     set_last_error("");
-    OneThread guard;
     module_ = std::make_unique<Module>(std::make_unique<MappedLoader>(file_.data(), size));
-    ExecutorchError error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
+    const ExecutorchError error = module_->load(executorch::runtime::Program::Verification::InternalConsistency);
     if (error != ExecutorchError::Ok) fail("is no program that this ExecuTorch reads", error);
     read_card();
-    error = module_->load_forward();
+    load(method);
+}
+
+size_t Program::load(const std::string& method) {
+    const auto names = module_->method_names();
+    if (!names.ok() || !names->count(method)) throw Error(path_ + " has no method " + method);
+    set_last_error("");
+    OneThread guard;
+    const ExecutorchError error = module_->load_method(method);
     if (error == ExecutorchError::OperatorMissing)
         throw Error(path_ + " needs operators that this program was built without: build it with ExecuTorch's kernels (REBNN_KERNELS=ON)");
     if (error != ExecutorchError::Ok) fail("cannot be loaded", error);
-    read_inputs();
+    methods_.push_back(described(method));
+    return methods_.size() - 1;
 }
 
 void Program::fail(const char* doing, ExecutorchError error) const {
@@ -164,8 +172,10 @@ void Program::read_card() {
     }
 }
 
-void Program::read_inputs() {
-    const auto meta = module_->method_meta("forward");
+Program::Method Program::described(const std::string& name) const {
+    Method method;
+    method.name = name;
+    const auto meta = module_->method_meta(name);
     if (!meta.ok()) fail("does not tell its inputs", meta.error());
     for (size_t i = 0; i < meta->num_inputs(); ++i) {
         const auto tensor = meta->input_tensor_meta(i);
@@ -183,26 +193,28 @@ void Program::read_inputs() {
         input.is_integer = tensor->scalar_type() == ScalarType::Long;
         const bool known = input.is_integer || tensor->scalar_type() == ScalarType::Float;
         if (!known || !(plain || input.is_image)) throw Error(path_ + " takes a tensor of a kind that this library does not know");
-        inputs_.push_back(std::move(input));
-        integers_.emplace_back(inputs_.back().is_integer ? elements : 0);
+        method.inputs.push_back(std::move(input));
+        method.integers.emplace_back(method.inputs.back().is_integer ? elements : 0);
     }
     const auto result = meta->output_tensor_meta(0);
     if (!result.ok()) fail("gives something else than tensors", result.error());
-    outputs_ = 1;
-    for (const int32_t size : result->sizes()) outputs_ *= size;
+    method.outputs = 1;
+    for (const int32_t size : result->sizes()) method.outputs *= size;
+    return method;
 }
 
-std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, std::vector<executorch::extension::TensorPtr>* tensors) {
-    if (inputs.size() != inputs_.size()) throw Error(path_ + " takes " + std::to_string(inputs_.size()) + " inputs, not " + std::to_string(inputs.size()));
+std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, Method* method, std::vector<executorch::extension::TensorPtr>* tensors) {
+    if (inputs.size() != method->inputs.size()) throw Error(path_ + " takes " + std::to_string(method->inputs.size()) + " inputs, not " + std::to_string(inputs.size()));
     using executorch::extension::make_tensor_ptr;
     std::vector<EValue> values;
     for (size_t i = 0; i < inputs.size(); ++i) {
-        const Input& input = inputs_[i];
+        const Input& input = method->inputs[i];
         const std::vector<executorch::aten::SizesType> shape(input.shape.begin(), input.shape.end());
         auto* data = const_cast<float*>(inputs[i]);  // read only
         if (input.is_integer) {
-            for (size_t k = 0; k < integers_[i].size(); ++k) integers_[i][k] = int64_t(std::llrint(data[k]));
-            tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(integers_[i].data()), {}, {}, ScalarType::Long));
+            std::vector<int64_t>& integers = method->integers[i];
+            for (size_t k = 0; k < integers.size(); ++k) integers[k] = int64_t(std::llrint(data[k]));
+            tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(integers.data()), {}, {}, ScalarType::Long));
         } else if (input.is_image) {
             tensors->push_back(make_tensor_ptr(shape, static_cast<void*>(data), {0, 2, 3, 1}, {}, ScalarType::Float));
         } else {
@@ -213,12 +225,12 @@ std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, std::
     return values;
 }
 
-std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs) {
+std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs, size_t method) {
     std::vector<executorch::extension::TensorPtr> tensors;
-    const std::vector<EValue> values = bind(inputs, &tensors);
+    const std::vector<EValue> values = bind(inputs, &methods_[method], &tensors);
     set_last_error("");
     OneThread guard;
-    auto results = module_->forward(values);
+    auto results = module_->execute(methods_[method].name, values);
     if (!results.ok()) fail("does not run", results.error());
     std::vector<executorch::aten::Tensor> found;
     for (const EValue& value : *results) {
@@ -233,10 +245,10 @@ std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 std::vector<Step> Program::profile(const std::vector<const float*>& inputs, int repeat) {
     std::vector<executorch::extension::TensorPtr> tensors;
-    const std::vector<EValue> values = bind(inputs, &tensors);
+    const std::vector<EValue> values = bind(inputs, &methods_[0], &tensors);
     set_last_error("");
     OneThread guard;
-    const auto method = module_->method("forward");
+    const auto method = module_->method(methods_[0].name);
     if (!method.ok()) fail("cannot be profiled", method.error());
     std::vector<std::vector<double>> times;
     std::vector<Step> steps;

@@ -34,26 +34,37 @@ size_t check_seal(const uint8_t* data, size_t size, const std::string& path);
 
 class Program {
 public:
-    explicit Program(const std::string& path);
+    // Loads the first of a program's methods.
+    explicit Program(const std::string& path, const std::string& method = "forward");
 
-    const std::vector<Input>& inputs() const { return inputs_; }
-    int32_t outputs() const { return outputs_; }  // elements of the first result
+    // Loads one more; its number, 1, 2, ..., which the functions below take.
+    size_t load(const std::string& method);
+
+    const std::vector<Input>& inputs(size_t method = 0) const { return methods_[method].inputs; }
+    int32_t outputs(size_t method = 0) const { return methods_[method].outputs; }  // elements of the first result
     const Json& card() const { return card_; }
     const std::string& card_text() const { return card_text_; }
 
     // Values of each input in the memory order that the program takes (images NHWC), whose number is that of its shape.
-    // The results are the program's own until the next call.
-    std::vector<executorch::aten::Tensor> run(const std::vector<const float*>& inputs);
+    // The results are the program's own until the next call of the same method.
+    std::vector<executorch::aten::Tensor> run(const std::vector<const float*>& inputs, size_t method = 0);
 
-    // The median CPU time of each instruction over `repeat` calls.
+    // The median CPU time of each instruction of the first method over `repeat` calls.
     std::vector<Step> profile(const std::vector<const float*>& inputs, int repeat);
 
 private:
+    struct Method {
+        std::string name;
+        std::vector<Input> inputs;
+        std::vector<std::vector<int64_t>> integers;  // values of inputs of whole numbers
+        int32_t outputs = 0;
+    };
+
     // The inputs as ExecuTorch's tensors, which `tensors` keeps alive.
-    std::vector<executorch::runtime::EValue> bind(const std::vector<const float*>& inputs,
+    std::vector<executorch::runtime::EValue> bind(const std::vector<const float*>& inputs, Method* method,
                                                   std::vector<executorch::extension::TensorPtr>* tensors);
     void read_card();
-    void read_inputs();
+    Method described(const std::string& name) const;
     [[noreturn]] void fail(const char* doing, executorch::runtime::Error error) const;
 
     std::string path_;
@@ -61,9 +72,13 @@ private:
     std::unique_ptr<executorch::extension::Module> module_;
     std::string card_text_;
     Json card_;
-    std::vector<Input> inputs_;
-    int32_t outputs_ = 0;
-    std::vector<std::vector<int64_t>> integers_;
+    std::vector<Method> methods_;
 };
+
+// Class names of a program that takes one image; throws Error where its card is not that of `kind`.
+std::vector<std::string> classes_of(const Program& program, const std::string& path, const char* kind);
+
+// The name, or the number where a file has no name for it.
+std::string name_of(const std::vector<std::string>& classes, int32_t index);
 
 }  // namespace rebnn

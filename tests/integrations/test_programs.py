@@ -23,9 +23,28 @@ class Program:
 
     def __call__(self, x):
         assert tuple(x.shape) == (1, 3, *self.size)
-        with torch.no_grad():
-            y = self.network(x)
-        return [y] if isinstance(y, torch.Tensor) else list(y)
+        return computed(self.network, x)
+
+
+class TwoMethods(Program):
+    """The same of a two-stage detector, for 7 regions at once."""
+
+    def __init__(self, maps, head, size, classes):
+        super().__init__(maps, size, "detector", 1)
+        self.head, self.taken = head, []
+        self.card["detector"]["regions"] = dict(classes=classes)
+        self.card["methods"] = dict(rois=[dict(shape=[7, head.shape[0] * head.shape[1] * head.shape[2]])])
+
+    def run(self, method, x):
+        assert method == "rois" and tuple(x.shape) == tuple(self.card["methods"]["rois"][0]["shape"])
+        self.taken.append(x)
+        return computed(self.head, x)
+
+
+def computed(network, x):
+    with torch.no_grad():
+        y = network(x)
+    return [y] if isinstance(y, torch.Tensor) else list(y)
 
 
 @pytest.fixture
@@ -59,10 +78,18 @@ def test_a_program_of_another_kind_is_refused(loaded, kind):
         programs.load_program_model("a.pte", cfg)
 
 
+def detect(detector, size):
+    from mmdet.structures import DetDataSample
+
+    samples = [DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))]
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    return detector.test_step(dict(inputs=[image], data_samples=samples))[0].pred_instances
+
+
 def test_a_detector_gives_the_boxes_of_mmdet(loaded):
     pytest.importorskip("mmdet")
     pytest.importorskip("mmcv.ops")
-    from mmdet.structures import DetDataSample
 
     from rebnn_mm.integrations.executorch import DenseMaps
 
@@ -73,12 +100,6 @@ def test_a_detector_gives_the_boxes_of_mmdet(loaded):
     loaded(Program(DenseMaps(model).eval(), (128, 160), "detector", 80))
     through = programs.load_program_model("a.pte", cfg)
 
-    def detect(detector, size):
-        samples = [DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))]
-        torch.manual_seed(1)
-        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-        return detector.test_step(dict(inputs=[image], data_samples=samples))[0].pred_instances
-
     expected, found = detect(model, (128, 160)), detect(through, (128, 160))
     assert len(found) > 20
     for name in ("bboxes", "scores", "labels"):
@@ -87,6 +108,34 @@ def test_a_detector_gives_the_boxes_of_mmdet(loaded):
     assert len(smaller) > 20 and smaller.bboxes[:, 2].max() <= 130 and smaller.bboxes[:, 3].max() <= 96
     with pytest.raises(UserError, match="128x192, and the program is for 128x160.*--size 128 192 or larger"):
         detect(through, (128, 192))
+
+
+def test_a_two_stage_detector_gives_the_boxes_of_mmdet(loaded):
+    pytest.importorskip("mmdet")
+    pytest.importorskip("mmcv.ops")
+    from rebnn_mm.integrations.regions import RegionHead, RegionMaps
+
+    cfg = read_config(ROOT / "configs/faster_rcnn_rebnn_r18_demo.py", {"model.test_cfg.rpn.max_per_img": 30})
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    model.roi_head.bbox_head.fc_cls.weight.data.normal_(0, 1)
+    head = RegionHead(model).eval()
+    assert head.is_flat
+    program = TwoMethods(RegionMaps(model).eval(), head, (128, 160), 4)
+    loaded(program)
+    through = programs.load_program_model("a.pte", cfg)
+    expected, found = detect(model, (128, 160)), detect(through, (128, 160))
+    assert len(found) > 10 and len(program.taken) == 5  # 30 regions, 7 at once
+    for name in ("bboxes", "scores", "labels"):
+        assert torch.allclose(expected[name].float(), found[name].float(), atol=1e-3)
+    smaller = detect(through, (96, 130))
+    assert len(smaller) and smaller.bboxes[:, 2].max() <= 130 and smaller.bboxes[:, 3].max() <= 96
+    loaded(TwoMethods(RegionMaps(model).eval(), head, (128, 160), 5))
+    with pytest.raises(UserError, match="a.pte tells 5 classes apart, and the config's model 4"):
+        programs.load_program_model("a.pte", cfg)
+    loaded(Program(nn.Identity(), (128, 160), "detector", 4))
+    with pytest.raises(UserError, match="a.pte is a one-stage detector's program, and the config's is a two-stage one"):
+        programs.load_program_model("a.pte", cfg)
 
 
 def test_a_detector_of_other_classes_or_without_boxes_is_refused(loaded):

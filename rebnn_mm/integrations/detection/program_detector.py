@@ -1,10 +1,11 @@
-"""A one-stage detector whose backbone, neck and head are one function of images; mmdet decodes its maps."""
+"""Detectors whose layers are functions of images and of regions; mmdet does what stands between and behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
@@ -32,6 +33,53 @@ class ProgramDetector(BaseDetector):
         metas = [sample.metainfo for sample in batch_data_samples]
         found = self.bbox_head.predict_by_feat(*self.extract_feat(batch_inputs), batch_img_metas=metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, found)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> Any:
+        """A program cannot be trained."""
+        raise NotImplementedError("a program cannot be trained")
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
+        return self.extract_feat(batch_inputs)
+
+
+class ProgramTwoStageDetector(BaseDetector):
+    """Predicts, and does nothing else.
+
+    Args:
+        maps: (N, C, H, W) -> scores of all levels, deltas of all levels, levels that regions are read from, flat.
+        rois: (K, C, h, w) -> (scores, deltas).
+        model: mmdet's, for what its heads do with these; its weights are not used.
+    """
+
+    def __init__(self, maps: Callable[[Tensor], Any], rois: Callable[[Tensor], Any], model: Any) -> None:
+        super().__init__(data_preprocessor=model.data_preprocessor)
+        self.maps, self.rois = maps, rois
+        self.rpn_head, self.bbox_head, self.test_cfg = model.rpn_head, model.roi_head.bbox_head, model.roi_head.test_cfg
+        self.extractor = model.roi_head.bbox_roi_extractor
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[list[Tensor], ...]:
+        """Scores, deltas and levels."""
+        flat, levels = self.maps(batch_inputs), len(self.rpn_head.prior_generator.strides)
+        return list(flat[:levels]), list(flat[levels : 2 * levels]), list(flat[2 * levels :])
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: Any, rescale: bool = True) -> Any:
+        """The samples with ``pred_instances``."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        scores, deltas, levels = self.extract_feat(batch_inputs)
+        proposed = self.rpn_head.predict_by_feat(scores, deltas, batch_img_metas=metas, rescale=False)
+        found = []
+        for index, (boxes, meta) in enumerate(zip(proposed, metas, strict=True)):
+            rois = torch.cat([boxes.bboxes.new_zeros(len(boxes), 1), boxes.bboxes], 1)
+            pooled = self.extractor([level[index : index + 1] for level in levels], rois)
+            results = self.rois(pooled) if len(rois) else self._none(pooled)
+            found += self.bbox_head.predict_by_feat(
+                (rois,), *((result,) for result in results), [meta], self.test_cfg, rescale
+            )
+        return self.add_pred_to_datasample(batch_data_samples, found)
+
+    def _none(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        head = self.bbox_head
+        return regions.new_zeros(0, head.num_classes + 1), regions.new_zeros(0, 4)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> Any:
         """A program cannot be trained."""

@@ -58,11 +58,14 @@ struct Step {
 
 class Program;
 class Decoder;
+class Regions;
+struct Map;
 
 // Any network: tensors in, tensors out.
 class Network {
 public:
-    explicit Network(const std::string& path);
+    // A program's functions beside `forward` have names: 'rois' of a two-stage detector.
+    explicit Network(const std::string& path, const std::string& method = "forward");
     ~Network();
     Network(Network&&) noexcept;
     Network& operator=(Network&&) noexcept;
@@ -115,7 +118,14 @@ struct Box {
     std::string name;
 };
 
-// Images in, boxes out, best first: a one-stage detector with the boxes of RetinaNet (anchors) or FCOS (points).
+// CPU time of one part of a call.
+struct Part {
+    const char* name;
+    double milliseconds;
+};
+
+// Images in, boxes out, best first: a one-stage detector with the boxes of RetinaNet (anchors) or FCOS (points), or a
+// two-stage one like Faster R-CNN.
 class Detector {
 public:
     explicit Detector(const std::string& path);
@@ -125,11 +135,20 @@ public:
 
     std::vector<Box> operator()(const Image& image);
     const std::vector<std::string>& classes() const { return classes_; }
+    const std::vector<Part>& parts() const { return parts_; }  // of the last call
 
 private:
+    std::vector<Map> maps_of(const float* image);
+    std::vector<Box> from_regions(const std::vector<Map>& maps, float width, float height);
+    void measured(const char* name);
+
     Network network_;
     std::vector<std::string> classes_;
     std::unique_ptr<Decoder> decoder_;
+    std::unique_ptr<Regions> regions_;  // of a two-stage detector
+    size_t rois_ = 0;                   // its second method
+    std::vector<Part> parts_;
+    double since_ = 0;
 };
 
 // 'classifier', 'detector' or 'network': what a file holds.

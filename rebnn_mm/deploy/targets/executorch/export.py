@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.executorch.edge import edge_form
 from rebnn_mm.deploy.targets.executorch.file import sealed
-from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed, lower_module
+from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed, lower_methods
 from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
 from rebnn_mm.deploy.targets.network import Chain, example_inputs, graphs_in_order, network_of
@@ -29,7 +29,7 @@ class ExecutorchReport:
 
     Attributes:
         placement: Which engine runs which operators.
-        inputs: Shapes of the inputs.
+        inputs: Shapes of the inputs, method after method.
         size: Bytes of the file.
         memory: Bytes that the program plans for intermediate results.
         check: What the comparison with the packed network found, one line each; empty if there was none.
@@ -90,17 +90,57 @@ def export_executorch(
         results = flatten(module(*given))
     kind = "classifier" if isinstance(network, PackedClassifier) else "network"
     text = program_card(card, given, len(results), **{"kind": kind, **(about or {})})
-    program = lower_module(module, given, text, allow_slow)
-    data = sealed(program.data)
-    lines: tuple[str, ...] = ()
-    if verify is not False:
-        from rebnn_mm.deploy.targets.executorch.verify import compare_program
+    samples = [] if verify is False else [given, *noise_like(given, 7)] if verify is True else verify
+    method = Method(module, given, Chain(parts), samples, kind == "classifier")
+    return write_program(path, {"forward": method}, text, allow_slow)
 
-        samples = [given, *noise_like(given, 7)] if verify is True else verify
-        lines = compare_program(program.data, Chain(parts), samples, kind == "classifier")
+
+@dataclass(frozen=True)
+class Method:
+    """A function of a program.
+
+    Attributes:
+        module: In edge form.
+        inputs: Of the sizes that it is for.
+        network: What it is compared with.
+        samples: Inputs to compare on; none: no comparison.
+        decides: The first result are class scores.
+    """
+
+    module: nn.Module
+    inputs: Sequence[Tensor]
+    network: nn.Module
+    samples: Sequence[Sequence[Tensor]] = ()
+    decides: bool = False
+
+
+def write_program(
+    path: str | Path, methods: Mapping[str, Method], text: str, allow_slow: bool = False
+) -> ExecutorchReport:
+    """Lower methods, the first of them ``'forward'``, compare each with its network, and write the program.
+
+    Args:
+        path: The file to write.
+        methods: By name.
+        text: The program's card.
+        allow_slow: As for :func:`export_executorch`.
+
+    Raises:
+        UserError: A method that cannot be lowered, or that differs from its network.
+    """
+    from rebnn_mm.deploy.targets.executorch.verify import compare_program
+
+    program = lower_methods({name: (m.module, m.inputs) for name, m in methods.items()}, text, allow_slow)
+    data = sealed(program.data)
+    lines = [
+        line
+        for name, m in methods.items()
+        if m.samples
+        for line in compare_program(program.data, m.network, m.samples, m.decides, name)
+    ]
     write_bytes(path, data)
-    shapes = tuple(tuple(x.shape) for x in given)
-    return ExecutorchReport(program.placement, shapes, len(data), program.memory, lines)
+    shapes = tuple(tuple(x.shape) for m in methods.values() for x in m.inputs)
+    return ExecutorchReport(program.placement, shapes, len(data), program.memory, tuple(lines))
 
 
 def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True) -> nn.Module:

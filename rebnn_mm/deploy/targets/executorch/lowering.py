@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ class Program:
 
     Attributes:
         data: What ExecuTorch reads.
-        placement: Which engine runs what.
-        memory: Bytes that are planned for intermediate results.
+        placement: Which engine runs what, in all methods together.
+        memory: Bytes that are planned for intermediate results; each method has its own.
     """
 
     data: bytes
@@ -52,14 +52,17 @@ def as_taken(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 
-def lower_module(module: nn.Module, inputs: Sequence[Tensor], card: str, allow_slow: bool = False) -> Program:
-    """Lower ``module`` for inputs of exactly these sizes.
+def lower_methods(
+    methods: Mapping[str, tuple[nn.Module, Sequence[Tensor]]], card: str, allow_slow: bool = False
+) -> Program:
+    """Lower modules as methods of one program, each for exactly the sizes of its inputs.
 
-    XNNPACK chooses first: with our delegates in front of it, operators that it takes whole would be decomposed.
+    The first has the name ``'forward'``. XNNPACK chooses first: with our delegates in front of it, operators that it
+    takes whole would be decomposed.
 
     Raises:
         MissingPackageError: ExecuTorch is not there.
-        UserError: It cannot lower the module, or would leave a product of matrices to its portable kernels.
+        UserError: It cannot lower a module, or would leave a product of matrices to its portable kernels.
     """
     check_installed()
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -67,18 +70,20 @@ def lower_module(module: nn.Module, inputs: Sequence[Tensor], card: str, allow_s
 
     from rebnn_mm.deploy.targets.executorch.delegate import RebnnPartitioner
 
-    given = tuple(map(as_taken, inputs))
     try:
         with torch.no_grad(), _quiet():
-            exported = torch.export.export(module, given, strict=False)
+            exported = {
+                name: torch.export.export(module, tuple(map(as_taken, inputs)), strict=False)
+                for name, (module, inputs) in methods.items()
+            }
             edge = to_edge_transform_and_lower(
                 exported,
                 partitioner=[XnnpackPartitioner()],
                 constant_methods={METHOD: card},
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             ).to_backend(RebnnPartitioner())
-            lowered = edge.exported_program()
-            placement = placement_of(lowered.graph, lowered.graph_module)
+            lowered = [edge.exported_program(name) for name in methods]
+            placement = placement_of([(program.graph, program.graph_module) for program in lowered])
             if not allow_slow:
                 placement.check()
             program = edge.to_executorch()
@@ -88,8 +93,8 @@ def lower_module(module: nn.Module, inputs: Sequence[Tensor], card: str, allow_s
         cause = error.__cause__ or error
         line = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise UserError(f"ExecuTorch cannot lower this network: {type(cause).__name__}: {line}") from error
-    plan = next(p for p in program.executorch_program.execution_plan if p.name == "forward")
-    return Program(bytes(program.buffer), placement, sum(plan.non_const_buffer_sizes))
+    plans = [plan for plan in program.executorch_program.execution_plan if plan.name in methods]
+    return Program(bytes(program.buffer), placement, sum(sum(plan.non_const_buffer_sizes) for plan in plans))
 
 
 @contextmanager

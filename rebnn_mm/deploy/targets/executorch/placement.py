@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ class Placement:
         real: Delegates of real-valued convolutions in this package's kernels.
         xnnpack: Within XNNPACK's delegates, ``xnnpack_parts`` in number.
         portable: Left to ExecuTorch's own kernels; a program without any needs no kernel library.
-        steps: What each instruction of the program is, in the order of ``rebnn_run --profile``.
+        steps: What each instruction of the program is, in the order of ``rebnn_run --profile``, method after method.
     """
 
     binary: int
@@ -58,19 +59,19 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
 
 
-def placement_of(graph: fx.Graph, module: Any) -> Placement:
-    """Read the graph of an edge program after lowering.
+def placement_of(methods: Sequence[tuple[fx.Graph, Any]]) -> Placement:
+    """Read the graphs of an edge program after lowering.
 
     Args:
-        graph: Its graph.
-        module: Its graph module, which holds the lowered parts.
+        methods: Of each method its graph, and its graph module, which holds the lowered parts.
     """
     binary, real, parts = 0, 0, 0
     xnnpack: Counter[str] = Counter()
     portable: Counter[str] = Counter()
     steps = []
-    for node in graph.nodes:
-        if node.op != "call_function" or node.target is operator.getitem:
+    nodes = [(node, module) for graph, module in methods for node in graph.nodes if node.op == "call_function"]
+    for node, module in nodes:
+        if node.target is operator.getitem:
             continue
         if "call_delegate" not in str(node.target):
             portable[_name(node)] += 1

@@ -80,15 +80,26 @@ class ExecutorchProgram:
         self.card: dict[str, Any] = json.loads(program.load_method(METHOD).execute([])[0])
         if self.card.get("format") != FORMAT:
             raise ProgramFileError("the program's card is of another version: export it again")
-        self._forward = program.load_method("forward")
+        self._specs = {"forward": self.card["inputs"], **self.card.get("methods", {})}
+        self._methods = {name: program.load_method(name) for name in self._specs}
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """Compute; images are taken in any memory layout.
+        """Compute ``forward``; images are taken in any memory layout.
 
         Raises:
             UserError: An input of another type or shape.
         """
-        specs = self.card["inputs"]
+        return self.run("forward", *inputs)
+
+    def run(self, method: str, *inputs: Tensor) -> list[Tensor]:
+        """Compute ``forward``, or another of the methods that the card names.
+
+        Raises:
+            UserError: No such method; an input of another type or shape.
+        """
+        if method not in self._specs:
+            raise UserError(f"the program has no method {method!r}; it has {', '.join(self._specs)}")
+        specs = self._specs[method]
         if len(inputs) != len(specs):
             raise UserError(f"the program takes {len(specs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
@@ -99,7 +110,7 @@ class ExecutorchProgram:
                     "another size export another program, with --size H W or --length N"
                 )
         try:
-            results = self._forward.execute([as_taken(x.detach()) for x in inputs])
+            results = self._methods[method].execute([as_taken(x.detach()) for x in inputs])
         except RuntimeError as error:
             raise UserError(f"ExecuTorch cannot run the program: {str(error).splitlines()[0]}") from error
         return [result.clone() for result in results]  # the memory is the program's, until its next call
@@ -116,21 +127,21 @@ def load_executorch(path: str | Path) -> ExecutorchProgram:
     return ExecutorchProgram(read_program(path))
 
 
-def runner_of(data: bytes) -> tuple[str, Callable[[Sequence[Tensor]], list[Tensor]]]:
-    """(what runs it, a function of inputs that gives results): the bindings, else the C++ program."""
+def runner_of(data: bytes, method: str = "forward") -> tuple[str, Callable[[Sequence[Tensor]], list[Tensor]]]:
+    """(what runs a method, a function of inputs that gives results): the bindings, else the C++ program."""
     try:
         program = ExecutorchProgram(data)
     except MissingPackageError:
-        return "rebnn_run", lambda inputs: _run_in_cpp(data, inputs)
-    return "ExecuTorch's Python bindings", lambda inputs: program(*inputs)
+        return "rebnn_run", lambda inputs: _run_in_cpp(data, method, inputs)
+    return "ExecuTorch's Python bindings", lambda inputs: program.run(method, *inputs)
 
 
-def _run_in_cpp(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _run_in_cpp(data: bytes, method: str, inputs: Sequence[Tensor]) -> list[Tensor]:
     """All results as one flat tensor: the C++ program does not write their shapes."""
     tool = runtime_folder() / "rebnn_run"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.pte").write_bytes(sealed(data))
-        command = [str(tool), f"{folder}/model.pte", "--output", f"{folder}/out"]
+        command = [str(tool), f"{folder}/model.pte", "--output", f"{folder}/out", "--method", method]
         for index, x in enumerate(inputs):
             (Path(folder) / f"in{index}").write_bytes(x.detach().float().contiguous().numpy().tobytes())
             command += ["--input", f"{folder}/in{index}"]

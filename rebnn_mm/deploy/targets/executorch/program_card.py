@@ -7,6 +7,7 @@
     kind           'classifier', 'network' or 'detector'
     inputs         [{shape, dtype, layout}, ...]     layout: 'nhwc' for images, 'plain' for all else
     outputs        number of tensors that ``forward`` returns
+    methods        {name: inputs} of functions beside ``forward``
     classes        names, or null
     preprocessing  {mean, std, channel_order, resize, crop} for images, or null
     detector       what boxes are decoded with, or null; see :mod:`rebnn_mm.integrations.executorch`
@@ -20,7 +21,7 @@ is cut to the input's size; a smaller picture is filled up with the mean, below 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -41,6 +42,7 @@ def program_card(
     kind: str = "network",
     detector: dict[str, Any] | None = None,
     resize: dict[str, Any] | None = None,
+    methods: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> str:
     """The card's text.
 
@@ -51,6 +53,7 @@ def program_card(
         kind: One of :data:`KINDS`.
         detector: How boxes are decoded.
         resize: ``resize`` and ``crop``, instead of those of the test pipeline in ``card``.
+        methods: What functions beside ``forward`` take.
     """
     own = dict(
         format=FORMAT,
@@ -58,6 +61,7 @@ def program_card(
         kind=kind,
         inputs=[_input(x) for x in inputs],
         outputs=outputs,
+        methods={name: [_input(x) for x in given] for name, given in (methods or {}).items()},
         classes=None if card.classes is None else list(card.classes),
         preprocessing=_preprocessing(card, resize),
         detector=detector,

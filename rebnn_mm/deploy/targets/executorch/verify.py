@@ -25,7 +25,7 @@ MOST = 0.1
 
 
 def compare_program(
-    data: bytes, network: nn.Module, samples: Sequence[Sequence[Tensor]], decides: bool
+    data: bytes, network: nn.Module, samples: Sequence[Sequence[Tensor]], decides: bool, method: str = "forward"
 ) -> tuple[str, ...]:
     """Run both on each sample; lines that say how they differ.
 
@@ -34,11 +34,12 @@ def compare_program(
         network: The packed network.
         samples: Inputs.
         decides: The first result are class scores.
+        method: Of the program.
 
     Raises:
         UserError: They are not the same network.
     """
-    name, run = runner_of(data)
+    name, run = runner_of(data, method)
     pairs = [_both(network, run, inputs, name == "rebnn_run") for inputs in samples]
     differences = [float((a - b).norm()) for a, b, _ in pairs]
     spread = _spread([a for a, _, _ in pairs])
@@ -52,7 +53,7 @@ def compare_program(
     decisions = sum(same for _, _, same in pairs)
     rounding = sum(d <= TOLERANCE * float(a.norm()) for d, (a, _, _) in zip(differences, pairs, strict=True))
     lines = [
-        f"compared with the packed network on {len(samples)} inputs, by {name}:",
+        f"{method} compared with the packed network on {len(samples)} inputs, by {name}:",
         f"  largest difference {largest:.3g}; {rounding} inputs agree up to rounding, in {len(samples) - rounding} "
         "signs of values near 0 turned",
     ]

@@ -129,7 +129,7 @@ def test_the_comparison_refuses_what_no_turned_sign_explains(monkeypatch, share,
     network, samples = torch.nn.Identity(), [[torch.randn(1, 10)] for _ in range(9)]
     rows = torch.cat([x for (x,) in samples])
     wrong = torch.ones(1, 10) / 10**0.5 * share * float((rows - rows.mean(0)).norm(dim=1).mean())
-    monkeypatch.setattr(verify, "runner_of", lambda data: ("a test", lambda inputs: [inputs[0] + wrong]))
+    monkeypatch.setattr(verify, "runner_of", lambda data, method: ("a test", lambda inputs: [inputs[0] + wrong]))
     if refused:
         with pytest.raises(UserError, match="differs from the packed network by"):
             verify.compare_program(b"", network, samples, True)

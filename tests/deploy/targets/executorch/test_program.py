@@ -1,7 +1,6 @@
 """Programs, run in Python and by the C++ library: needs ExecuTorch and a compiler, so all of it is slow."""
 
 import ctypes
-import importlib.util
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cpp_runtime import FOUND, NEEDS, ROOT, run, write_ppm
 from graph_toys import settle
 from torch import nn
 
@@ -24,14 +24,7 @@ from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_progr
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNLinear
 
-ROOT = Path(__file__).parents[4]
-FOUND = importlib.util.find_spec("executorch")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOUND, reason="executorch is not installed: pip install 'executorch>=1.5.1,<1.6'"),
-    pytest.mark.skipif(not shutil.which("g++"), reason="needs g++"),
-    pytest.mark.filterwarnings("ignore"),  # torch's and ExecuTorch's own
-]
+pytestmark = NEEDS
 
 
 class Small(nn.Module):
@@ -58,21 +51,6 @@ class Rows(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """Folder with the C++ library and program."""
-    if "REBNN_RUNTIME" in os.environ:
-        yield Path(os.environ["REBNN_RUNTIME"])
-        return
-    folder = tmp_path_factory.mktemp("runtime")
-    package = list(FOUND.submodule_search_locations)[0]
-    command = ["sh", ROOT / "runtime/build.sh", folder]
-    subprocess.run(command, check=True, env={**os.environ, "EXECUTORCH": package, "REBNN_KERNELS": "1"})
-    os.environ["REBNN_RUNTIME"] = str(folder)
-    yield folder
-    del os.environ["REBNN_RUNTIME"]
-
-
-@pytest.fixture(scope="session")
 def files(built, tmp_path_factory):
     """(packed file, its program) of two classifiers, and the first one's image as PPM."""
     folder = tmp_path_factory.mktemp("files")
@@ -95,15 +73,6 @@ def image(tmp_path_factory):
     """(path of a PPM, its pixels)."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     return write_ppm(tmp_path_factory.mktemp("image") / "a.ppm", pixels), pixels
-
-
-def write_ppm(path, pixels):
-    path.write_bytes(b"P6\n# a comment\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes())
-    return path
-
-
-def run(built, *arguments):
-    return subprocess.run([built / "rebnn_run", *map(str, arguments)], capture_output=True, text=True)
 
 
 def refused(done):
@@ -302,95 +271,6 @@ def test_a_program_that_is_another_network_is_not_written(built, files):
         verify.compare_program(read_program(files[0][1]), Turned(network), samples, True)
 
 
-@pytest.mark.parametrize("name", ["retinanet_rebnn_r18_coco", "fcos_rebnn_r18_coco"])
-def test_a_detector_gives_mmdets_boxes(built, tmp_path, name):
-    pytest.importorskip("mmdet")
-    from torchvision.ops import batched_nms
-
-    from rebnn_mm.integrations.build import build_model, read_config
-    from rebnn_mm.integrations.executorch import DenseMaps, export_detector
-    from rebnn_mm.integrations.packed import load_packed_model
-    from rebnn_mm.workflows.export import parts_of, preprocessing_of
-
-    cfg = read_config(ROOT / f"configs/{name}.py", {"model.test_cfg.score_thr": 0.02})
-    torch.manual_seed(0)
-    model = settle(build_model(cfg))
-    head = model.bbox_head
-    generator = torch.Generator().manual_seed(3)
-    for last in (head.conv_cls, head.conv_reg) if hasattr(head, "conv_cls") else (head.retina_cls, head.retina_reg):
-        last.weight.data.normal_(0, 0.01, generator=generator)
-    classes = tuple(f"class {i}" for i in range(80))
-    card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
-    export_model(model, tmp_path / "a.rebnn", card, parts=parts_of(cfg, model))
-    export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", (128, 160))
-    pixels = np.random.default_rng(1).integers(0, 256, (128, 160, 3), dtype=np.uint8)
-    done = run(built, tmp_path / "a.pte", write_ppm(tmp_path / "a.ppm", pixels), "--detector", "--top", 100)
-    assert done.returncode == 0, done.stderr
-    packed, mean, std = (
-        load_packed_model(tmp_path / "a.rebnn"),
-        *map(torch.tensor, (card.preprocessing.mean, card.preprocessing.std)),
-    )
-    order = -1 if card.preprocessing.channel_order == "bgr" else 1
-    x = ((torch.from_numpy(pixels[..., ::order].copy()) - mean) / std).permute(2, 0, 1)[None].float()
-    with torch.no_grad():
-        maps = DenseMaps(packed)(x)
-        levels = len(head.prior_generator.strides)
-        grouped = [list(maps[at : at + levels]) for at in range(0, len(maps), levels)]
-        meta = dict(img_shape=(128, 160), ori_shape=(128, 160), scale_factor=(1.0, 1.0))
-        found = packed.bbox_head.predict_by_feat(*grouped, batch_img_metas=[meta], rescale=False, with_nms=False)[0]
-    # torchvision's suppression: mmcv's compiled one lags behind new versions of torch
-    scores = found.scores * (found.score_factors if "score_factors" in found else 1)
-    kept = batched_nms(found.bboxes, scores, found.labels, head.test_cfg.nms.iou_threshold)[: head.test_cfg.max_per_img]
-    expected = list(zip(found.bboxes[kept], scores[kept], found.labels[kept], strict=True))
-    lines = [line.split("  ") for line in done.stdout.splitlines() if line.count("  ") == 2]
-    assert len(lines) > 20
-    assert boxes_in_c(built, tmp_path / "a.pte", tmp_path / "a.ppm") == [" ".join(line) for line in lines]
-    near = 0
-    for (score, label, box), (wanted, value, index) in zip(lines, expected, strict=False):
-        gap = (torch.tensor([float(n) for n in box.split()]) - wanted).abs().max()
-        near += label == f"class {index}" and abs(float(score) - float(value)) < 2e-3 and gap < 0.5
-    # scores that are equal but for rounding may change places, and signs may turn
-    assert near >= 0.8 * min(len(lines), len(expected)) and abs(len(lines) - len(expected)) < 10
-
-
-class CBox(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_float) for name in ("left", "top", "right", "bottom", "score")] + [
-        ("label", ctypes.c_int32)
-    ]
-
-
-def boxes_in_c(built, model, image):
-    """The boxes of the C interface as ``rebnn_run`` prints them."""
-    programs._bindings()  # ExecuTorch's library first
-    library = ctypes.CDLL(str(built / "librebnn.so"), mode=ctypes.RTLD_GLOBAL)
-    library.rebnn_error.restype = library.rebnn_detector_class.restype = ctypes.c_char_p
-    library.rebnn_detector_open.restype = ctypes.c_void_p
-    library.rebnn_detector_class.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-    library.rebnn_detector_run_file.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32]
-    library.rebnn_detector_close.argtypes = [ctypes.c_void_p]
-    assert library.rebnn_detector_open(b"none.pte") is None and b"cannot be read" in library.rebnn_error()
-    detector, boxes = library.rebnn_detector_open(str(model).encode()), (CBox * 100)()
-    assert library.rebnn_detector_run_file(detector, b"none.ppm", boxes, 100) == -1
-    found = library.rebnn_detector_run_file(detector, str(image).encode(), boxes, 100)
-    lines = [
-        f"{b.score:.4f} {library.rebnn_detector_class(detector, b.label).decode()} "
-        f"{b.left:.1f} {b.top:.1f} {b.right:.1f} {b.bottom:.1f}"
-        for b in boxes[:found]
-    ]
-    library.rebnn_detector_close(detector)
-    return lines
-
-
-def test_a_detector_that_is_not_decoded_and_odd_sizes_are_refused(tmp_path):
-    pytest.importorskip("mmdet")
-    from rebnn_mm.integrations.executorch import decoding_of, export_detector
-
-    with pytest.raises(UserError, match="multiples of 32"):
-        export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", (100, 160))
-    with pytest.raises(UserError, match="knows one-stage detectors with the boxes of RetinaNet and FCOS"):
-        decoding_of(nn.Linear(2, 2))
-
-
 class Turned(nn.Module):
     def __init__(self, network):
         super().__init__()
@@ -421,16 +301,7 @@ def test_arm_gives_the_same_labels(built, files, image, tmp_path):
         assert a.split("  ")[1] == b.split("  ")[1] and abs(float(a[:6]) - float(b[:6])) < 2e-3
 
 
-@pytest.mark.parametrize("sanitize", ["address,undefined"])
-def test_nothing_is_read_outside_in_a_whole_program(built, files, image, tmp_path, sanitize):
-    package = list(FOUND.submodule_search_locations)[0]
-    flags = f"-fsanitize={sanitize} -fno-sanitize=vptr -fno-sanitize-recover=all -w"
-    environment = {**os.environ, "EXECUTORCH": package, "REBNN_KERNELS": "1", "CXXFLAGS": flags}
-    done = subprocess.run(["sh", ROOT / "runtime/build.sh", tmp_path], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("needs a g++ with the libraries of its sanitizers")
-    # XNNPACK keeps tables for the life of a process
-    quiet = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+def test_nothing_is_read_outside_in_a_whole_program(sanitized, files, image):
     for _, path, _ in files:
-        done = subprocess.run([tmp_path / "rebnn_run", path, image[0]], env=quiet, capture_output=True, text=True)
+        done = sanitized(path, image[0])
         assert done.returncode == 0, done.stderr[-3000:]
