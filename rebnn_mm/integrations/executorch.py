@@ -35,6 +35,7 @@ from rebnn_mm.deploy.targets.executorch.export import (
 )
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations import regions
@@ -61,21 +62,23 @@ def export_detector(
     size: tuple[int, int],
     verify: bool = True,
     allow_slow: bool = False,
+    smaller: bool = False,
 ) -> ExecutorchReport:
     """Write a detector's packed file as a program for images that are fitted into ``size``.
 
     Args:
         source: A ``.rebnn`` file of a detector.
         path: The file to write.
-        size: (H, W) of the program's input, multiples of 32.
+        size: (H, W) of the program's input, multiples of 32; with ``smaller`` the largest.
         verify: As for :func:`rebnn_mm.deploy.targets.executorch.export.export_executorch`, on noise.
         allow_slow: As there.
+        smaller: Take images of all sizes up to ``size``, scaled as the test pipeline scales them and filled up to
+            multiples of 32; memory is planned for the largest. Else each image is scaled so that it fits into ``size``.
 
     Raises:
         UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered.
     """
-    if len(size) != 2 or any(n < 32 or n % 32 for n in size):
-        raise UserError(f"size={size}: height and width of a detector's images are multiples of 32")
+    Sizes(size).check()
     check_installed()
     model = load_packed_model(source, exact=False)
     decoding = decoding_of(model)
@@ -84,7 +87,8 @@ def export_detector(
         raise UserError(f"{source} does not say how images become the detector's input: export it with tools/export.py")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, len(card.preprocessing.mean) or 3, *size, generator=generator)
-    methods = {"forward": _method(_maps_of(model), x, verify)}
+    sizes = Sizes(size) if smaller else None
+    methods = {"forward": _method(_maps_of(model), x, verify, sizes)}
     if decoding["regions"]:
         head = regions.RegionHead(model).eval()
         shape = (math.prod(head.shape),) if head.is_flat else head.shape
@@ -97,22 +101,27 @@ def export_detector(
         len(maps),
         "detector",
         decoding,
-        # whatever the pipeline's size was, the program has one
-        dict(resize=dict(mode="fit", height=size[0], width=size[1]), crop=False),
+        # whatever the pipeline's size was, a program of one size has its own
+        None if smaller else dict(resize=dict(mode="fit", height=size[0], width=size[1]), crop=False),
         {name: method.inputs for name, method in methods.items() if name != "forward"},
+        sizes,
     )
-    return write_program(path, methods, text, allow_slow)
+    return write_program(path, methods, text, allow_slow, sizes)
 
 
 def _maps_of(model: Any) -> nn.Module:
     return (regions.RegionMaps(model) if regions.is_two_stage(model) else DenseMaps(model)).eval()
 
 
-def _method(module: nn.Module, x: Tensor, verify: bool) -> Method:
+def _method(module: nn.Module, x: Tensor, verify: bool, sizes: Sizes | None = None) -> Method:
     network = network_of(module, [x])
     assert isinstance(network, GraphNetwork)
     given = [as_taken(x)]
-    return Method(edge_module([network], given), given, network, [given, *noise_like(given, 7)] if verify else [])
+    edge = edge_module([network], given, one_size=sizes is None)
+    if sizes is None or not verify:
+        return Method(edge, given, network, [given, *noise_like(given, 7)] if verify else [])
+    samples = [part for size in sizes.some() for part in noise_like([x.new_empty(*x.shape[:2], *size)], 4)]
+    return Method(edge, given, module, samples)
 
 
 def decoding_of(model: Any) -> dict[str, Any]:

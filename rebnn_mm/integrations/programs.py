@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from rebnn_mm.deploy.targets.executorch.program import ExecutorchProgram, load_executorch
+from rebnn_mm.deploy.targets.executorch.sizes import sizes_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.packed import classifier_around
@@ -66,12 +67,13 @@ def _detector(model: Any, program: ExecutorchProgram, path: str | Path) -> nn.Mo
 
 
 class _EachImage(nn.Module):
-    """A program for one image -> a network for any number; images are filled up to its size, below and at the right."""
+    """A program for one image -> a network for any number; images are filled up below and at the right."""
 
     def __init__(self, program: ExecutorchProgram) -> None:
         super().__init__()
         self._program = program
         self._size = tuple(program.card["inputs"][0]["shape"][2:])
+        self._sizes = sizes_of(program.card["inputs"][0])
         self._fills = program.card["kind"] == "detector"
 
     def forward(self, images: Tensor) -> Any:
@@ -88,6 +90,11 @@ class _EachImage(nn.Module):
                 f"the test pipeline gives an image of {size[0]}x{size[1]}, and the program is for "
                 f"{self._size[0]}x{self._size[1]}: export another one with --size {size[0]} {size[1]}"
                 f"{' or larger' if self._fills else ''}"
+            )
+        if self._sizes is not None:  # the smallest of the program's that it fits into
+            below, right = (
+                max(-(-n // self._sizes.multiple) * self._sizes.multiple, least) - n
+                for n, least in zip(size, self._sizes.least, strict=True)
             )
         return pad(image, (0, right, 0, below))[None]
 

@@ -158,6 +158,8 @@ def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, A
         return _detector_program(source, out, engine)
     from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
 
+    if engine.get("max_size"):
+        raise UserError(f"--max-size is for programs of executorch with --part boxes: give --size H W for {to}")
     return export_boxes(source, out, to, engine.get("size"), engine.get("form"))
 
 
@@ -165,10 +167,12 @@ def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any
     """A detector's layers as a program; ``runtime/`` makes boxes of their results."""
     from rebnn_mm.integrations.executorch import export_detector
 
-    if not engine.get("size") or engine.get("form") or engine.get("length"):
-        raise UserError("--part boxes of executorch takes --size H W, which it needs, and --allow-slow")
-    size = (int(engine["size"][0]), int(engine["size"][1]))
-    return export_detector(source, out, size, engine.get("verify", True), bool(engine.get("allow_slow")))
+    one, most = engine.get("size"), engine.get("max_size")
+    if bool(one) == bool(most) or engine.get("form") or engine.get("length"):
+        raise UserError("--part boxes of executorch takes --size H W or --max-size H W, one of them, and --allow-slow")
+    height, width = (int(n) for n in one or most)
+    verify, slow = engine.get("verify", True), bool(engine.get("allow_slow"))
+    return export_detector(source, out, (height, width), verify, slow, smaller=bool(most))
 
 
 def _without_none(reports: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 // rebnn_run MODEL.pte --input FILE ... [--output FILE]             raw float32 inputs (images NCHW) to raw results
 // rebnn_run MODEL.pte --noise [--repeat N] [--profile]             times only; of each instruction
 //   --method NAME   with --input and --noise: another of the program's functions than forward
+//   --size H W      with --input and --noise: of images, where the program takes several
 //   --profile       with --detector: the time of each part of the last call
 #include <sys/resource.h>
 
@@ -47,7 +48,7 @@ struct Options {
     std::string model, image, output, method = "forward";
     std::vector<std::string> inputs;
     bool noise = false, detector = false, profile = false;
-    int repeat = 0, threads = 1, top = 5;
+    int repeat = 0, threads = 1, top = 5, height = 0, width = 0;
 };
 
 int number(const char* text, const char* name, int least, int most) {
@@ -71,6 +72,10 @@ Options parsed(int argc, char** argv) {
         else if (word == "--input") options.inputs.push_back(value());
         else if (word == "--output") options.output = value();
         else if (word == "--method") options.method = value();
+        else if (word == "--size") {
+            options.height = number(value(), "--size", 1, 1 << 15);
+            options.width = number(value(), "--size", 1, 1 << 15);
+        }
         else if (word == "--noise") options.noise = true;
         else if (word == "--profile") options.profile = true;
         else if (word == "--detector") options.detector = true;
@@ -81,7 +86,7 @@ Options parsed(int argc, char** argv) {
     }
     if (options.profile && !options.image.empty() && !options.detector) throw rebnn::Error("--profile goes with --noise, --input or --detector");
     if (options.model.empty() || options.image.empty() + options.inputs.empty() + !options.noise != 2)
-        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--method NAME] [--repeat N] [--profile] [--threads N] [--top N]");
+        throw rebnn::Error("usage: rebnn_run MODEL.pte IMAGE [--detector] | --input FILE ... | --noise  [--output FILE] [--method NAME] [--size H W] [--repeat N] [--profile] [--threads N] [--top N]");
     return options;
 }
 
@@ -162,8 +167,13 @@ void compute(const Options& options) {
     std::vector<rebnn::Tensor> inputs;
     for (size_t i = 0; i < model.inputs().size(); ++i) {
         const rebnn::Input& input = model.inputs()[i];
+        std::vector<int32_t> shape = input.shape;
+        if (input.is_image && options.height) {
+            shape[2] = options.height;
+            shape[3] = options.width;
+        }
         size_t count = 1;
-        for (const int32_t size : input.shape) count *= size_t(size);
+        for (const int32_t size : shape) count *= size_t(size);
         std::vector<float> values(count);
         uint32_t state = 1;
         for (float& value : values) {
@@ -171,7 +181,7 @@ void compute(const Options& options) {
             value = input.is_integer ? float(state >> 31) : float(int32_t(state)) / float(1u << 31);
         }
         if (!options.noise) values = read_floats(options.inputs[i], count);
-        inputs.push_back({input.shape, std::move(values)});
+        inputs.push_back({shape, std::move(values)});
     }
     // noise is noise in any order: times are then those of the network alone
     const auto layout = options.noise ? rebnn::Layout::nhwc : rebnn::Layout::nchw;

@@ -36,9 +36,9 @@ void Detector::measured(const char* name) {
     since_ = now;
 }
 
-std::vector<Map> Detector::maps_of(const float* image) {
+std::vector<Map> Detector::maps_of(const float* image, const std::vector<int32_t>& shape) {
     std::vector<Map> maps;
-    for (const auto& tensor : network_.program_->run({image})) {
+    for (const auto& tensor : network_.program_->run({{image, shape}})) {
         const auto order = tensor.dim_order();
         if (tensor.dim() != 4 || tensor.size(0) != 1 || order[0] != 0) throw Error("the detector gives something else than maps");
         const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
@@ -69,7 +69,7 @@ std::vector<Box> Detector::from_regions(const std::vector<Map>& maps, float widt
         const double begin = thread_milliseconds();
         for (size_t i = 0; i < count; ++i) regions_->pool(levels, proposals[first + i], input.is_image, &pooled[i * values]);
         const double middle = thread_milliseconds();
-        const auto results = network_.program_->run({pooled.data()}, rois_);
+        const auto results = network_.program_->run({{pooled.data(), input.shape}}, rois_);
         const auto fits = [&](size_t at, int64_t columns) { return results[at].dim() == 2 && results[at].size(0) == int64_t(batch) && results[at].size(1) == columns; };
         if (results.size() != 2 || !fits(0, regions_->score_columns()) || !fits(1, regions_->delta_columns())) throw Error("the detector's second method gives other results than its card says");
         const float *scores = results[0].const_data_ptr<float>(), *deltas = results[1].const_data_ptr<float>();
@@ -87,11 +87,11 @@ std::vector<Box> Detector::from_regions(const std::vector<Map>& maps, float widt
 std::vector<Box> Detector::operator()(const Image& image) {
     parts_.clear();
     since_ = thread_milliseconds();
-    const auto& shape = network_.inputs()[0].shape;
-    const Prepared x = prepared(image, network_.program_->card()["preprocessing"], shape[1], shape[2], shape[3]);
+    const Input& input = network_.inputs()[0];
+    const Prepared x = prepared(image, network_.program_->card()["preprocessing"], input);
     const auto width = float(image.width) * x.scale_x, height = float(image.height) * x.scale_y;
     measured("image");
-    const std::vector<Map> maps = maps_of(x.values.data());
+    const std::vector<Map> maps = maps_of(x.values.data(), {1, input.shape[1], x.height, x.width});
     measured("maps");
     std::vector<Box> boxes = regions_ ? from_regions(maps, width, height) : decoder_->decode(maps, width, height);
     measured("boxes");

@@ -97,11 +97,14 @@ Image resized(const Image& image, int32_t height, int32_t width) {
     return out;
 }
 
-Prepared prepared(const Image& image, const Json& preprocessing, int32_t channels, int32_t height, int32_t width) {
+Prepared prepared(const Image& image, const Json& preprocessing, const Input& input) {
+    const int32_t channels = input.shape[1];
+    int32_t height = input.shape[2], width = input.shape[3];
     check_image(image);
     if (image.channels != channels)
         throw Error("the image has " + std::to_string(image.channels) + " channels, the network takes " + std::to_string(channels));
-    int32_t new_h = height, new_w = width;  // a card without a pipeline: to the program's size
+    // a card without a pipeline: to the program's size
+    int32_t new_h = input.least[2] == height ? height : image.height, new_w = input.least[3] == width ? width : image.width;
     const bool known = !preprocessing.is_null();
     if (known && !preprocessing["resize"].is_null()) target_size(image, preprocessing["resize"], &new_h, &new_w);
     const Image scaled = resized(image, new_h, new_w);
@@ -109,7 +112,15 @@ Prepared prepared(const Image& image, const Json& preprocessing, int32_t channel
     if (!crop && (new_h > height || new_w > width))
         throw Error("the image becomes " + std::to_string(new_w) + "x" + std::to_string(new_h) + ", more than the " + std::to_string(width) + "x" +
                     std::to_string(height) + " that the program was exported for: export it for larger images");
+    const auto smallest = [&](int32_t size, size_t d) {
+        if (input.least[d] == input.shape[d]) return input.shape[d];
+        return std::min(std::max((size + input.multiple - 1) / input.multiple * input.multiple, input.least[d]), input.shape[d]);
+    };
+    height = smallest(new_h, 2);
+    width = smallest(new_w, 3);
     Prepared out;
+    out.height = height;
+    out.width = width;
     out.scale_x = float(new_w) / float(image.width);
     out.scale_y = float(new_h) / float(image.height);
     // the middle is cut out; what is smaller stands at the left and at the top

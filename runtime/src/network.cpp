@@ -70,7 +70,25 @@ Tensor copied(const executorch::aten::Tensor& tensor) {
     return out;
 }
 
+// "(1, 3, 64, 64)", or where several are taken "(1, 3, 32 to 64, 32 to 64), multiples of 32".
+std::string sizes_of(const Input& input) {
+    if (input.least == input.shape) return as_text(input.shape) + " only: for another size export another program";
+    std::string text = "(";
+    for (size_t d = 0; d < input.shape.size(); ++d) {
+        if (input.least[d] != input.shape[d]) text += (d ? ", " : "") + std::to_string(input.least[d]) + " to " + std::to_string(input.shape[d]);
+        else text += (d ? ", " : "") + std::to_string(input.shape[d]);
+    }
+    return text + "), height and width multiples of " + std::to_string(input.multiple);
+}
+
 }  // namespace
+
+bool Input::takes(const std::vector<int32_t>& given) const {
+    if (given.size() != shape.size()) return false;
+    for (size_t d = 0; d < shape.size(); ++d)
+        if (given[d] < least[d] || given[d] > shape[d] || (least[d] != shape[d] && given[d] % multiple)) return false;
+    return true;
+}
 
 Network::Network(const std::string& path, const std::string& method) : program_(std::make_unique<Program>(path, method)) {}
 Network::~Network() = default;
@@ -82,18 +100,18 @@ const std::string& Network::card() const { return program_->card_text(); }
 
 namespace {
 
-// Pointers to the values of inputs whose sizes were checked, in the order that a program takes; `converted` keeps some.
-std::vector<const float*> values_of(const std::vector<Input>& wanted, const std::vector<Tensor>& inputs, Layout layout,
+// The values of inputs whose sizes were checked, in the order that a program takes; `converted` keeps some.
+std::vector<Given> values_of(const std::vector<Input>& wanted, const std::vector<Tensor>& inputs, Layout layout,
                                     std::vector<std::vector<float>>* converted) {
     if (inputs.size() != wanted.size()) throw Error("the network takes " + std::to_string(wanted.size()) + " inputs, not " + std::to_string(inputs.size()));
     converted->resize(inputs.size());
-    std::vector<const float*> data;
+    std::vector<Given> data;
     for (size_t i = 0; i < inputs.size(); ++i) {
-        if (inputs[i].shape != wanted[i].shape) throw Error("input " + std::to_string(i) + " has the shape " + as_text(inputs[i].shape) + "; the network takes " + as_text(wanted[i].shape) + " only: for another size export another program");
-        if (inputs[i].values.size() != elements_of(wanted[i].shape)) throw Error("input " + std::to_string(i) + " holds " + std::to_string(inputs[i].values.size()) + " values, its shape says " + std::to_string(elements_of(wanted[i].shape)));
+        if (!wanted[i].takes(inputs[i].shape)) throw Error("input " + std::to_string(i) + " has the shape " + as_text(inputs[i].shape) + "; the network takes " + sizes_of(wanted[i]));
+        if (inputs[i].values.size() != elements_of(inputs[i].shape)) throw Error("input " + std::to_string(i) + " holds " + std::to_string(inputs[i].values.size()) + " values, its shape says " + std::to_string(elements_of(inputs[i].shape)));
         std::vector<float>& own = (*converted)[i];
         if (wanted[i].is_image && layout == Layout::nchw) own = to_nhwc(inputs[i]);
-        data.push_back(own.empty() ? inputs[i].values.data() : own.data());
+        data.push_back({own.empty() ? inputs[i].values.data() : own.data(), inputs[i].shape});
     }
     return data;
 }
@@ -119,8 +137,8 @@ Classifier::Classifier(const std::string& path) : network_(path) {
 
 std::vector<float> Classifier::scores(const Image& image) {
     const auto& shape = network_.inputs()[0].shape;
-    const std::vector<float> x = prepared(image, network_.program_->card()["preprocessing"], shape[1], shape[2], shape[3]).values;
-    const auto results = network_.program_->run({x.data()});
+    const std::vector<float> x = prepared(image, network_.program_->card()["preprocessing"], network_.inputs()[0]).values;
+    const auto results = network_.program_->run({{x.data(), shape}});
     if (results.empty() || int64_t(results[0].numel()) != outputs_) throw Error("the classifier gives other scores than its file says");
     const float* logits = results[0].const_data_ptr<float>();
     std::vector<float> scores(logits, logits + results[0].numel());

@@ -193,9 +193,11 @@ Program::Method Program::described(const std::string& name) const {
         input.is_integer = tensor->scalar_type() == ScalarType::Long;
         const bool known = input.is_integer || tensor->scalar_type() == ScalarType::Float;
         if (!known || !(plain || input.is_image)) throw Error(path_ + " takes a tensor of a kind that this library does not know");
+        input.least = input.shape;
         method.inputs.push_back(std::move(input));
         method.integers.emplace_back(method.inputs.back().is_integer ? elements : 0);
     }
+    if (name == "forward") read_sizes(&method.inputs);
     const auto result = meta->output_tensor_meta(0);
     if (!result.ok()) fail("gives something else than tensors", result.error());
     method.outputs = 1;
@@ -203,14 +205,35 @@ Program::Method Program::described(const std::string& name) const {
     return method;
 }
 
-std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, Method* method, std::vector<executorch::extension::TensorPtr>* tensors) {
+// What the card says of sizes that may change; without it they may not.
+void Program::read_sizes(std::vector<Input>* inputs) const {
+    try {
+        const auto& cards = card_["inputs"].array();
+        for (size_t i = 0; i < inputs->size() && i < cards.size(); ++i) {
+            Input& input = (*inputs)[i];
+            if (cards[i]["least"].is_null()) continue;
+            const auto& least = cards[i]["least"].array();
+            bool fits = input.is_image && least.size() == input.shape.size();
+            for (size_t d = 0; fits && d < least.size(); ++d) input.least[d] = int32_t(least[d].integer(1, input.shape[d]));
+            input.multiple = int32_t(cards[i]["multiple"].integer(1, 1 << 12));
+            fits = fits && input.least[0] == input.shape[0] && input.least[1] == input.shape[1];
+            for (const auto* sizes : {&input.least, &input.shape})
+                for (size_t d = 2; fits && d < sizes->size(); ++d) fits = (*sizes)[d] % input.multiple == 0;
+            if (!fits) throw std::runtime_error("the program's card is malformed: sizes of an input");
+        }
+    } catch (const std::runtime_error& error) {
+        throw Error(path_ + ": " + error.what());
+    }
+}
+
+std::vector<EValue> Program::bind(const std::vector<Given>& inputs, Method* method, std::vector<executorch::extension::TensorPtr>* tensors) {
     if (inputs.size() != method->inputs.size()) throw Error(path_ + " takes " + std::to_string(method->inputs.size()) + " inputs, not " + std::to_string(inputs.size()));
     using executorch::extension::make_tensor_ptr;
     std::vector<EValue> values;
     for (size_t i = 0; i < inputs.size(); ++i) {
         const Input& input = method->inputs[i];
-        const std::vector<executorch::aten::SizesType> shape(input.shape.begin(), input.shape.end());
-        auto* data = const_cast<float*>(inputs[i]);  // read only
+        const std::vector<executorch::aten::SizesType> shape(inputs[i].shape.begin(), inputs[i].shape.end());
+        auto* data = const_cast<float*>(inputs[i].values);  // read only
         if (input.is_integer) {
             std::vector<int64_t>& integers = method->integers[i];
             for (size_t k = 0; k < integers.size(); ++k) integers[k] = int64_t(std::llrint(data[k]));
@@ -225,7 +248,7 @@ std::vector<EValue> Program::bind(const std::vector<const float*>& inputs, Metho
     return values;
 }
 
-std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float*>& inputs, size_t method) {
+std::vector<executorch::aten::Tensor> Program::run(const std::vector<Given>& inputs, size_t method) {
     std::vector<executorch::extension::TensorPtr> tensors;
     const std::vector<EValue> values = bind(inputs, &methods_[method], &tensors);
     set_last_error("");
@@ -243,7 +266,7 @@ std::vector<executorch::aten::Tensor> Program::run(const std::vector<const float
 // ExecuTorch marks what runs one instruction at a time as experimental; it is in no other part of this library.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-std::vector<Step> Program::profile(const std::vector<const float*>& inputs, int repeat) {
+std::vector<Step> Program::profile(const std::vector<Given>& inputs, int repeat) {
     std::vector<executorch::extension::TensorPtr> tensors;
     const std::vector<EValue> values = bind(inputs, &methods_[0], &tensors);
     set_last_error("");

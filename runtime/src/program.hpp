@@ -32,6 +32,12 @@ private:
 // another program's. See rebnn_mm/deploy/targets/executorch/file.py.
 size_t check_seal(const uint8_t* data, size_t size, const std::string& path);
 
+// Values in the memory order that a program takes (images NHWC), as many as the shape says.
+struct Given {
+    const float* values;
+    std::vector<int32_t> shape;
+};
+
 class Program {
 public:
     // Loads the first of a program's methods.
@@ -45,12 +51,11 @@ public:
     const Json& card() const { return card_; }
     const std::string& card_text() const { return card_text_; }
 
-    // Values of each input in the memory order that the program takes (images NHWC), whose number is that of its shape.
-    // The results are the program's own until the next call of the same method.
-    std::vector<executorch::aten::Tensor> run(const std::vector<const float*>& inputs, size_t method = 0);
+    // Each of a shape that its input takes. The results are the program's own until the next call of the same method.
+    std::vector<executorch::aten::Tensor> run(const std::vector<Given>& inputs, size_t method = 0);
 
     // The median CPU time of each instruction of the first method over `repeat` calls.
-    std::vector<Step> profile(const std::vector<const float*>& inputs, int repeat);
+    std::vector<Step> profile(const std::vector<Given>& inputs, int repeat);
 
 private:
     struct Method {
@@ -61,10 +66,11 @@ private:
     };
 
     // The inputs as ExecuTorch's tensors, which `tensors` keeps alive.
-    std::vector<executorch::runtime::EValue> bind(const std::vector<const float*>& inputs, Method* method,
+    std::vector<executorch::runtime::EValue> bind(const std::vector<Given>& inputs, Method* method,
                                                   std::vector<executorch::extension::TensorPtr>* tensors);
     void read_card();
     Method described(const std::string& name) const;
+    void read_sizes(std::vector<Input>* inputs) const;
     [[noreturn]] void fail(const char* doing, executorch::runtime::Error error) const;
 
     std::string path_;

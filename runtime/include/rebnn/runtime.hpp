@@ -45,9 +45,13 @@ enum class Layout { nchw, nhwc };
 
 // What a file's program takes and how much memory it plans.
 struct Input {
-    std::vector<int32_t> shape;
-    bool is_image;     // 4-d float, lies in memory as NHWC
-    bool is_integer;   // int64, given as floats that are whole numbers
+    std::vector<int32_t> shape;  // the largest, for which memory is planned
+    std::vector<int32_t> least;  // the smallest; the same where a program takes one size
+    int32_t multiple = 1;        // height and width are multiples of it
+    bool is_image = false;       // 4-d float, lies in memory as NHWC
+    bool is_integer = false;     // int64, given as floats that are whole numbers
+
+    bool takes(const std::vector<int32_t>& given) const;
 };
 
 // One instruction of a program: an operator, or what was handed to an engine as a whole.
@@ -73,7 +77,7 @@ public:
     const std::vector<Input>& inputs() const;
     const std::string& card() const;  // the JSON text that the exporter wrote
 
-    // Each tensor has exactly its input's shape. Images are converted where their layout is not NHWC.
+    // Each tensor has a shape that its input takes. Images are converted where their layout is not NHWC.
     std::vector<Tensor> operator()(const std::vector<Tensor>& inputs, Layout layout = Layout::nchw);
 
     // The median time of each instruction, in their order, over `repeat` calls.
@@ -138,7 +142,7 @@ public:
     const std::vector<Part>& parts() const { return parts_; }  // of the last call
 
 private:
-    std::vector<Map> maps_of(const float* image);
+    std::vector<Map> maps_of(const float* image, const std::vector<int32_t>& shape);
     std::vector<Box> from_regions(const std::vector<Map>& maps, float width, float height);
     void measured(const char* name);
 

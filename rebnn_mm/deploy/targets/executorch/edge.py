@@ -80,13 +80,14 @@ def outputs_of(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True) -> EdgeNetwork:
+def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True, one_size: bool = True) -> EdgeNetwork:
     """The network of ``traced`` for inputs of the sizes of ``inputs``; ``traced`` is changed.
 
     Args:
         traced: A fused graph.
         inputs: Of the network.
         real: Whether the delegate may take real-valued convolutions; False leaves them all to XNNPACK.
+        one_size: False lets height and width be others, too, as far as ``torch.export`` finds no size in the graph.
 
     Raises:
         UserError: A pool rounds up at this size.
@@ -97,6 +98,8 @@ def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True) -> Ed
     for run in _PASSES:
         if real or run is not take_convolutions:
             run(traced)
+        if run is passes.fix_sizes and not one_size:
+            passes.scale_with_input(traced)
         traced.graph.lint()
     return EdgeNetwork(traced).eval()
 

@@ -5,6 +5,7 @@ All of them read ``meta['shape']``, and give it to the nodes that they make.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from rebnn_mm.errors import UserError
 _aten = torch.ops.aten
 _CONV, _LINEAR = _aten.conv2d.default, _aten.linear.default
 _POOLS = (_aten.max_pool2d.default, _aten.avg_pool2d.default)
+_UPSAMPLE = _aten.upsample_nearest2d.vec
 _GLOBAL = (_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default)
 _SLOPES = (_aten.prelu.default, _aten._prelu_kernel.default)
 _CONTIGUOUS = (_aten.contiguous.default, _aten.clone.default, to_first, to_last)
@@ -37,6 +39,21 @@ def fix_sizes(traced: Traced) -> None:
             )
         traced.graph.erase_node(node)
     traced.tidy()
+
+
+def scale_with_input(traced: Traced) -> None:
+    """Nearest upsampling to a multiple of its input's size -> the same to this multiple of whatever size comes."""
+    for node in list(traced.graph.nodes):
+        if node.target != _UPSAMPLE or node.args[1] is None:
+            continue
+        before, after = node.args[0].meta["shape"][2:], node.meta["shape"][2:]
+        times = [large // small for large, small in zip(after, before, strict=True)]
+        if [small * n for small, n in zip(before, times, strict=True)] != list(after):
+            continue  # torch.export will find this size
+        with traced.graph.inserting_before(node):
+            sizes = [traced.graph.call_function(_aten.sym_size.int, (node.args[0], dim)) for dim in (2, 3)]
+            sizes = [traced.graph.call_function(operator.mul, (size, n)) for size, n in zip(sizes, times, strict=True)]
+        node.args = (node.args[0], sizes, None)
 
 
 def drop_layouts(traced: Traced) -> None:

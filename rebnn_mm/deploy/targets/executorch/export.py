@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rebnn_mm.deploy.targets.executorch.file import sealed
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed, lower_methods
 from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import Chain, example_inputs, graphs_in_order, network_of
 from rebnn_mm.files.atomic import write_bytes
 
@@ -33,6 +35,7 @@ class ExecutorchReport:
         size: Bytes of the file.
         memory: Bytes that the program plans for intermediate results.
         check: What the comparison with the packed network found, one line each; empty if there was none.
+        sizes: Of the images, where the program takes several; ``memory`` is for the largest.
     """
 
     placement: Placement
@@ -40,9 +43,13 @@ class ExecutorchReport:
     size: int
     memory: int
     check: tuple[str, ...] = ()
+    sizes: Sizes | None = None
 
     def __str__(self) -> str:
         shapes = ", ".join(str(shape) for shape in self.inputs)
+        if self.sizes is not None:
+            low, high = self.sizes.least, self.sizes.most
+            shapes += f", images of {low[0]}x{low[1]} to {high[0]}x{high[1]}, multiples of {self.sizes.multiple}"
         sizes = f"inputs {shapes}; file {self.size / 1e6:.2f} MB, memory for results {self.memory / 1e6:.1f} MB"
         return "\n".join([str(self.placement), sizes, *self.check])
 
@@ -103,7 +110,7 @@ class Method:
         module: In edge form.
         inputs: Of the sizes that it is for.
         network: What it is compared with.
-        samples: Inputs to compare on; none: no comparison.
+        samples: Inputs to compare on, those of one size behind each other; none: no comparison.
         decides: The first result are class scores.
     """
 
@@ -115,7 +122,11 @@ class Method:
 
 
 def write_program(
-    path: str | Path, methods: Mapping[str, Method], text: str, allow_slow: bool = False
+    path: str | Path,
+    methods: Mapping[str, Method],
+    text: str,
+    allow_slow: bool = False,
+    sizes: Sizes | None = None,
 ) -> ExecutorchReport:
     """Lower methods, the first of them ``'forward'``, compare each with its network, and write the program.
 
@@ -124,30 +135,33 @@ def write_program(
         methods: By name.
         text: The program's card.
         allow_slow: As for :func:`export_executorch`.
+        sizes: Of the images, where ``'forward'`` takes several.
 
     Raises:
         UserError: A method that cannot be lowered, or that differs from its network.
     """
     from rebnn_mm.deploy.targets.executorch.verify import compare_program
 
-    program = lower_methods({name: (m.module, m.inputs) for name, m in methods.items()}, text, allow_slow)
+    program = lower_methods({name: (m.module, m.inputs) for name, m in methods.items()}, text, allow_slow, sizes)
     data = sealed(program.data)
     lines = [
         line
         for name, m in methods.items()
-        if m.samples
-        for line in compare_program(program.data, m.network, m.samples, m.decides, name)
+        for _, samples in groupby(m.samples, lambda inputs: [x.shape for x in inputs])
+        for line in compare_program(program.data, m.network, list(samples), m.decides, name)
     ]
     write_bytes(path, data)
     shapes = tuple(tuple(x.shape) for m in methods.values() for x in m.inputs)
-    return ExecutorchReport(program.placement, shapes, len(data), program.memory, tuple(lines))
+    return ExecutorchReport(program.placement, shapes, len(data), program.memory, tuple(lines), sizes)
 
 
-def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True) -> nn.Module:
-    """The edge form of networks that are called one after the other; ``real`` as for :func:`edge_form`."""
+def edge_module(
+    parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True, one_size: bool = True
+) -> nn.Module:
+    """The edge form of networks that are called one after the other; options as for :func:`edge_form`."""
     values, modules = list(inputs), []
     for part in parts:
-        modules.append(edge_form(part.traced(), values, real))
+        modules.append(edge_form(part.traced(), values, real, one_size))
         with torch.no_grad():
             values = flatten(modules[-1](*values))
     return modules[0] if len(modules) == 1 else Chain(modules)

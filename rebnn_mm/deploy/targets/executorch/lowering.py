@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rebnn_mm.deploy.targets.executorch.placement import Placement, placement_of
 from rebnn_mm.deploy.targets.executorch.program_card import METHOD
+from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.errors import MissingPackageError, UserError
 
 NEEDED = "executorch>=1.5.1,<1.6"
@@ -53,9 +54,14 @@ def as_taken(x: Tensor) -> Tensor:
 
 
 def lower_methods(
-    methods: Mapping[str, tuple[nn.Module, Sequence[Tensor]]], card: str, allow_slow: bool = False
+    methods: Mapping[str, tuple[nn.Module, Sequence[Tensor]]],
+    card: str,
+    allow_slow: bool = False,
+    sizes: Sizes | None = None,
 ) -> Program:
     """Lower modules as methods of one program, each for exactly the sizes of its inputs.
+
+    With ``sizes``, the first takes images of all these instead; memory is planned for the largest.
 
     The first has the name ``'forward'``. XNNPACK chooses first: with our delegates in front of it, operators that it
     takes whole would be decomposed.
@@ -73,7 +79,7 @@ def lower_methods(
     try:
         with torch.no_grad(), _quiet():
             exported = {
-                name: torch.export.export(module, tuple(map(as_taken, inputs)), strict=False)
+                name: export_module(module, inputs, sizes if name == "forward" else None)
                 for name, (module, inputs) in methods.items()
             }
             edge = to_edge_transform_and_lower(
@@ -95,6 +101,13 @@ def lower_methods(
         raise UserError(f"ExecuTorch cannot lower this network: {type(cause).__name__}: {line}") from error
     plans = [plan for plan in program.executorch_program.execution_plan if plan.name in methods]
     return Program(bytes(program.buffer), placement, sum(sum(plan.non_const_buffer_sizes) for plan in plans))
+
+
+def export_module(module: nn.Module, inputs: Sequence[Tensor], sizes: Sizes | None) -> torch.export.ExportedProgram:
+    """What ``torch.export`` makes of a module, for these inputs or, with ``sizes``, for images of all these."""
+    given = tuple(map(as_taken, inputs))
+    shapes = None if sizes is None else (tuple(sizes.dims() if x.dim() == 4 else {} for x in given),)
+    return torch.export.export(module, given, dynamic_shapes=shapes, strict=False)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor
 from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken
 from rebnn_mm.deploy.targets.executorch.program_card import FORMAT, METHOD
+from rebnn_mm.deploy.targets.executorch.sizes import sizes_of
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 
 VARIABLE = "REBNN_RUNTIME"
@@ -103,17 +104,24 @@ class ExecutorchProgram:
         if len(inputs) != len(specs):
             raise UserError(f"the program takes {len(specs)} inputs, got {len(inputs)}")
         for index, (x, spec) in enumerate(zip(inputs, specs, strict=True)):
-            found, wanted = (tuple(x.shape), str(x.dtype)), (tuple(spec["shape"]), f"torch.{spec['dtype']}")
-            if found != wanted:
-                raise UserError(
-                    f"input {index} is {found[1]} {found[0]}; the program takes {wanted[1]} {wanted[0]} only: for "
-                    "another size export another program, with --size H W or --length N"
-                )
+            _check_input(index, x, spec)
         try:
             results = self._methods[method].execute([as_taken(x.detach()) for x in inputs])
         except RuntimeError as error:
             raise UserError(f"ExecuTorch cannot run the program: {str(error).splitlines()[0]}") from error
         return [result.clone() for result in results]  # the memory is the program's, until its next call
+
+
+def _check_input(index: int, x: Tensor, spec: dict[str, Any]) -> None:
+    """Raise UserError unless the card's ``spec`` is that of ``x``."""
+    shape, dtype, sizes = tuple(spec["shape"]), f"torch.{spec['dtype']}", sizes_of(spec)
+    fits = tuple(x.shape) == shape if sizes is None else x.dim() == 4 and x.shape[:2] == shape[:2]
+    if str(x.dtype) == dtype and fits and (sizes is None or sizes.takes(x.shape[2:])):
+        return
+    found = f"input {index} is {x.dtype} {tuple(x.shape)}; the program takes {dtype}"
+    if sizes is not None:
+        raise UserError(f"{found} {tuple(spec['least'])} to {shape}, height and width multiples of {sizes.multiple}")
+    raise UserError(f"{found} {shape} only: for another size export another program, with --size H W or --length N")
 
 
 def load_executorch(path: str | Path) -> ExecutorchProgram:

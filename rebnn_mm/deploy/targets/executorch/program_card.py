@@ -5,7 +5,9 @@
     format         FORMAT
     producer       'rebnn_mm VERSION'
     kind           'classifier', 'network' or 'detector'
-    inputs         [{shape, dtype, layout}, ...]     layout: 'nhwc' for images, 'plain' for all else
+    inputs         [{shape, dtype, layout}, ...]     layout: 'nhwc' for images, 'plain' for all else; where several
+                   sizes are taken also {least, multiple}: the smallest shape (``shape`` is the largest), and of what
+                   height and width are multiples
     outputs        number of tensors that ``forward`` returns
     methods        {name: inputs} of functions beside ``forward``
     classes        names, or null
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from rebnn_mm import __version__
 from rebnn_mm.deploy.file.card import ModelCard
+from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 
 FORMAT = 1
 METHOD = "rebnn_card"
@@ -43,6 +46,7 @@ def program_card(
     detector: dict[str, Any] | None = None,
     resize: dict[str, Any] | None = None,
     methods: Mapping[str, Sequence[Tensor]] | None = None,
+    sizes: Sizes | None = None,
 ) -> str:
     """The card's text.
 
@@ -54,12 +58,13 @@ def program_card(
         detector: How boxes are decoded.
         resize: ``resize`` and ``crop``, instead of those of the test pipeline in ``card``.
         methods: What functions beside ``forward`` take.
+        sizes: Of the images, where ``forward`` takes several.
     """
     own = dict(
         format=FORMAT,
         producer=f"rebnn_mm {__version__}",
         kind=kind,
-        inputs=[_input(x) for x in inputs],
+        inputs=[_input(x, sizes) for x in inputs],
         outputs=outputs,
         methods={name: [_input(x) for x in given] for name, given in (methods or {}).items()},
         classes=None if card.classes is None else list(card.classes),
@@ -69,12 +74,16 @@ def program_card(
     return json.dumps(own, ensure_ascii=False)
 
 
-def _input(x: Tensor) -> dict[str, Any]:
-    return dict(
+def _input(x: Tensor, sizes: Sizes | None = None) -> dict[str, Any]:
+    own: dict[str, Any] = dict(
         shape=list(x.shape),
         dtype=str(x.dtype).removeprefix("torch."),
         layout="nhwc" if x.dim() == 4 else "plain",
     )
+    if sizes is None or x.dim() != 4:
+        return own
+    first = list(x.shape[:2])
+    return {**own, "shape": [*first, *sizes.most], "least": [*first, *sizes.least], "multiple": sizes.multiple}
 
 
 def _preprocessing(card: ModelCard, resize: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -78,6 +78,7 @@ def _both(network: nn.Module, run: Any, inputs: Sequence[Tensor], flat: bool) ->
 
 
 def _spread(rows: Sequence[Tensor]) -> float:
-    """How far results lie from their mean; of a single one, its size."""
+    """How far results lie from their mean; of a single one, its size. Where all are the same, rounding is left."""
     mean = torch.stack(list(rows)).mean(0) if len(rows) > 1 else torch.zeros_like(rows[0])
-    return max(float(torch.stack([(row - mean).norm() for row in rows]).mean()), 1e-12)
+    size = float(torch.stack([row.norm() for row in rows]).mean())
+    return max(float(torch.stack([(row - mean).norm() for row in rows]).mean()), 1e-4 * size, 1e-12)

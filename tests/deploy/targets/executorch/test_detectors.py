@@ -30,7 +30,7 @@ def exported(built, tmp_path):
     from rebnn_mm.integrations.packed import load_packed_model
     from rebnn_mm.workflows.export import parts_of, preprocessing_of
 
-    def make(config, options, spread):
+    def make(config, options, spread, **choice):
         cfg = read_config(ROOT / f"configs/{config}.py", options)
         torch.manual_seed(0)
         model = settle(build_model(cfg))
@@ -40,7 +40,7 @@ def exported(built, tmp_path):
         classes = tuple(f"class {i}" for i in range(80))
         card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
         export_model(model, tmp_path / "a.rebnn", card, parts=parts_of(cfg, model))
-        export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", SIZE)
+        make.report = export_detector(tmp_path / "a.rebnn", tmp_path / "a.pte", SIZE, **choice)
         mean, std = (torch.tensor(n) for n in (card.preprocessing.mean, card.preprocessing.std))
         order = -1 if card.preprocessing.channel_order == "bgr" else 1
         x = ((torch.from_numpy(PIXELS[..., ::order].copy()) - mean) / std).permute(2, 0, 1)[None].float()
@@ -120,7 +120,7 @@ def boxes_of_regions(head, rois, scores, deltas):
 
 
 CONVOLUTIONS = {"type": "ConvFCBBoxHead", "num_shared_convs": 1, "num_shared_fcs": 1, "conv_out_channels": 96}
-BITS = {"type": "Binarized", "base": "Shared2FCBBoxHead", "binarize": dict(include="shared_fcs", types="Linear")}
+BITS = {"type": "Binarized", "base": "Shared2FCBBoxHead", "binarize": dict(include="shared_fcs.0", types="Linear")}
 
 
 @pytest.mark.parametrize("head", [{}, CONVOLUTIONS, BITS], ids=["linear", "convolutions", "bits"])
@@ -143,6 +143,33 @@ def test_a_two_stage_detector_gives_mmdets_boxes(built, exported, head):
     done = run(built, program, program.parent / "a.ppm", "--detector", "--profile")
     named = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("part ")]
     assert named == ["image:", "maps:", "proposals:", "regions:", "heads:", "boxes:"]
+
+
+def test_images_of_several_sizes(built, exported, tmp_path):
+    from rebnn_mm.integrations.regions import RegionMaps
+
+    options = {"test_dataloader.dataset.pipeline.1.scale": (160, 128), "model.test_cfg.rcnn.score_thr": 0.02}
+    packed, _, path = exported("faster_rcnn_rebnn_r18_demo", options, {}, smaller=True)
+    assert "images of 64x64 to 128x160, multiples of 32" in str(exported.report)
+    program = programs.load_executorch(path)
+    for size in ((128, 160), (64, 64), (96, 128)):
+        x = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            expected = RegionMaps(packed)(x)
+        for found, wanted in zip(program(x), expected, strict=True):
+            assert found.shape == wanted.shape
+            assert torch.allclose(found, wanted, atol=1e-3 * float(wanted.abs().max()))
+    with pytest.raises(UserError, match=r"takes torch.float32 \(1, 3, 64, 64\) to \(1, 3, 128, 160\), .* of 32$"):
+        program(torch.randn(1, 3, 64, 80))
+    # 80x160 pixels stay, filled up to 96x160; an upright picture becomes 160 pixels high
+    for (height, width), sentence in (((80, 160), ""), ((500, 400), "becomes 128x160, more than the 160x128 that")):
+        picture = write_ppm(tmp_path / "b.ppm", PIXELS.repeat(5, 0).repeat(5, 1)[:height, :width])
+        done = run(built, path, picture, "--detector")
+        assert (sentence in done.stderr) if sentence else done.returncode == 0, done.stderr
+    assert run(built, path, "--noise", "--size", 96, 128).returncode == 0
+    done = run(built, path, "--noise", "--size", 100, 128)
+    assert done.returncode == 1
+    assert "takes (1, 3, 64 to 128, 64 to 160), height and width multiples of 32" in done.stderr
 
 
 def test_nothing_is_read_outside_in_a_whole_detector(exported, sanitized, tmp_path):
@@ -206,7 +233,10 @@ def test_a_detector_that_is_not_decoded_and_odd_sizes_are_refused(tmp_path):
         decoding_of(nn.Linear(2, 2))
     for options, sentence in [
         ({"bbox_roi_extractor.roi_layer.pool_mode": "max"}, "reads regions or decodes boxes in another way"),
-        ({"bbox_head.loss_cls.type": "SeesawLoss"}, "reads regions or decodes boxes in another way"),
+        (
+            {"bbox_head.loss_cls": dict(type="SeesawLoss", num_classes=4)},
+            "reads regions or decodes boxes in another way",
+        ),
         ({"type": "PISARoIHead"}, "has a PISARoIHead; the C.. library knows StandardRoIHead without masks"),
     ]:
         options = {f"model.roi_head.{key}": value for key, value in options.items()}

@@ -122,6 +122,19 @@ def test_without_executorch_the_export_names_the_package(monkeypatch, tmp_path):
         rebnn_mm.deploy.export_executorch(tmp_path / "a.rebnn", tmp_path / "a.pte")
 
 
+def test_a_network_whose_results_are_all_the_same_may_differ_by_rounding(monkeypatch):
+    network, samples = torch.nn.Hardtanh(2.0, 3.0), [[torch.randn(1, 10).clamp(max=1)] for _ in range(3)]
+    for wrong, refused in ((1e-6, False), (1e-3, True)):
+        monkeypatch.setattr(
+            verify, "runner_of", lambda data, method, by=wrong: ("a test", lambda inputs: [network(*inputs) + by])
+        )
+        if refused:
+            with pytest.raises(UserError, match="differs from the packed network by"):
+                verify.compare_program(b"", network, samples, False)
+        else:
+            verify.compare_program(b"", network, samples, False)
+
+
 @pytest.mark.parametrize(("share", "refused"), [(0.0, False), (0.05, False), (0.2, True), (float("nan"), True)])
 def test_the_comparison_refuses_what_no_turned_sign_explains(monkeypatch, share, refused):
     """``share`` of what results differ by from input to input: a mirrored image gave 0.19."""
