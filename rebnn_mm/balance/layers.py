@@ -14,8 +14,8 @@ from rebnn_mm.errors import UserError, UserTypeError
 def balanced_layers(layers: nn.Module | Mapping[str, nn.Module] | Iterable[nn.Module]) -> dict[str, Any]:
     """Of a model, or of layers by name or in a list: those with a trainable ``weight``, an ``alpha`` and a ``gamma``.
 
-    These are ReBNN's layers, and any that hold a 1-bit ``weight``, ``alpha`` (C_out,) and ``gamma`` (C_out, 1, ...) in the
-    same way.
+    These are ReBNN's layers, and any that hold a 1-bit ``weight``, ``alpha`` (C_out,) and ``gamma`` (C_out, 1, ...) in
+    the same way.
 
     Raises:
         TypeError: Neither a model nor layers.

@@ -25,7 +25,8 @@ class _ReBNN(LearnedScale):
 
     def _init_method(self) -> None:
         super()._init_method()
-        self.register_buffer("gamma", None if self.alpha is None else torch.zeros_like(scale_init(self.weight.detach())))
+        scale = None if self.alpha is None else scale_init(self.weight.detach())
+        self.register_buffer("gamma", None if scale is None else torch.zeros_like(scale))
 
     def reset_parameters(self) -> None:
         """Initialise all parameters as the constructor does, and gamma to 0."""
