@@ -23,6 +23,19 @@ STOCK = {
         | dict(bbox_head=dict(in_channels=32, feat_channels=32), data_preprocessor=dict(batch_augments=None)),
         ["backbone", "neck", *(f"bbox_head.{kind}_convs.{level}" for kind in ("cls", "reg") for level in range(3))],
     ),
+    "yolox/yolox_s_8xb8-300e_coco": (
+        dict(backbone=dict(widen_factor=0.125), neck=dict(in_channels=[32, 64, 128], out_channels=32))
+        | dict(bbox_head=dict(in_channels=32, feat_channels=32), data_preprocessor=dict(batch_augments=None)),
+        [
+            *("backbone", "neck"),
+            *(f"bbox_head.multi_level_{kind}_convs.{level}" for kind in ("cls", "reg") for level in range(3)),
+        ],
+    ),
+    "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco": (
+        dict(backbone=dict(depth=18, init_cfg=None, base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+        | dict(train_cfg=dict(rpn_proposal=dict(max_per_img=8)), test_cfg=dict(rpn=dict(max_per_img=8))),
+        ["backbone", "neck"],
+    ),
     "mask_rcnn/mask-rcnn_r50_fpn_1x_coco": (
         dict(backbone=dict(depth=18, init_cfg=None, base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
         | dict(train_cfg=dict(rpn_proposal=dict(max_per_img=8), rcnn=dict(sampler=dict(num=8))))

@@ -1,0 +1,14 @@
+# python tools/train.py configs/binarized/rtmdet_s_coco.py
+# MMDetection's RTMDet-s made 1-bit by one line, data and schedule's length as there. Expected: not yet measured.
+_base_ = ['mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py']
+custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.detection'], allow_failed_imports=False)
+model = dict(type='Binarized', base='RTMDet', binarize=dict(preset='detector'))
+# Adam without weight decay, which would pull latent weights over zero
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    constructor='LatentWeightConstructor',
+    optimizer=dict(type='Adam', lr=1e-3, weight_decay=0.0),
+    clip_grad=dict(max_norm=10.0, norm_type=2))
+# beside the stock config's own hooks
+default_hooks = dict(balance=dict(type='BalanceHook', magnitude='gradient'))

@@ -1,0 +1,41 @@
+"""The stock detectors of configs/binarized/: one line makes each 1-bit; a small one trains and exports elsewhere.
+
+tests/workflows/test_detector_parts.py trains and exports them.
+"""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmdet")
+
+from rebnn_mm.integrations.build import build_model, read_config
+from rebnn_mm.layers import binary_layers
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "binarized").glob("*.py"))
+# what says a score, a box or a mask
+PREDICTIONS = ("fc_cls", "fc_reg", "rpn_cls", "rpn_reg", "conv_logits", "rtm_", "multi_level_conv_", "reg_ffn")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of the stock models
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_one_line_makes_the_stock_detector_1_bit(path, caplog):
+    cfg = read_config(path)
+    assert path.read_text().startswith(f"# python tools/train.py configs/binarized/{path.name}\n")
+    assert cfg.model.base.lower() == path.stem.split("_r50")[0].split("_s_")[0].replace("_", "")
+    assert {hook["type"] for hook in cfg.default_hooks.values()} >= {"BalanceHook", "CheckpointHook"}
+    with caplog.at_level(logging.WARNING):
+        model = build_model(cfg)
+    layers = binary_layers(model)
+    assert len(layers) > 40
+    assert {"backbone", "neck"} <= {name.partition(".")[0] for name in layers} or cfg.model.base == "DETR"
+    assert not [name for name in layers if any(word in name.rpartition(".")[0] + name for word in PREDICTIONS)]
+    assert "frozen" not in caplog.text
+    assert all(layer.weight.requires_grad for layer in layers.values())
+
+
+def test_there_are_the_five_that_the_docs_name():
+    assert [path.stem for path in CONFIGS] == [
+        *("cascade_rcnn_r50_coco", "detr_r50_coco", "mask_rcnn_r50_coco", "rtmdet_s_coco", "yolox_s_coco")
+    ]
