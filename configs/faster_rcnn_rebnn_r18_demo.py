@@ -15,3 +15,5 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=4)),
     train_cfg=dict(rcnn=dict(sampler=dict(num=64))))
 train_cfg = dict(max_epochs=12, val_interval=6)
+# an epoch takes as long as saving ten times: every fourth one is kept
+default_hooks = dict(checkpoint=dict(interval=4))

@@ -32,6 +32,7 @@ TINY = (
     "default_hooks.logger.interval=1",
     "train_cfg.max_epochs=2",
     "train_cfg.val_interval=1",
+    "default_hooks.checkpoint.interval=1",
 )
 
 

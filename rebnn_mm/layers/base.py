@@ -8,7 +8,7 @@ A layer runs as the one function of :mod:`rebnn_mm.layers.function`, and compose
 follows what it does, see :mod:`rebnn_mm.layers.fused`.
 
 A registered layer names ``nn.Conv2d`` (or ``nn.Linear``) among its own bases: mmengine's initialisers,
-``init_cfg=dict(type='Kaiming', layer='Conv2d')``, look no further up.
+``init_cfg=dict(type='Kaiming', layer='Conv2d')``, compare the names of direct base classes only.
 """
 
 from __future__ import annotations

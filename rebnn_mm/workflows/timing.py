@@ -84,7 +84,7 @@ def candidate(call: Callable[[], Any], threads: int | None = None, clock: str = 
 
 
 def compare(candidates: Mapping[str, Candidate], rounds: int = 21) -> list[Timing]:
-    """Time all candidates in turn, ``rounds`` times (A B C A B C ...), so that a machine's moods hit all alike.
+    """Time all candidates in turn, ``rounds`` times (A B C A B C ...), so that load changes affect all alike.
 
     In its turn a candidate is called for :data:`BLOCK_MS`, after one call that does not count, or once if that
     takes longer.

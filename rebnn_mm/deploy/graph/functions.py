@@ -100,7 +100,7 @@ class Pointwise:
 
 def max_pool_affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """``affine(max_pool2d(x, 3, stride=2, padding=1), scale, offset)`` in channels-last memory."""
-    if pool.pays(x):
+    if pool.is_faster(x):
         return pool.max_pool_norm(x, scale, offset)
     return affine(max_pool2d(to_last(x), 3, stride=2, padding=1), scale, offset)
 

@@ -11,7 +11,7 @@ from rebnn_mm.deploy.layers.real_steps import native_library
 from rebnn_mm.deploy.operation.checks import check_float, check_vector
 
 
-def pays(x: Tensor) -> bool:
+def is_faster(x: Tensor) -> bool:
     """Whether :func:`max_pool_norm` runs here and beats torch, which it does with vector instructions only."""
     return not is_recorded(x) and has_vectors()
 
