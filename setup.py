@@ -39,7 +39,7 @@ class BuildKernels(build_ext):
     UNIX = ["-std=c++17", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
     UNIX += ["-Wno-maybe-uninitialized"] if not sys.platform.startswith("darwin") else []  # gcc's own intrinsics
     MSVC = ["/std:c++17", "/O2", "/fp:precise", "/EHsc"]
-    ISA = {"isa_avx512.cpp": ["-mavx512f", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
+    ISA = {"isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
 
     def get_ext_filename(self, fullname: str) -> str:
         """``lib*.so`` (``.dylib``, ``.dll``) without the interpreter's tag: the library does not know Python."""

@@ -39,7 +39,7 @@ compile() { # SOURCE FLAGS...
 }
 for source in "$kernels"/*.cpp; do
     case $ARCH:$source in
-        x86_64:*isa_avx512.cpp) isa="-mavx512f -mavx512vpopcntdq" ;;
+        x86_64:*isa_avx512.cpp) isa="-mavx512f -mavx512bw -mavx512vpopcntdq" ;;
         x86_64:*isa_avx2.cpp) isa="-mavx2 -mfma" ;;
         x86_64:*isa_generic.cpp | aarch64:*isa_generic.cpp) isa=-O2 ;; # hardly ever runs there; 150 kB less
         *) isa= ;;

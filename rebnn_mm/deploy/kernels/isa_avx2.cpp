@@ -36,6 +36,7 @@ struct Avx2 {
     static constexpr int kRealVectors = 2;
     static constexpr bool kWordPairs = false;
     static constexpr int kWordSize = 2;
+    static constexpr bool kLaneMasks = false;
     // A byte holds up to 255: the 8 nibbles of a word count up to 32.
     static constexpr int kWordsInBytes = 7;
     // 16 bits hold up to 65535

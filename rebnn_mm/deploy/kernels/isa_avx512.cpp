@@ -1,4 +1,4 @@
-// AVX-512 with VPOPCNTDQ: Intel since Ice Lake, AMD since Zen 4.
+// AVX-512 with VPOPCNTDQ and BW: Intel since Ice Lake, AMD since Zen 4.
 #include "depthwise.h"
 #include "mean.h"
 #include "signs.h"
@@ -24,6 +24,7 @@ struct Avx512 {
     static constexpr int kRealVectors = 4;
     static constexpr bool kWordPairs = true;
     static constexpr int kWordSize = 1;
+    static constexpr bool kLaneMasks = true;
 
     using Vec = __m512;
     using Int = __m512i;
@@ -106,7 +107,38 @@ struct Avx512 {
                               : count_words<M, N>(conv, fields, weights, counts);
     }
 
+    // A depthwise layer's counts of M pixels in bytes: a word of bits is a mask of the channels that get one more.
+    template <int M, int N>
+    static REBNN_INLINE void count_lanes(const uint32_t* const* fields, const int64_t* offsets, const uint32_t* weights,
+                                         int64_t taps, int64_t words, int64_t bit, uint32_t* counts) {
+        const Int one = _mm512_set1_epi8(1);
+        Int total[M];
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) total[m] = zero();
+        for (int64_t at = 0; at < taps * words; at += words) {
+            const int64_t offset = offsets[at];
+            const uint32_t weight = weights[at];
+            REBNN_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const __mmask64 differ = (fields[m][offset] ^ weight) >> bit;
+                total[m] = _mm512_mask_add_epi8(total[m], differ, total[m], one);
+            }
+        }
+        REBNN_UNROLL
+        for (int m = 0; m < M; ++m) {
+            REBNN_UNROLL
+            for (int n = 0; n < N; ++n)
+                _mm512_storeu_si512(counts + (m * N + n) * kLanes, _mm512_cvtepu8_epi32(sixteen_bytes<N>(total[m], n)));
+        }
+    }
+
 protected:
+    template <int N>
+    static REBNN_INLINE __m128i sixteen_bytes(Int bytes, int n) {
+        static_assert(N <= 2, "of the first 32 bytes");
+        return n ? _mm512_extracti32x4_epi32(bytes, 1) : _mm512_castsi512_si128(bytes);
+    }
+
     static REBNN_INLINE Vec unpack_low_pairs(Vec a, Vec b) {
         return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
     }
@@ -210,7 +242,8 @@ struct Avx512Wide : Avx512 {
 };
 
 bool supported() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vpopcntdq");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vpopcntdq");
 }
 
 // AMD since Zen 5: family 26. Others have not been measured.

@@ -23,6 +23,7 @@ struct Generic {
     static constexpr int kRealVectors = 4;  // ... times vectors, at least 2
     static constexpr bool kWordPairs = false;  // Layout::word_pairs
     static constexpr int kWordSize = 1;        // Plan::word_size
+    static constexpr bool kLaneMasks = false;  // whether there is count_lanes, see isa_avx512.cpp
 
     struct Vec {
         float v[kWidth];

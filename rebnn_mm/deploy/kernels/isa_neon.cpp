@@ -23,6 +23,7 @@ struct Neon {
     static constexpr int kRealVectors = 4;
     static constexpr bool kWordPairs = false;
     static constexpr int kWordSize = 1;
+    static constexpr bool kLaneMasks = false;
     static constexpr int kParts = kLanes / kWidth;
     // a byte counts up to 8 for each word: 31 words fit
     static constexpr int kWordsInBytes = 31;

@@ -1,6 +1,8 @@
 // Signs of the input as bits, for any instruction set `Isa` (see isa_generic.cpp for what one offers).
 #pragma once
 
+#include <cstring>
+
 #include "kernel.h"
 
 namespace rebnn {
@@ -161,10 +163,22 @@ struct SignsOfFloats {
     }
 };
 
+// Whole words that the kernel reads as they come: the pixels of a row at once.
+inline void copy_words(const Conv& conv, int64_t first, int64_t last) {
+    const int64_t words = conv.plan->words;
+    for (int64_t p = first, count; p < last; p += count) {
+        const PixelCursor pixel(conv, p);
+        count = last - p < conv.w - pixel.x ? last - p : conv.w - pixel.x;
+        std::memcpy(pixel.out, conv.x_signs + p * words, size_t(count * words) * 4);
+    }
+}
+
 // Signs that come as bits, into the layout of the kernel.
 template <class Isa>
 void copy_signs(const Conv& conv, int64_t first, int64_t last) {
     const Plan& plan = *conv.plan;
+    const bool changed = (Isa::kWordPairs && plan.word_pairs) || plan.word_size != 1;
+    if (plan.groups == 1 && plan.c_in % kWordBits == 0 && !changed) return copy_words(conv, first, last);
     const uint32_t pairs = Isa::kWordPairs && plan.word_pairs ? ~0u : 0;
     const int64_t pixel_words = (plan.c_in + kWordBits - 1) / kWordBits;
     PixelCursor pixel(conv, first);

@@ -64,10 +64,28 @@ void count_tiles(const Conv& conv, const void* weights, Pixels<Isa>& pixels, int
     }
 }
 
-// A depthwise layer's counts, N vectors of channels from `channel` on. The bits of 32 channels are added up side by side:
-// bit c of digits[i][p] is the i-th binary digit of the sum of channel c at pixel p.
+// A depthwise layer's counts of less than 256 taps where lanes have masks; the channels lie in one word.
 template <class Isa, int N>
-void count_depthwise(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
+void count_by_masks(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
+    static_assert(N * Isa::kLanes <= kWordBits, "a word has the bits of all lanes");
+    constexpr int kAtOnce = 4;
+    const Plan& plan = *conv.plan;
+    const int64_t taps = plan.taps(), words = plan.words, word = channel / kWordBits, bit = channel % kWordBits;
+    const uint32_t* weights = plan.at<uint32_t>(plan.weights) + word;
+    const int64_t* offsets = conv.offsets + word;
+    int64_t p = 0;
+    for (; p + kAtOnce <= pixels.count; p += kAtOnce)
+        Isa::template count_lanes<kAtOnce, N>(pixels.fields + p, offsets, weights, taps, words, bit,
+                                              pixels.counts + p * N * Isa::kLanes);
+    for (; p < pixels.count; ++p)
+        Isa::template count_lanes<1, N>(pixels.fields + p, offsets, weights, taps, words, bit,
+                                        pixels.counts + p * N * Isa::kLanes);
+}
+
+// The same without such masks. The bits of 32 channels are added up side by side: bit c of digits[i][p] is the i-th
+// binary digit of the sum of channel c at pixel p.
+template <class Isa, int N>
+void count_by_digits(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
     constexpr int kMostDigits = 25;  // of a plan's products(), which are at most 2^24
     constexpr int64_t kPixels = Pixels<Isa>::kMost;
     const Plan& plan = *conv.plan;
@@ -97,6 +115,15 @@ void count_depthwise(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
                 for (int64_t lane = 0; lane < step; ++lane) counts[lane] += (digits[i][p] >> (bit + lane) & 1) << i;
         }
     }
+}
+
+// A depthwise layer's counts, N vectors of channels from `channel` on.
+template <class Isa, int N>
+void count_depthwise(const Conv& conv, int64_t channel, Pixels<Isa>& pixels) {
+    if constexpr (Isa::kLaneMasks) {
+        if (conv.plan->taps() < 256) return count_by_masks<Isa, N>(conv, channel, pixels);
+    }
+    count_by_digits<Isa, N>(conv, channel, pixels);
 }
 
 enum class Residual { kNone, kFirst, kLast };  // last: behind all other steps

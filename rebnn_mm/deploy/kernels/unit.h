@@ -44,9 +44,9 @@ struct Sum {
 // 15 * 2^3 become that.
 constexpr int32_t kCodeBase = (127 - 12) << 3;
 REBNN_INLINE uint8_t short_code(float z) {
-    int32_t bits;
+    uint32_t bits;  // unsigned: the largest NaN is as large as an int32_t
     std::memcpy(&bits, &z, 4);
-    int32_t code = (((bits & 0x7fffffff) + 0x80000) >> 20) - kCodeBase;
+    int32_t code = int32_t(((bits & 0x7fffffff) + 0x80000) >> 20) - kCodeBase;
     code = code < 0 ? 0 : code;
     code = code > 127 ? 127 : code;
     return uint8_t(code | (z > 0 ? 128 : 0));
@@ -195,12 +195,12 @@ void unit_signs(const Unit& u, int64_t channel) {
     const float shift = u.offset ? u.offset[channel] : 0.f, one = u.scale ? u.scale[channel] : 1.f;
     for (int64_t image = 0; image < u.n; ++image) {
         const int64_t at = (image * u.c + channel) * u.plane;
-        const float* values = u.values + at;
-        const uint8_t* code = u.code + at;
         float* out = u.out + at;
         if (u.code) {
+            const uint8_t* code = u.code + at;
             for (int64_t i = 0; i < u.plane; ++i) out[i] = code[i] & 128 ? one : -one;
         } else {
+            const float* values = u.values + at;
             for (int64_t i = 0; i < u.plane; ++i) out[i] = values[i] + shift >= 0 ? one : -one;
         }
     }

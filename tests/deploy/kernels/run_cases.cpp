@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "rebnn_kernels.h"
@@ -216,6 +217,209 @@ int wrong_real() {
     return wrong + (rebnn_real_conv2d_workspace_bytes(nullptr) != -1);
 }
 
+// One call of a training step: maps (n, c, plane) and vectors of c, all exactly as long as they have to be.
+struct UnitCase {
+    UnitCase(int64_t n, int64_t c, int64_t plane) {
+        const size_t size = size_t(n * c * plane);
+        for (auto* map : {&values, &x, &shortcut, &out}) map->resize(size);
+        for (auto* vector : {&scale, &offset, &slope, &after}) vector->resize(size_t(c));
+        counts.resize(size);
+        counts_out.resize(size);
+        code.resize(size);
+        code_out.resize(size);
+        sums.resize(size_t(4 * c));
+        // small multiples of 1/8: every order of a sum gives the same
+        for (size_t i = 0; i < size; ++i) {
+            values[i] = float(int64_t(i * 7919 % 17) - 8);
+            x[i] = float(int64_t(i * 7907 % 33) - 16) / 8;
+            shortcut[i] = float(int64_t(i * 31 % 9) - 4);
+            counts[i] = int16_t(int64_t(i * 13 % 19) - 9);
+            code[i] = uint8_t(i * 37);
+        }
+        for (size_t i = 0; i < size_t(c); ++i) {
+            scale[i] = float(i % 3) - 1.f;
+            offset[i] = float(i % 5) / 4 - .5f;
+            slope[i] = i % 2 ? .25f : -.5f;
+            after[i] = float(i % 4) - 2.f;
+        }
+        call.n = n;
+        call.c = c;
+        call.plane = plane;
+        call.size = int64_t(size);
+        call.threads = 2;
+    }
+    // All that the step may be given; `bare` leaves out what may be missing, `coded` takes codes instead of floats.
+    void point(int32_t step, bool bare, bool coded) {
+        call.step = step;
+        call.values = values.data();
+        call.x = x.data();
+        call.shortcut = bare ? nullptr : shortcut.data();
+        call.counts = counts.data();
+        call.code = coded ? code.data() : nullptr;
+        call.scale = scale.data();
+        call.offset = offset.data();
+        call.slope = slope.data();
+        call.after = bare ? nullptr : after.data();
+        call.counts_out = counts_out.data();
+        call.code_out = bare ? nullptr : code_out.data();
+        call.out = out.data();
+        call.sums = sums.data();
+        if (bare && step != REBNN_UNIT_NORM) call.slope = nullptr;
+        if (bare && step >= REBNN_UNIT_SIGNS && step <= REBNN_UNIT_INPUT) call.offset = call.scale = nullptr;
+        if (step == REBNN_UNIT_WEIGHT) call.scale = scale.data();
+        if (step == REBNN_UNIT_ENCODE) call.code_out = code_out.data();
+        if (coded && step == REBNN_UNIT_SIGNS) call.values = nullptr;
+        if (coded && step == REBNN_UNIT_INPUT) call.x = nullptr;
+    }
+
+    std::vector<float> values, x, shortcut, out, scale, offset, slope, after;
+    std::vector<int16_t> counts, counts_out;
+    std::vector<uint8_t> code, code_out;
+    std::vector<double> sums;
+    rebnn_unit_call call{};
+};
+
+float slope_at(float x, bool polynomial) {
+    return polynomial ? std::max(2 - 2 * std::fabs(x), 0.f) : float(std::fabs(x) <= 1);
+}
+
+float value_of_code(uint8_t code) {
+    return std::ldexp(1.f + float(code % 8) / 8, (code & 127) / 8 - 12) * (code & 128 ? 1.f : -1.f);
+}
+
+// What a step gives for one element by its definition in rebnn_kernels.h; the terms of its sums in `terms`.
+float unit_element(const UnitCase& u, size_t i, size_t channel, double* terms) {
+    const rebnn_unit_call& call = u.call;
+    const float scale = call.scale ? u.scale[channel] : 1.f, offset = call.offset ? u.offset[channel] : 0.f;
+    const float slope = call.slope ? u.slope[channel] : 1.f, after = call.after ? u.after[channel] : 0.f;
+    const float shortcut = call.shortcut ? u.shortcut[i] : 0.f, value = u.values[i], count = float(u.counts[i]);
+    const float z = call.step == REBNN_UNIT_BACKWARD && call.code ? value_of_code(u.code[i])
+                                                                  : count * scale + offset + shortcut;
+    const float gradient = value * (z > 0 ? 1.f : slope);
+    float estimated = slope_at(u.x[i] + offset, call.polynomial);
+    if (call.code) estimated = float(u.code[i] & 127) * (call.polynomial ? 2.f / 127 : 1.f / 127);
+    switch (call.step) {
+        case REBNN_UNIT_COUNTS: terms[0] = value; terms[1] = value * value; return value;
+        case REBNN_UNIT_FORWARD: return (z > 0 ? z : z * slope) + after;
+        case REBNN_UNIT_BACKWARD:
+            terms[0] = value;
+            terms[1] = z > 0 ? 0. : double(value) * z;
+            terms[2] = gradient;
+            terms[3] = double(gradient) * count;
+            return gradient;
+        case REBNN_UNIT_NORM: return value * scale + count * slope + offset;
+        case REBNN_UNIT_SIGNS: return (call.code ? (u.code[i] & 128) != 0 : value + offset >= 0) ? scale : -scale;
+        case REBNN_UNIT_ENCODE:
+            return std::floor(slope_at(value + offset, call.polynomial) * (call.polynomial ? 63.5f : 127.f) + .5f) +
+                   (value + offset >= 0 ? 128.f : 0.f);
+        case REBNN_UNIT_INPUT: terms[0] = value * estimated; return value * estimated + shortcut;
+        default: terms[0] = u.x[i] >= 0 ? value : -value; return std::fabs(u.x[i]) <= 1 ? value * scale : 0.f;
+    }
+}
+
+bool unit_is_right(const UnitCase& u) {
+    const int32_t step = u.call.step;
+    const size_t c = size_t(u.call.c), plane = size_t(u.call.plane);
+    std::vector<double> sums(4 * c), sizes(4 * c);
+    for (size_t i = 0; i < u.out.size(); ++i) {
+        const size_t channel = i / plane % c;
+        double terms[4] = {};
+        const float expected = unit_element(u, i, channel, terms);
+        const float found = step == REBNN_UNIT_COUNTS   ? float(u.counts_out[i])
+                            : step == REBNN_UNIT_ENCODE ? float(u.code_out[i])
+                                                        : u.out[i];
+        if (!same(found, expected)) return false;
+        for (size_t k = 0; k < 4; ++k) {
+            sums[k * c + channel] += terms[k];
+            sizes[k * c + channel] += std::fabs(terms[k]);
+        }
+        if (step == REBNN_UNIT_FORWARD && u.call.code_out) {  // z in 8 bits: at most half a step of an eighth away
+            const float scale = u.scale[channel], shortcut = u.call.shortcut ? u.shortcut[i] : 0.f;
+            const float z = float(u.counts[i]) * scale + u.offset[channel] + shortcut, least = std::ldexp(1.f, -12);
+            const float held = value_of_code(u.code_out[i]);
+            if (std::fabs(held - z) > std::max(std::fabs(z) / 16, least * 1.5f) && std::fabs(z) < 15) return false;
+        }
+    }
+    const size_t count = step == REBNN_UNIT_COUNTS     ? 2
+                         : step == REBNN_UNIT_BACKWARD ? 4
+                                                       : size_t(step >= REBNN_UNIT_INPUT);
+    for (size_t k = 0; k < count * c; ++k)
+        if (std::fabs(u.sums[k] - sums[k]) > 1e-6 * sizes[k]) return false;
+    return true;
+}
+
+// The steps of training on odd sizes against their definitions, with and without what may be missing, on one and on many
+// threads; then calls that must be refused.
+int wrong_units() {
+    int wrong = 0;
+    const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 49}, {3, 5, 64}, {1, 7, 200}, {2, 130, 1}};
+    for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) {
+        for (const auto& shape : shapes)
+            for (int32_t step = REBNN_UNIT_COUNTS; step <= REBNN_UNIT_WEIGHT; ++step)
+                for (int options = 0; options < 16; ++options) {
+                    if (step == REBNN_UNIT_WEIGHT && shape[0] > 1) continue;
+                    const bool coded = options & 2;
+                    if (coded && step != REBNN_UNIT_BACKWARD && step != REBNN_UNIT_SIGNS && step != REBNN_UNIT_INPUT)
+                        continue;
+                    UnitCase u(shape[0], shape[1], shape[2]);
+                    u.point(step, options & 1, coded);
+                    u.call.polynomial = (options & 4) != 0;
+                    u.call.threads = options & 8 ? 5 : 1;
+                    if (step == REBNN_UNIT_BACKWARD && coded) u.call.shortcut = nullptr;  // z is in the code
+                    if (rebnn_unit_run(name, &u.call) || !unit_is_right(u)) {
+                        std::printf("training step %d of %d channels, options %d, on %s\n", step, int(shape[1]), options,
+                                    name);
+                        ++wrong;
+                    }
+                }
+        // not a number, and infinity, are codes like any other
+        UnitCase odd(1, 1, 3);
+        odd.point(REBNN_UNIT_FORWARD, false, false);
+        const uint32_t largest_nan = 0x7fffffff;
+        std::memcpy(&odd.shortcut[0], &largest_nan, 4);
+        odd.shortcut[1] = INFINITY;
+        odd.shortcut[2] = -INFINITY;
+        wrong += rebnn_unit_run(name, &odd.call) || odd.code_out[0] != 127 || odd.code_out[1] != 255 || odd.code_out[2] != 127;
+        odd.values = odd.shortcut;
+        odd.point(REBNN_UNIT_ENCODE, true, false);
+        wrong += rebnn_unit_run(name, &odd.call) || odd.code_out[0] || odd.code_out[1] != 128 || odd.code_out[2];
+        const auto refused = [&](int32_t step, const std::function<void(rebnn_unit_call&)>& spoil) {
+            UnitCase u(2, 3, 49);
+            u.point(step, false, step == REBNN_UNIT_BACKWARD);
+            spoil(u.call);
+            u.out.assign(u.out.size(), -77.f);
+            const bool told = rebnn_unit_run(name, &u.call) == REBNN_BAD_ARGUMENT;
+            return told && std::count(u.out.begin(), u.out.end(), -77.f) == int64_t(u.out.size());
+        };
+        constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+        for (int32_t step = REBNN_UNIT_COUNTS; step <= REBNN_UNIT_WEIGHT; ++step) {
+            for (auto size : {&rebnn_unit_call::n, &rebnn_unit_call::c, &rebnn_unit_call::plane, &rebnn_unit_call::size})
+                for (int64_t value : {int64_t(0), int64_t(-1), int64_t(50), int64_t(1) << 40, kMost, kLeast})
+                    wrong += !refused(step, [=](rebnn_unit_call& call) { call.*size = value; });
+            for (int32_t threads : {0, -1, std::numeric_limits<int32_t>::min()})
+                wrong += !refused(step, [=](rebnn_unit_call& call) { call.threads = threads; });
+            for (int32_t other : {-1, 8, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()})
+                wrong += !refused(step, [=](rebnn_unit_call& call) { call.step = other; });
+            wrong += !refused(step, [=](rebnn_unit_call& call) {
+                call.values = nullptr;
+                call.counts = nullptr;
+                call.code = nullptr;
+            });
+            wrong += !refused(step, [=](rebnn_unit_call& call) {
+                call.out = nullptr;
+                call.counts_out = nullptr;
+                call.code_out = nullptr;
+            });
+        }
+        for (int32_t step : {REBNN_UNIT_COUNTS, REBNN_UNIT_BACKWARD, REBNN_UNIT_INPUT, REBNN_UNIT_WEIGHT})
+            wrong += !refused(step, [](rebnn_unit_call& call) { call.sums = nullptr; });
+        wrong += rebnn_unit_run(name, nullptr) != REBNN_BAD_ARGUMENT;
+    }
+    UnitCase any(1, 1, 1);
+    any.point(REBNN_UNIT_COUNTS, false, false);
+    return wrong + (rebnn_unit_run("none", &any.call) != REBNN_UNSUPPORTED_ISA);
+}
+
 // A layer with its plan, tables and workspace.
 struct Layer {
     Layer(const char* isa, const rebnn_conv2d_spec& spec, int64_t bits_bytes)
@@ -259,6 +463,33 @@ struct Layer {
     rebnn_conv2d_call call{};
     void *plan = nullptr, *tables = nullptr, *workspace = nullptr;
 };
+
+// Whether a prepared layer gives other values from the signs of x, which is NCHW as `expected` is, than from x itself.
+int wrong_from_signs(Layer& layer, const std::vector<float>& x, const std::vector<float>& expected, const std::string& what) {
+    const int64_t c_in = layer.spec.c_in, words = (c_in + 31) / 32, plane = layer.h * layer.w, n = layer.call.n;
+    std::vector<uint32_t> signs(size_t(n * plane * words));
+    for (int64_t i = 0; i < n * c_in * plane; ++i) {
+        const int64_t channel = i / plane % c_in, pixel = i / plane / c_in * plane + i % plane;
+        if (x[size_t(i)] >= 0) signs[size_t(pixel * words + channel / 32)] |= 1u << channel % 32;
+        else if (c_in % 32 && channel == c_in - 1) signs[size_t(pixel * words + words - 1)] |= ~0u << c_in % 32;  // ignored
+    }
+    rebnn_conv2d_call call = layer.call;
+    std::vector<float> out(expected.size());
+    call.x = signs.data();
+    call.x_size = int64_t(signs.size());
+    call.x_format = REBNN_SIGNS;
+    call.out_channels_last = 1;
+    call.out = out.data();
+    if (rebnn_conv2d_run(&call)) return 1;
+    const int64_t c_out = layer.spec.c_out, out_plane = n ? int64_t(out.size()) / n / c_out : 0;
+    for (int64_t i = 0; i < int64_t(out.size()); ++i) {
+        const int64_t image = i / c_out / out_plane, channel = i % c_out, pixel = i / c_out % out_plane;
+        if (same(out[size_t(i)], expected[size_t((image * c_out + channel) * out_plane + pixel)])) continue;
+        std::printf("%s: other values from signs\n", what.c_str());
+        return 1;
+    }
+    return 0;
+}
 
 // A small layer and what it is called with, to be spoilt one thing at a time. The outputs are filled with what no kernel
 // may write, so that a refused call that writes all the same is seen.
@@ -529,9 +760,11 @@ int main(int, char** arguments) {
             for (size_t i = 0; i < out.size(); ++i) differ += !same(out[i], expected[i]);
             if (differ) std::printf("case %d on %s: %zu of %zu values differ\n", cases, name, differ, out.size());
             wrong += differ != 0;
+            if (!input[3] && !spec.shift && !spec.input_scale)
+                wrong += wrong_from_signs(layer, floats[15], expected, "case " + std::to_string(cases) + " on " + name);
         }
     }
-    wrong += wrong_pools() + wrong_depthwise() + wrong_real() + unrefused() + wrong_without_memory();
+    wrong += wrong_pools() + wrong_depthwise() + wrong_real() + wrong_units() + unrefused() + wrong_without_memory();
     for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) std::printf("%s ", name);
     std::printf("- %d cases, %d runs, %d wrong\n", cases, runs, wrong);
     return wrong != 0;

@@ -20,7 +20,7 @@ from rebnn_mm.functional import sign
 SOURCES = Path(rebnn_mm.deploy.kernels.__file__).parent
 HARNESS = Path(__file__).with_name("run_cases.cpp")
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-w", "-pthread", f"-I{SOURCES}"]
-X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
+X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
 ARM_COMPILER, ARM_EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
 # weight_shape, stride, padding, dilation, groups, n, h, w
@@ -33,6 +33,8 @@ CASES = [
     ((10, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 6, 5),
     ((40, 512, 1, 1), (1, 1), (0, 0), (1, 1), 1, 1, 5, 3),
     ((16, 7400, 3, 3), (1, 1), (1, 1), (1, 1), 1, 1, 2, 2),
+    ((40, 1, 17, 17), (1, 1), (8, 8), (1, 1), 40, 1, 9, 8),
+    ((96, 1, 3, 3), (2, 2), (1, 1), (1, 1), 96, 2, 11, 10),
 ]
 
 
@@ -108,7 +110,7 @@ def run_cases(folder: Path, *command: str) -> str:
 )
 def test_arm_gives_the_same_bits(tmp_path):
     program = build(tmp_path, ARM_COMPILER, "-O2", "-static")
-    assert run_cases(tmp_path, ARM_EMULATOR, program) == "neon generic - 8 cases, 16 runs, 0 wrong\n"
+    assert run_cases(tmp_path, ARM_EMULATOR, program) == "neon generic - 10 cases, 20 runs, 0 wrong\n"
 
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -129,7 +131,7 @@ def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path):
     if not can_sanitize(tmp_path):
         pytest.skip("needs a g++ with the libraries of its address and undefined-behaviour sanitizers")
     program = build(tmp_path, "g++", "-O0", *SANITIZE)
-    assert "8 cases" in run_cases(tmp_path, program)
+    assert "10 cases" in run_cases(tmp_path, program)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")

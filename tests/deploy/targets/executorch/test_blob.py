@@ -19,7 +19,7 @@ from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob, wr
 KERNELS = Path(rebnn_mm.deploy.kernels.__file__).parent
 RUNTIME = Path(__file__).parents[4] / "runtime"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
+X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
 
