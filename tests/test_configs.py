@@ -33,6 +33,13 @@ def build(name, **overrides):
     return MODELS.build(cfg.model)
 
 
+def kinds_of(path):
+    """Which of a method's layers a leaf takes."""
+    if "_glue_" in path.name:
+        return ["binary_linear"]
+    return ["binary_conv", "binary_linear"] if "_fast_" in path.name else ["binary_conv"]
+
+
 def parents(path):
     """Files of ours that ``path`` names in ``_base_``."""
     (names,) = re.findall(r"^_base_ = (\[.*?\]|'.*?')$", path.read_text(), re.DOTALL | re.MULTILINE) or ("",)
@@ -54,8 +61,7 @@ def test_config_builds_and_starts_with_its_command(path):
     real = "_real_" in path.name or "_stage1" in path.name  # stage one: real-valued weights
     assert bool(binary_layers(model)) == (not real)
     layers = {type(layer).__name__ for layer in binary_layers(model).values()}
-    one_bit = cfg.binary_linear if "_glue_" in path.name else cfg.binary_conv
-    assert layers == ({one_bit.type} if binary_layers(model) else set())
+    assert layers == ({cfg[kind].type for kind in kinds_of(path)} if binary_layers(model) else set())
     own = {"ReBNN": "BalanceHook", "IRNet": "EDEHook", "ReCU": "ReCUHook"}
     expected = {hook for name, hook in own.items() if any(layer.startswith(name) for layer in layers)}
     assert set(hooks) & set(own.values()) == expected
@@ -70,7 +76,7 @@ def test_another_method_is_one_word(path, tmp_path):
     cfg = Config.fromfile(leaf)
     student = {key: value for key, value in cfg.model.to_dict().items() if key != "teacher"}
     types = set(re.findall(r"'type': '(\w*(?:Conv2d|Linear))'", str(student)))
-    expected = {"IRNetLinear" if "_glue_" in path.name else "IRNetConv2d"}
+    expected = {dict(binary_conv="IRNetConv2d", binary_linear="IRNetLinear")[kind] for kind in kinds_of(path)}
     assert types <= expected and "EDEHook" in [hook["type"] for hook in cfg.custom_hooks]
     assert {type(layer).__name__ for layer in binary_layers(build(leaf)).values()} == expected
 
@@ -163,6 +169,13 @@ def test_backbone_only_and_shared_fcs_are_overrides():
     }
     names = binary_layers(build("faster_rcnn_rebnn_r18_voc.py", **overrides))
     assert {"roi_head.bbox_head.shared_fcs.0", "roi_head.bbox_head.shared_fcs.1"} <= set(names)
+
+
+def test_the_fast_detector_has_1_bit_shared_layers_and_fewer_proposals():
+    cfg = read_config(ROOT / "configs/faster_rcnn_rebnn_r18_fast_voc.py")
+    assert cfg.model.test_cfg.rpn.max_per_img == 300 and cfg.model.test_cfg.rcnn.max_per_img == 100
+    layers = binary_layers(build("faster_rcnn_rebnn_r18_fast_voc.py"))
+    assert {name for name in layers if "roi_head" in name} == {f"roi_head.bbox_head.shared_fcs.{i}" for i in (0, 1)}
 
 
 def test_twin_holds_the_same_weights_as_the_binary_detector():
