@@ -1,4 +1,5 @@
 import copy
+import io
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_classifier import export_plain_classifier
 from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
@@ -15,6 +17,7 @@ from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.layers.packable import check_layer, padding_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+from rebnn_mm.progress import showing_steps
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("threads")
@@ -370,3 +373,17 @@ def test_attention_gives_the_same_bits_though_its_weights_need_no_gradient(tmp_p
     x = torch.randn(1, 256, 12).permute(2, 0, 1)
     report = export_model(Attention().eval(), tmp_path / "m.rebnn", check=Check([x], load=None, exact=True))
     assert not report.differences
+
+
+def test_an_export_says_what_it_does(tmp_path):
+    out = io.StringIO()
+    with showing_steps("export", out):
+        export_plain_classifier(tmp_path / "m.rebnn")
+    said = [line.removeprefix("export: ").rpartition(" (")[0] for line in out.getvalue().splitlines()]
+    assert said == [
+        "copying the trained model",
+        "capturing the model as a graph",
+        "writing the file",
+        "loading the file",
+        "comparing with the trained model, input 1 of 1",
+    ]
