@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from mmengine.logging import MMLogger
 
+    from rebnn_mm.progress import showing_steps
     from rebnn_mm.workflows.launch import one_sentence
 
     MMLogger.get_current_instance().setLevel("WARNING")  # what becomes 1-bit is told when a model is trained
@@ -40,7 +41,9 @@ def main(argv: list[str] | None = None) -> None:
 
         trained = (read_config(args.compare[0], args.cfg_options), args.compare[1]) if args.compare else None
         how = (args.threads, args.rounds, args.clock)
-        print(benchmark_model(args.model, tuple(args.shape), args.batch, trained, args.onnxruntime, *how))
+        with showing_steps("benchmark"):
+            table = benchmark_model(args.model, tuple(args.shape), args.batch, trained, args.onnxruntime, *how)
+        print(table)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from rebnn_mm import __version__
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.errors import UserError
+from rebnn_mm.progress import step
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time, "thread": time.thread_time}
 # A candidate is called for this long in a round, so that it runs from its own caches, as in use.
@@ -104,7 +105,9 @@ def compare(candidates: Mapping[str, Candidate], rounds: int = 21) -> list[Timin
         for name, timed in candidates.items():
             timed(1)
             calls[name] = max(1, round(BLOCK_MS / max(timed(2), 1e-6)))
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number % max(1, rounds // 10) == 0:
+                step(f"round {number + 1} of {rounds}")
             for name, timed in candidates.items():
                 time.sleep(PAUSE_SECONDS)
                 if calls[name] > 1:

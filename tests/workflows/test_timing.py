@@ -1,9 +1,11 @@
+import io
 import re
 import time
 
 import pytest
 import torch
 
+from rebnn_mm.progress import showing_steps
 from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine, milliseconds
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -30,6 +32,14 @@ def test_a_candidate_is_called_and_timed():
     calls = []
     timed = candidate(lambda: (calls.append(torch.get_num_threads()), time.sleep(0.002)), threads=2)
     assert timed(3) >= 2 and calls == [2, 2, 2]
+
+
+def test_long_comparisons_say_which_round_they_are_in():
+    out = io.StringIO()
+    with showing_steps("benchmark", out):
+        compare({"a": candidate(lambda: None)}, rounds=21)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 11 and lines[1].startswith("benchmark: round 3 of 21 (")
 
 
 def test_a_call_is_timed_by_each_clock():
