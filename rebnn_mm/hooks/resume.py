@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
+from torch import Tensor
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.config_changes import Changes, config_changes
@@ -55,6 +56,7 @@ class ResumeHook(Hook):
         _check_loop(runner, checkpoint["meta"], changes)
         said = [_count_iterations_anew(runner, checkpoint["meta"])]
         _check_groups(runner.optim_wrapper, checkpoint, changes)
+        _fit_moments(runner.optim_wrapper, checkpoint)
         if changes.under("optim_wrapper", "param_scheduler") or _settings_differ(runner, checkpoint, changes):
             _go_through(runner, checkpoint["meta"])
             _put_settings(runner, checkpoint, changes)
@@ -142,6 +144,23 @@ def _check_groups(optim_wrapper: OptimWrapper, checkpoint: dict, changes: Change
                 f"the optimizer has {len(now)} parameter groups of {sum(now)} tensors, in the checkpoint {len(before)} "
                 f"of {sum(before)}; paramwise_cfg or what is trained was changed: undo it, or {_INSTEAD}"
             )
+
+
+def _fit_moments(optim_wrapper: OptimWrapper, checkpoint: dict) -> None:
+    """Give moments their parameters' shapes where axes of length 1 differ: alpha was (C_out, 1, 1, 1) in older ones."""
+    for name, wrapper in _wrappers(optim_wrapper).items():
+        saved = checkpoint["optimizer"][name] if name else checkpoint["optimizer"]
+        places = [place for group in saved["param_groups"] for place in group["params"]]
+        parameters = [parameter for group in wrapper.optimizer.param_groups for parameter in group["params"]]
+        for place, parameter in zip(places, parameters, strict=True):
+            moments = saved["state"].get(place, {})
+            for key, value in moments.items():
+                if isinstance(value, Tensor) and value.dim() and _long_axes(value) == _long_axes(parameter):
+                    moments[key] = value.reshape(parameter.shape)
+
+
+def _long_axes(tensor: Tensor) -> list[int]:
+    return [length for length in tensor.shape if length > 1]
 
 
 def _names(wrapper: OptimWrapper, changes: Changes) -> set[str]:

@@ -189,6 +189,20 @@ def test_unchanged_is_bit_for_bit(tmp_path, options):
     assert "config was changed" not in said(tmp_path / "c")
 
 
+def test_moments_of_an_older_shape_go_on(tmp_path):
+    """Alpha of (C_out, 1, 1, 1) became (C_out,), and so its moments."""
+    whole, _ = train(tmp_path / "a", {})
+    checkpoint = torch.load(tmp_path / "a" / "epoch_2.pth", weights_only=False)
+    older = [m for m in checkpoint["optimizer"]["state"].values() if m["exp_avg"].shape == (2,)]
+    assert len(older) == 1
+    for name in ("exp_avg", "exp_avg_sq"):
+        older[0][name] = older[0][name].view(2, 1, 1, 1)
+    torch.save(checkpoint, tmp_path / "older.pth")
+    runner, _ = train(tmp_path / "c", {}, tmp_path / "older.pth")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, runner.model.state_dict()[name])
+
+
 def test_moments_are_kept_and_the_sentence_names_old_and_new(tmp_path):
     train(tmp_path / "a", {"train_cfg.max_epochs": 1})
     seen = {}
