@@ -1,4 +1,4 @@
-"""Write a packed network as ONNX: python tools/export_onnx.py MODEL.rebnn OUT.onnx [--form packed] [--part NAME]."""
+"""Write a packed network as ONNX: python tools/export_onnx.py MODEL.rebnn OUT.onnx [--form FORM] [--part NAME]."""
 
 import argparse
 
@@ -8,7 +8,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a .rebnn file that tools/export.py wrote")
     parser.add_argument("out", help="the .onnx file to write")
-    parser.add_argument("--form", choices=("float", "packed"), default="float", help="packed: 1-bit custom operators")
+    forms = dict(choices=("float", "packed", "qonnx"), default="float")
+    parser.add_argument("--form", **forms, help="packed: 1-bit custom operators; qonnx: BipolarQuant of QONNX")
     parser.add_argument("--part", help="of a detector: backbone, neck")
     args = parser.parse_args(argv)
 

@@ -1,5 +1,6 @@
 """Networks with every step of a 1-bit unit, and ONNX's packed operators as docs/onnx.md describes them."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,6 +9,7 @@ from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
 from rebnn_mm.deploy.targets.onnx import DOMAIN
+from rebnn_mm.deploy.targets.onnx.units import QONNX_DOMAIN
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
@@ -105,4 +107,10 @@ def packed_operators():
         def _run(self, *inputs, weight_shape, clamp=None, shortcut_last=None):
             return unit(binary_linear, ConvSpec.linear(*weight_shape), inputs, clamp, shortcut_last)
 
-    return [BinaryConv2d, BinaryLinear]
+    class BipolarQuant(OpRun):
+        op_domain = QONNX_DOMAIN
+
+        def _run(self, x, scale):
+            return (np.where(x >= 0, scale, -scale).astype(np.float32),)
+
+    return [BinaryConv2d, BinaryLinear, BipolarQuant]

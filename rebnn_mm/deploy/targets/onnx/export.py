@@ -15,7 +15,7 @@ from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.network import Network, chosen_network, graphs_in_order
 from rebnn_mm.deploy.targets.onnx.builder import ONNX_TYPES, Builder, Value
 from rebnn_mm.deploy.targets.onnx.convert import convert, leaves_by_name
-from rebnn_mm.deploy.targets.onnx.units import DOMAIN, DOMAIN_VERSION, FORMS
+from rebnn_mm.deploy.targets.onnx.units import DOMAIN, DOMAIN_VERSION, FORMS, QONNX_DOMAIN, QONNX_DOMAIN_VERSION
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.files.atomic import write_bytes
 
@@ -33,7 +33,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
     Args:
         path: A ``.rebnn`` file that holds a graph.
         out: The file to write.
-        form: ``'float'``, ``'packed'`` or ``'real'``; see :mod:`rebnn_mm.deploy.targets.onnx`.
+        form: ``'float'``, ``'packed'``, ``'qonnx'`` or ``'real'``; see :mod:`rebnn_mm.deploy.targets.onnx`.
         part: Of a model that is no graph as a whole, a detector, the part to write: ``'backbone'``.
 
     Raises:
@@ -118,6 +118,8 @@ def _model(g: Builder, inputs: list[Value], specs: list[InputSpec], outputs: lis
     opsets = [helper.make_opsetid("", OPSET)]
     if g.form == "packed":
         opsets.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+    if g.form == "qonnx":
+        opsets.append(helper.make_opsetid(QONNX_DOMAIN, QONNX_DOMAIN_VERSION))
     model = helper.make_model(graph, opset_imports=opsets, producer_name="rebnn_mm", ir_version=9)
     inferred = {value.name: value for value in shape_inference.infer_shapes(model).graph.output}
     for value in model.graph.output:

@@ -16,6 +16,7 @@ from rebnn_mm.deploy.operation.steps import TENSORS
 from rebnn_mm.deploy.targets.onnx.builder import Builder, Value
 
 DOMAIN, DOMAIN_VERSION = "rebnn_mm", 2
+QONNX_DOMAIN, QONNX_DOMAIN_VERSION = "qonnx.custom_op.general", 1
 INPUT_SIDE = ("shift", "input_scale", "input_offset")
 # of the packed operators, behind X, the bits and the shortcut
 VECTORS = tuple(name for name in TENSORS if not name.startswith("sign_"))
@@ -91,10 +92,12 @@ def _sign(name: str) -> str:
 def weight_of(g: Builder, bits: Tensor, shape: tuple[int, ...]) -> Value:
     """A binary weight in {-1, +1} from its bits, by operators on constants: run-times evaluate them on loading.
 
-    The order of the bits is that of :mod:`rebnn_mm.deploy.operation.bits`.
+    The order of the bits is that of :mod:`rebnn_mm.deploy.operation.bits`. QONNX has no bits: there it is float32.
     """
 
     def make() -> Value:
+        if g.form == "qonnx":
+            return _bipolar(g, g.constant(from_bits(bits, shape)))
         one, minus = g.scalar(1.0), g.scalar(-1.0)
         masks = g.remembered("masks", lambda: g.constant(torch.tensor([1 << i for i in range(8)], dtype=torch.uint8)))
         ones = g.op("BitwiseAnd", g.constant(bits, (-1, 1)), masks, rank=2)
@@ -108,6 +111,11 @@ def weight_of(g: Builder, bits: Tensor, shape: tuple[int, ...]) -> Value:
         return g.op("Transpose", w, perm=[0, len(shape) - 1, *range(1, len(shape) - 1)])
 
     return g.remembered(("weight", id(bits), shape), make)
+
+
+def _bipolar(g: Builder, x: Value) -> Value:
+    """QONNX's sign: +1 where ``x >= 0``, else -1."""
+    return g.op("BipolarQuant", x, g.scalar(1.0), domain=QONNX_DOMAIN)
 
 
 def _channels(g: Builder, unit: Unit, vector: Tensor) -> Value:
@@ -140,6 +148,8 @@ def _signs(g: Builder, unit: Unit, x: Signs) -> Value:
     def make() -> Value:
         y = _plus(g, unit, x.x, x.side, "shift")
         y = _affine(g, unit, y, x.side, "input_scale", "input_offset")
+        if g.form == "qonnx":
+            return _bipolar(g, y)
         positive = g.op("GreaterOrEqual", y, g.scalar(0.0), dtype=torch.bool)
         return g.op("Where", positive, g.scalar(1.0), g.scalar(-1.0), dtype=torch.float32)
 
@@ -147,7 +157,7 @@ def _signs(g: Builder, unit: Unit, x: Signs) -> Value:
 
 
 def _float(g: Builder, a: UnitArguments) -> Value:
-    """Every step as a standard operator."""
+    """Every step as a standard operator; in QONNX's form but for the signs."""
     unit, tensors = a.unit, a.tensors
     b = _signs(g, unit, a.x)
     if unit.is_linear:
@@ -200,5 +210,10 @@ def _real(g: Builder, a: UnitArguments) -> Value:
     return _sum(g, y, a.residual, unit.residual_last)
 
 
-_FORMS: dict[str, Callable[[Builder, UnitArguments], Value]] = {"float": _float, "packed": _packed, "real": _real}
+_FORMS: dict[str, Callable[[Builder, UnitArguments], Value]] = {
+    "float": _float,
+    "packed": _packed,
+    "qonnx": _float,
+    "real": _real,
+}
 FORMS = tuple(_FORMS)

@@ -11,7 +11,7 @@ from torch import nn
 onnx = pytest.importorskip("onnx", reason="optional: pip install rebnn_mm[onnx]")
 
 from graph_toys import TwoParts, settle  # noqa: E402
-from onnx_toys import packed_operators  # noqa: E402
+from onnx_toys import Linears, Units, packed_operators  # noqa: E402
 
 from rebnn_mm.convert import binarize  # noqa: E402
 from rebnn_mm.deploy import ModelCard, Preprocessing, RebnnFileError, export_model, load_model  # noqa: E402
@@ -181,9 +181,55 @@ def test_a_part_of_a_detector(tmp_path):
         agree(session(out).run(None, {"input": x.numpy()})[0], load_parts(file)[part](x))
 
 
+def qonnx_form(model, tmp_path, *inputs):
+    """(the file, results of the packed network) of a model in QONNX's form."""
+    batch = [torch.cat([x, x]) for x in inputs]
+    export_model(settle(model), tmp_path / "m.rebnn", parts=[Part("", batch, whole="network")])
+    export_onnx(tmp_path / "m.rebnn", tmp_path / "m.onnx", form="qonnx")
+    with torch.no_grad():
+        return tmp_path / "m.onnx", load_model(tmp_path / "m.rebnn")(*inputs)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(Units, (2, 8, 9, 9)), (Linears, (3, 9))])
+def test_signs_of_qonnx(network, shape, tmp_path):
+    from onnx.reference import ReferenceEvaluator
+
+    x = torch.randn(shape)
+    path, expected = qonnx_form(network(), tmp_path, x)
+    nodes = onnx.load(path).graph.node
+    kinds = [node.op_type for node in nodes if node.domain]
+    assert set(kinds) == {"BipolarQuant"} and not {"Where", "BitwiseAnd"} & {node.op_type for node in nodes}
+    layers = sum(node.op_type in ("Conv", "MatMul") for node in nodes)
+    assert len(kinds) == 2 * layers  # of each layer's input, and of its weight
+    (found,) = ReferenceEvaluator(str(path), new_ops=packed_operators()).run(None, {"input": x.numpy()})
+    agree(found, expected)
+
+
+def test_the_executor_of_qonnx_agrees(tmp_path):
+    pytest.importorskip("qonnx", reason="optional: pip install qonnx")
+    from qonnx.core.datatype import DataType
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.infer_datatypes import InferDataTypes
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    x = torch.randn(1, 8, 9, 9)
+    path, expected = qonnx_form(Units(), tmp_path, x)
+    model = onnx.load(path)
+    for side in (model.graph.input, model.graph.output):  # its executor takes one size
+        for value, shape in zip(side, [x.shape if side is model.graph.input else expected.shape], strict=True):
+            dims = value.type.tensor_type.shape.dim
+            del dims[:]
+            dims.extend(onnx.TensorShapeProto.Dimension(dim_value=n) for n in shape)
+    wrapped = ModelWrapper(model).transform(InferShapes()).transform(InferDataTypes())
+    agree(execute_onnx(wrapped, {"input": x.numpy()})[model.graph.output[0].name], expected)
+    signs = [node.output[0] for node in wrapped.graph.node if node.op_type == "BipolarQuant"]
+    assert {wrapped.get_tensor_datatype(name) for name in signs} == {DataType["BIPOLAR"]}
+
+
 def test_what_cannot_be_exported_is_said(plain, tmp_path, monkeypatch):
     out = tmp_path / "m.onnx"
-    with pytest.raises(UserError, match=r"form='int8': one of \('float', 'packed', 'real'\)"):
+    with pytest.raises(UserError, match=r"form='int8': one of \('float', 'packed', 'qonnx', 'real'\)"):
         export_onnx(plain, out, form="int8")
     with pytest.raises(UserError, match="part='backbone' is no part of .* one whole graph: leave the part out"):
         export_onnx(plain, out, part="backbone")
