@@ -29,12 +29,15 @@ def main(argv: list[str] | None = None) -> None:
     packing.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
     engines = parser.add_argument_group("options of the engines")
     engines.add_argument("--part", help="a detector's backbone, neck, or boxes (it whole); executorch: boxes")
-    engines.add_argument("--form", help="onnx: float (default) or packed, 1-bit custom operators")
+    engines.add_argument("--form", help="onnx: float (default), packed (1-bit custom operators) or qonnx")
     engines.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images")
     engines.add_argument(
         "--max-size", nargs=2, type=int, metavar=("H", "W"), help="executorch, --part boxes: all sizes up to this one"
     )
     engines.add_argument("--length", type=int, help="openvino, executorch: of sequences of tokens")
+    engines.add_argument(
+        "--int8-linear", action="store_true", default=None, help="executorch: real-valued linear layers in 8 bits"
+    )
     engines.add_argument("--allow-slow", action="store_true", default=None, help="executorch: also on slow kernels")
     args = parser.parse_args(argv)
 
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
-        engine["max_size"] = args.max_size
+        engine |= dict(max_size=args.max_size, int8_linear=args.int8_linear)
         packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact, args.int8)
         with showing_steps("export"):
             reports = export_to(args.source, args.out, args.to, packed, engine)

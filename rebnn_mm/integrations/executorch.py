@@ -63,6 +63,7 @@ def export_detector(
     verify: bool = True,
     allow_slow: bool = False,
     smaller: bool = False,
+    int8_linear: bool = False,
 ) -> ExecutorchReport:
     """Write a detector's packed file as a program for images that are fitted into ``size``.
 
@@ -74,6 +75,7 @@ def export_detector(
         allow_slow: As there.
         smaller: Take images of all sizes up to ``size``, scaled as the test pipeline scales them and filled up to
             multiples of 32; memory is planned for the largest. Else each image is scaled so that it fits into ``size``.
+        int8_linear: As there.
 
     Raises:
         UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered.
@@ -106,7 +108,7 @@ def export_detector(
         {name: method.inputs for name, method in methods.items() if name != "forward"},
         sizes,
     )
-    return write_program(path, methods, text, allow_slow, sizes)
+    return write_program(path, methods, text, allow_slow, sizes, int8_linear)
 
 
 def _maps_of(model: Any) -> nn.Module:

@@ -158,8 +158,8 @@ def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, A
         return _detector_program(source, out, engine)
     from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
 
-    if engine.get("max_size"):
-        raise UserError(f"--max-size is for programs of executorch with --part boxes: give --size H W for {to}")
+    if engine.get("max_size") or engine.get("int8_linear"):
+        raise UserError(f"--max-size and --int8-linear are for programs of executorch: give --size H W for {to}")
     return export_boxes(source, out, to, engine.get("size"), engine.get("form"))
 
 
@@ -169,10 +169,13 @@ def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any
 
     one, most = engine.get("size"), engine.get("max_size")
     if bool(one) == bool(most) or engine.get("form") or engine.get("length"):
-        raise UserError("--part boxes of executorch takes --size H W or --max-size H W, one of them, and --allow-slow")
+        raise UserError(
+            "--part boxes of executorch takes --size H W or --max-size H W, one of them, --allow-slow and --int8-linear"
+        )
     height, width = (int(n) for n in one or most)
     verify, slow = engine.get("verify", True), bool(engine.get("allow_slow"))
-    return export_detector(source, out, (height, width), verify, slow, smaller=bool(most))
+    small = bool(engine.get("int8_linear"))
+    return export_detector(source, out, (height, width), verify, slow, smaller=bool(most), int8_linear=small)
 
 
 def _without_none(reports: list[Any]) -> list[Any]:

@@ -56,7 +56,7 @@ TARGETS = dict(
     rebnn=Target(".rebnn", (), _rebnn),
     onnx=Target(".onnx", ("form", "part"), _onnx),
     openvino=Target(".xml", ("part", "size", "length", "verify"), _openvino),
-    executorch=Target(".pte", ("size", "length", "allow_slow", "verify"), _executorch),
+    executorch=Target(".pte", ("size", "length", "allow_slow", "int8_linear", "verify"), _executorch),
 )
 
 

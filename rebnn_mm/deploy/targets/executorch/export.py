@@ -64,6 +64,7 @@ def export_executorch(
     allow_slow: bool = False,
     length: int | None = None,
     about: dict[str, Any] | None = None,
+    int8_linear: bool = False,
 ) -> ExecutorchReport:
     """Write a network as an ExecuTorch program for inputs of one size, a batch of one.
 
@@ -82,6 +83,8 @@ def export_executorch(
         allow_slow: Write also what leaves real-valued products to the portable kernels.
         length: Length of sequences of integers.
         about: More for the program's card, see :func:`program_card`.
+        int8_linear: Real-valued linear layers compute on integers of 8 bits, see
+            :func:`rebnn_mm.deploy.targets.executorch.int8.with_int8_linears`.
 
     Raises:
         MissingPackageError: ExecuTorch is not installed, or too new for this torch to run programs with ``verify``.
@@ -99,7 +102,7 @@ def export_executorch(
     text = program_card(card, given, len(results), **{"kind": kind, **(about or {})})
     samples = [] if verify is False else [given, *noise_like(given, 7)] if verify is True else verify
     method = Method(module, given, Chain(parts), samples, kind == "classifier")
-    return write_program(path, {"forward": method}, text, allow_slow)
+    return write_program(path, {"forward": method}, text, allow_slow, int8_linear=int8_linear)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def write_program(
     text: str,
     allow_slow: bool = False,
     sizes: Sizes | None = None,
+    int8_linear: bool = False,
 ) -> ExecutorchReport:
     """Lower methods, the first of them ``'forward'``, compare each with its network, and write the program.
 
@@ -136,13 +140,22 @@ def write_program(
         text: The program's card.
         allow_slow: As for :func:`export_executorch`.
         sizes: Of the images, where ``'forward'`` takes several.
+        int8_linear: As for :func:`export_executorch`.
 
     Raises:
         UserError: A method that cannot be lowered, or that differs from its network.
     """
     from rebnn_mm.deploy.targets.executorch.verify import compare_program
 
-    program = lower_methods({name: (m.module, m.inputs) for name, m in methods.items()}, text, allow_slow, sizes)
+    given = {name: (m.module, m.inputs) for name, m in methods.items()}
+    if int8_linear:
+        from rebnn_mm.deploy.targets.executorch.int8 import with_int8_linears
+
+        given = {
+            name: (with_int8_linears(module, inputs, sizes if name == "forward" else None), inputs)
+            for name, (module, inputs) in given.items()
+        }
+    program = lower_methods(given, text, allow_slow, sizes)
     data = sealed(program.data)
     lines = [
         line

@@ -262,6 +262,24 @@ def test_a_transformer_block_from_a_module(built, tmp_path):
     assert not (tmp_path / "b.pte").exists()
 
 
+def test_linear_layers_in_eight_bits(built, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(ReBNNLinear(32, 64), nn.ReLU(), nn.Linear(64, 1000)).eval()
+    x = torch.randn(4, 32)
+    sizes = {}
+    for small in (False, True):
+        path = tmp_path / f"{small}.pte"
+        report = export_executorch(model, path, inputs=[x], int8_linear=small)
+        assert report.placement.binary == 1 and ("quantized_decomposed" in report.placement.xnnpack) == small
+        assert not {"linear", "addmm"} & set(report.placement.portable)
+        sizes[small] = report.size
+        with torch.no_grad():
+            wanted, (found,) = model(x), programs.load_executorch(path)(x)
+        error = float((found - wanted).norm() / wanted.norm())
+        assert (1e-4 < error < 0.03) if small else error < 1e-5
+    assert sizes[False] - sizes[True] > 0.6 * 64 * 1000 * 4
+
+
 def test_a_program_that_is_another_network_is_not_written(built, files):
     from rebnn_mm.deploy.targets.executorch import verify
 
