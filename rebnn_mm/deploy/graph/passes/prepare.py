@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.convolutions import CONV, fold_norm
 from rebnn_mm.deploy.graph.passes.integers import compute_on_integers
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.rows import keep_tables
@@ -15,7 +16,6 @@ from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.operation.int8 import dequantize
 
 _LARGEST = 1 << 24  # elements; a hostile file could otherwise ask for more memory than there is
-_CONV = torch.ops.aten.conv2d.default
 _NAMED_PADDING = torch.ops.aten.conv2d.padding
 
 
@@ -24,7 +24,7 @@ def prepare(traced: Traced, exact: bool, eight_bits: bool = False, check: bool =
 
     Args:
         traced: Is changed in place.
-        exact: Leave every bit as it is; False folds norms into real-valued convolutions.
+        exact: Leave every bit as it is; False folds norms into real-valued convolutions and linear layers.
         eight_bits: Leave embeddings' tables in 8 bits, and, unless ``exact``, compute layers with such weights on
             integers where that is supported. False turns all of them into floats.
         check: Refuse constants of a size that no network has; False for a graph that has been checked before.
@@ -39,7 +39,10 @@ def prepare(traced: Traced, exact: bool, eight_bits: bool = False, check: bool =
                 _evaluate(traced, node, check)
         _count_paddings(traced)
         if not exact:
-            _fold_into_convolutions(traced)
+            for node in list(traced.graph.nodes):
+                if is_affine(node):
+                    fold_norm(traced, node)
+            traced.tidy()
         for node in list(traced.graph.nodes):
             _evaluate(traced, node, check)
     traced.tidy()
@@ -93,31 +96,9 @@ def _count_paddings(traced: Traced) -> None:
         spans = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
         if padding not in ("same", "valid") or (padding == "same" and any(span % 2 for span in spans)):
             continue
-        node.target = _CONV
+        node.target = CONV
         pixels = [span // 2 for span in spans] if padding == "same" else [0, 0]
         node.args = (x, weight_node, bias, stride, pixels, dilation, groups)
 
 
 _DEFAULTS = (None, None, None, [1, 1], "valid", [1, 1], 1)
-
-
-def _fold_into_convolutions(traced: Traced) -> None:
-    """``affine(conv(x, w, b))`` -> ``conv(x, w * scale, b * scale + offset)``: the same up to rounding."""
-    for node in list(traced.graph.nodes):
-        conv = node.args[0] if is_affine(node) else None
-        if conv is None or conv.target != _CONV or len(conv.users) != 1:
-            continue
-        bias_node = conv.args[2] if len(conv.args) > 2 else None
-        weight, scale, offset = (traced.constant(n) for n in (conv.args[1], *node.args[1:3]))
-        bias = None if bias_node is None else traced.constant(bias_node)
-        if weight is None or scale is None or offset is None or (bias_node is not None and bias is None):
-            continue
-        folded = weight * scale.view(-1, 1, 1, 1)
-        moved = offset if bias is None else bias * scale + offset
-        name = str(conv.args[1].target)
-        constants = [traced.add_constant(f"{name}.{part}", v) for part, v in (("weight", folded), ("bias", moved))]
-        with traced.graph.inserting_before(node):
-            new = traced.graph.call_function(_CONV, (conv.args[0], *constants, *conv.args[3:]), dict(conv.kwargs))
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-    traced.tidy()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.convolutions import ConvCall, only_reader
 from rebnn_mm.deploy.graph.functions import conv2d_exact, conv2d_last, max_pool_affine, to_first
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
@@ -88,23 +89,17 @@ class _Joined:
         """What starts at ``node``; None if it is no convolution of constants."""
         if node.target not in (conv2d_exact, conv2d_last):
             return None
-        _, weight_node, bias_node, stride, padding, dilation, groups = (*node.args, *_DEFAULTS[len(node.args) :])
-        weight, bias = traced.constant(weight_node), traced.constant(bias_node) if bias_node is not None else None
-        if weight is None or (bias is None) != (bias_node is None) or isinstance(padding, str) or weight.dim() != 4:
+        call = ConvCall.read(traced, node)
+        if call is None:
             return None
-        spec = ConvSpec.of(weight.shape, _pair(stride), _pair(padding), _pair(dilation), groups)
-        joined = cls([node], weight, spec, bias)
-        if _has_kernel(spec):
+        joined = cls([node], call.weight, call.spec, call.bias)
+        if _has_kernel(call.spec):
             joined._take_norm(traced)
             joined._take_clamp()
         return joined
 
-    def _reader(self) -> fx.Node | None:
-        users = list(self.nodes[-1].users)
-        return users[0] if len(users) == 1 and users[0].args and users[0].args[0] is self.nodes[-1] else None
-
     def _take_norm(self, traced: Traced) -> None:
-        reader = self._reader()
+        reader = only_reader(self.nodes[-1])
         pool = reader is not None and reader.target is max_pool_affine and self.spec.groups == 1
         taken = self.bias is not None and self.spec.groups == 1  # it stands in the place of the norm
         if reader is None or taken or not (pool or is_affine(reader)):
@@ -115,7 +110,7 @@ class _Joined:
             self.nodes.append(reader)
 
     def _take_clamp(self) -> None:
-        reader = self._reader()
+        reader = only_reader(self.nodes[-1])
         self.clamp = None if reader is None else limits_of(reader)
         if reader is not None and self.clamp is not None:
             self.nodes.append(reader)
@@ -141,14 +136,6 @@ class _Joined:
         plan, c_in = RealConv2dPlan(self.weight, self.spec, added, self.clamp, self.max_pool), self.spec.c_in
         chunks = [chunk for chunk in {*_CHUNKS, -(-c_in // 2)} if min(_CHUNKS) < c_in > chunk]
         return [plan, *(plan.in_chunks(chunk) for chunk in chunks if self.spec.weight_shape[2:] == (1, 1))]
-
-
-_DEFAULTS = (None, None, None, (1, 1), (0, 0), (1, 1), 1)
-
-
-def _pair(value: Any) -> Any:
-    """Torch also takes one integer in a list for two."""
-    return value[0] if not isinstance(value, int) and len(value) == 1 else value
 
 
 def _has_kernel(spec: ConvSpec) -> bool:

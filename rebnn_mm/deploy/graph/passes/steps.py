@@ -15,8 +15,8 @@ from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.signs import side_of
 from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 from rebnn_mm.deploy.operation.reference import fma
+from rebnn_mm.deploy.operation.thresholds import Turn
 
-_LARGEST = torch.finfo(torch.float32).max
 Step = Callable[[Tensor], Tensor]
 
 
@@ -101,31 +101,13 @@ def threshold(channels: int, steps: list[Step]) -> tuple[Tensor, Tensor]:
         steps: Each takes and returns (channels,), and rises or falls with each value, or is constant.
     """
 
-    def positive(keys: Tensor) -> Tensor:
-        x = _float(keys)
+    def positive(x: Tensor) -> Tensor:
         for step in steps:
             x = step(x)
         return x >= 0
 
-    low, high = (_key(torch.full((channels,), value)) for value in (-_LARGEST, _LARGEST))
-    first, last = positive(low), positive(high)
-    for _ in range(32):  # the last number that has the first sign, and the one behind it
-        middle = (low + high) // 2
-        same = positive(middle) == first
-        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    turn = Turn.of(channels, positive)
     one = torch.ones(channels)
-    scale = torch.where(first == last, 0.0, torch.where(last, one, -one))
-    offset = torch.where(first == last, torch.where(first, one, -one), torch.where(last, -_float(high), _float(low)))
-    return scale, offset
-
-
-def _key(x: Tensor) -> Tensor:
-    """Integers in the order of the floats, next to each other for neighbours."""
-    bits = x.view(torch.int32).long()
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-
-def _float(keys: Tensor) -> Tensor:
-    """The inverse of :func:`_key`."""
-    x = keys.abs().int().view(torch.float32)
-    return torch.where(keys < 0, -x, x)
+    scale = torch.where(turn.first == turn.last, 0.0, torch.where(turn.last, one, -one))
+    edge = torch.where(turn.last, -turn.above, turn.below)
+    return scale, torch.where(turn.first == turn.last, torch.where(turn.first, one, -one), edge)

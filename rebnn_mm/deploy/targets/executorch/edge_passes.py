@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.convolutions import fold_norm
 from rebnn_mm.deploy.graph.functions import affine, max_pool_affine, to_first, to_last
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError
 
 _aten = torch.ops.aten
-_CONV, _LINEAR = _aten.conv2d.default, _aten.linear.default
 _POOLS = (_aten.max_pool2d.default, _aten.avg_pool2d.default)
 _UPSAMPLE = _aten.upsample_nearest2d.vec
 _GLOBAL = (_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default)
@@ -87,25 +87,11 @@ def pool_last(traced: Traced) -> None:
 
 
 def fold_norms(traced: Traced) -> None:
-    """``affine(conv(x, w, b), scale, offset)`` -> ``conv(x, w * scale, b * scale + offset)``; linear layers too."""
+    """A norm goes into the convolution or linear layer in front of it, see :func:`fold_norm`."""
     for node in list(traced.graph.nodes):
-        layer = node.args[0] if is_affine(node) else None
-        if layer is None or layer.target not in (_CONV, _LINEAR) or len(layer.users) != 1:
-            continue
-        if layer.target == _LINEAR and len(layer.meta["shape"]) != 2:
-            continue  # an affine's channels are the second dimension, a linear layer's the last
-        bias_node = layer.args[2] if len(layer.args) > 2 else None
-        weight, scale, offset = (traced.constant(n) for n in (layer.args[1], *node.args[1:3]))
-        bias = None if bias_node is None else traced.constant(bias_node)
-        if weight is None or scale is None or offset is None or (bias_node is not None and bias is None):
-            continue
-        folded = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-        moved = offset if bias is None else bias * scale + offset
-        name = str(layer.args[1].target)
-        constants = [constant(traced, f"{name}.{part}", v) for part, v in (("folded", folded), ("moved", moved))]
-        with traced.graph.inserting_before(node):
-            new = call(traced, layer.target, (layer.args[0], *constants, *layer.args[3:]), node.meta["shape"])
-        node.replace_all_uses_with(new)
+        if is_affine(node):
+            node.meta["rank"] = len(node.meta["shape"])
+            fold_norm(traced, node)
     traced.tidy()
 
 

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.convolutions import CONV, ConvCall, only_reader
 from rebnn_mm.deploy.graph.functions import max_pool_affine
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
-from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.targets.executorch.edge_passes import call, constant
 from rebnn_mm.deploy.targets.executorch.operators import REAL
 
-_CONV = torch.ops.aten.conv2d.default
-_DEFAULTS = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
 _FEW = 4  # channels of a stem's input
 
 
@@ -27,16 +25,16 @@ def take_convolutions(traced: Traced) -> None:
         found = _read(traced, node)
         if found is None:
             continue
-        weight, spec, bias = found
+        weight, spec, bias = found.weight, found.spec, found.bias
         last, norm, max_pool = node, None, False
-        reader = _only_reader(node)
+        reader = only_reader(node)
         if bias is None and reader is not None and (reader.target is max_pool_affine or is_affine(reader)):
             norm = _constants(traced, *reader.args[1:3])
             if norm is not None:
                 last, max_pool = reader, reader.target is max_pool_affine
         if norm is None:
             norm = (torch.ones(spec.c_out), torch.zeros(spec.c_out) if bias is None else bias)
-        reader = _only_reader(last)
+        reader = only_reader(last)
         limits = None if reader is None else limits_of(reader)
         if reader is not None and limits is not None:
             last = reader
@@ -50,31 +48,19 @@ def take_convolutions(traced: Traced) -> None:
     traced.tidy()
 
 
-def _read(traced: Traced, node: fx.Node) -> tuple[Tensor, ConvSpec, Tensor | None] | None:
-    """(weight, sizes, bias) of a convolution that the delegate takes; None for all else."""
-    if node.target != _CONV or len(node.meta.get("shape", ())) != 4:
+def _read(traced: Traced, node: fx.Node) -> ConvCall | None:
+    """A convolution that the delegate takes; None for all else."""
+    if node.target != CONV or len(node.meta.get("shape", ())) != 4:
         return None
-    arguments: Any = (*node.args, *_DEFAULTS[len(node.args) :])
-    _, weight_node, bias_node, stride, padding, dilation, groups = arguments
-    weight, bias = traced.constant(weight_node), None if bias_node is None else traced.constant(bias_node)
-    if weight is None or (bias is None) != (bias_node is None) or isinstance(padding, str):
+    conv = ConvCall.read(traced, node)
+    if conv is None:
         return None
-    spec = ConvSpec.of(weight.shape, _pair(stride), _pair(padding), _pair(dilation), groups)
+    spec = conv.spec
     alike = all(vertical == horizontal for vertical, horizontal in (spec.stride, spec.padding))
     few = spec.c_in <= _FEW or spec.c_out == 1
-    return (weight, spec, bias) if alike and few and groups == 1 and spec.dilation == (1, 1) else None
-
-
-def _only_reader(node: fx.Node) -> fx.Node | None:
-    users = list(node.users)
-    return users[0] if len(users) == 1 and users[0].args and users[0].args[0] is node else None
+    return conv if alike and few and spec.groups == 1 and spec.dilation == (1, 1) else None
 
 
 def _constants(traced: Traced, *nodes: Any) -> tuple[Tensor, ...] | None:
     values = tuple(traced.constant(node) for node in nodes)
     return None if any(value is None for value in values) else values  # type: ignore[return-value]
-
-
-def _pair(value: Any) -> Any:
-    """Torch also takes one integer in a list for two."""
-    return value[0] if not isinstance(value, int) and len(value) == 1 else value
