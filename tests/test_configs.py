@@ -35,7 +35,7 @@ def build(name, **overrides):
 
 def kinds_of(path):
     """Which of a method's layers a leaf takes."""
-    if "_glue_" in path.name:
+    if any(word in path.name for word in ("_glue_", "deit_", "swin_")):
         return ["binary_linear"]
     return ["binary_conv", "binary_linear"] if "_fast_" in path.name else ["binary_conv"]
 

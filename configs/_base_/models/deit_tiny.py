@@ -1,0 +1,12 @@
+# MMPretrain's DeiT-tiny for ten classes, 1-bit by rule in all linear layers of its blocks; attention's scores stay real.
+model = dict(
+    type='Binarized',
+    base='ImageClassifier',
+    binarize=dict(preset='transformer', types='Linear', layer=dict(type='ReBNNLinear')),
+    backbone=dict(type='VisionTransformer', arch='deit-tiny', img_size=224, patch_size=16),
+    head=dict(
+        type='VisionTransformerClsHead',
+        num_classes=10,
+        in_channels=192,
+        topk=(1, 5),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))

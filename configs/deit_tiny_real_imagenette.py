@@ -1,0 +1,11 @@
+# python tools/train.py configs/deit_tiny_real_imagenette.py
+# The real-valued twin of deit_tiny_rebnn_imagenette.py. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/deit_tiny.py',
+    './_base_/datasets/imagenette.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/real.py',
+    './_base_/runtime/default.py',
+]
+model = dict(binarize=None)
+train_cfg = dict(max_epochs=64, val_interval=8)

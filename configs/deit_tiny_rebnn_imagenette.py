@@ -1,0 +1,11 @@
+# python tools/train.py configs/deit_tiny_rebnn_imagenette.py
+# 1-bit DeiT-tiny on Imagenette, from labels. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/deit_tiny.py',
+    './_base_/datasets/imagenette.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn_gradient.py',
+    './_base_/runtime/default.py',
+]
+model = dict(binarize=dict(layer={{_base_.binary_linear}}))
+train_cfg = dict(max_epochs=64, val_interval=8)
