@@ -1,12 +1,21 @@
 """Real-valued layers as a prepared network computes them: torch's bits, whichever way they are computed."""
 
+import copy
+from functools import cache
+from itertools import product
+
 import pytest
 import torch
 from graph_toys import settle
 from torch import nn
 
+from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.functions import to_first
+from rebnn_mm.deploy.graph.lower import lower
+from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.real import Tried
+from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.kernels import library
 from rebnn_mm.deploy.layers.depthwise import DepthwisePlan
 from rebnn_mm.deploy.layers.plan import Conv2dPlan
@@ -45,23 +54,31 @@ NETWORKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("isa", WAYS)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_bits_are_torchs_in_every_call(packed, threads, name, isa):
+@cache  # of all instruction sets: the capture takes longer than the rest
+def captured(name):
+    """(network, its record, its tensors)."""
     torch.manual_seed(0)
     network = settle(NETWORKS[name]())
+    traced = fuse(capture(lower(copy.deepcopy(network)), [torch.randn(2, 3, 64, 64)]))
+    return network, encode(traced), traced.tensors
+
+
+@pytest.mark.parametrize("isa", WAYS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bits_are_torchs_in_every_call(threads, name, isa):
+    network, record, tensors = captured(name)
+    torch.manual_seed(1)
     with library.use_isa(isa), torch.no_grad():
-        graph = packed(network, torch.randn(2, 3, 64, 64))[1]
-        loose = packed(network, torch.randn(2, 3, 64, 64), exact=False)[1]
-        for count in (1, 2):
+        graph, loose = (GraphNetwork(record, tensors, exact) for exact in (True, False))
+        for count, shape in product((1, 2), ((1, 3, 40, 40), (2, 3, 35, 26))):
             threads(count)
-            for shape in ((1, 3, 64, 64), (2, 3, 51, 38)):
-                graph(torch.zeros(shape))  # must not decide anything
-                for _ in range(3):
-                    x = torch.randn(shape)
-                    for given in (x, x.contiguous(memory_format=torch.channels_last)):
-                        assert torch.equal(graph(given), network(x))
-                        assert torch.allclose(loose(given), network(x), rtol=1e-4, atol=1e-4)
+            graph(torch.zeros(shape))  # must not decide anything
+            for _ in range(3):
+                x = torch.randn(shape)
+                expected = network(x)
+                for given in (x, x.contiguous(memory_format=torch.channels_last)):
+                    assert torch.equal(graph(given), expected)
+            assert torch.allclose(loose(x), expected, rtol=1e-4, atol=1e-4)
         assert graph(torch.randn(0, 3, 64, 64)).shape[0] == 0
 
 

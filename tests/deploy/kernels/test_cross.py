@@ -134,6 +134,7 @@ def test_no_access_out_of_bounds_and_nothing_undefined(tmp_path):
     assert "10 cases" in run_cases(tmp_path, program)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 def test_bad_calls_are_refused_by_optimized_kernels(tmp_path):
     program = build(tmp_path, "g++", "-O1")
