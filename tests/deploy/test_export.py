@@ -180,6 +180,20 @@ def test_any_model_of_ones_own_runs_with_torch_alone(tmp_path):
     assert len([name for name in names if isinstance(names[name], BinaryTensor)]) == 5
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 8, affine=False), nn.Identity()])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_a_norm_that_packed_layers_do_not_compute_is_refused_outside_of_graphs(norm, kind, tmp_path):
+    layer, x = (
+        (ReBNNConv2d(8, 8, 1), torch.randn(2, 8, 5, 5)) if kind == "conv" else (ReBNNLinear(8, 8), torch.randn(4, 8))
+    )
+    layer.input_norm = norm
+    model = nn.Sequential(layer).eval()
+    with pytest.raises(UserError, match=f"{type(norm).__name__} as its input_norm, which no packed layer computes"):
+        export_model(model, tmp_path / "m.rebnn", parts=[], check=Check([x]))
+    export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))  # a graph computes any
+    assert torch.equal(load_model(tmp_path / "m.rebnn")(x), model(x))
+
+
 def test_a_model_that_writes_into_its_images_is_exported_and_the_callers_stay(tmp_path):
     model, x = (
         nn.Sequential(nn.ReLU(inplace=True), ReBNNConv2d(3, 8, 3, input_norm=True)).eval(),

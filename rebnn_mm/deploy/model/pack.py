@@ -17,6 +17,7 @@ from rebnn_mm.deploy.layers.packable import check_layer, is_packed, padding_of
 from rebnn_mm.deploy.model.weights import Weights, graphs_of
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import BinaryLayer, BinaryLinear, InputLayerNorm, ReBNNConv2d, ReBNNLinear
 from rebnn_mm.layers.interface import is_training_only
 
@@ -97,14 +98,19 @@ def _packed_twin(module: nn.Module, weights: Weights) -> nn.Module | None:
 def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
     check_layer(type(module).__name__, module)
     shape = tuple(module.weight.shape)
-    norm = module.input_norm
+    norm, linear = module.input_norm, isinstance(module, BinaryLinear)
+    if norm is not None and not isinstance(norm, (_NormBase, *((InputLayerNorm, nn.LayerNorm) if linear else ()))):
+        raise UserError(
+            f"a {type(module).__name__} has a {type(norm).__name__} as its input_norm, which no packed layer computes: "
+            "put it in front of the layer, or export the model as a graph"
+        )
     before = InputSide(norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None)
     alpha = weights.real("alpha", shape[0])
     after = Epilogue(alpha, None if module.bias is None else weights.real("bias", shape[0]))
     bits = weights.bits("weight", *shape)
-    if isinstance(module, BinaryLinear):
+    if linear:
         # depends on the input: no scale and offset
-        layer_norm = norm if isinstance(norm, InputLayerNorm | nn.LayerNorm) else None
+        layer_norm = None if isinstance(norm, _NormBase) else norm
         return PackedLinear(bits, ConvSpec.linear(*shape), before, after, layer_norm, module.shortcut)
     padding, pad = padding_of(module)
     spec = ConvSpec.of(shape, module.stride, padding, module.dilation, module.groups)
