@@ -120,6 +120,7 @@ with atomic_path(sys.argv[1]) as part:
     assert names(tmp_path) == ["m"] and (tmp_path / "m").read_bytes() == b"short"
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_file_take_turns(tmp_path):
     code = f"""
 import sys
