@@ -1,4 +1,10 @@
 # python tools/train.py configs/resnet20_react_cifar10.py
-# resnet20_rebnn_cifar10.py with ReActNet's layer. Expected top-1: not yet measured.
-_base_ = ['./resnet18_react_cifar10.py']
-model = dict(backbone=dict(depth=20, base_channels=16), head=dict(in_channels=64))
+# resnet20_rebnn_cifar10.py with ReActNet's convolutions in the same blocks. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet20_rebnn.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/react.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))

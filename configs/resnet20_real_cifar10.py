@@ -1,4 +1,10 @@
 # python tools/train.py configs/resnet20_real_cifar10.py
-# The real-valued twin of resnet20_rebnn_cifar10.py. Expected top-1: not yet measured.
-_base_ = ['./resnet18_real_cifar10.py']
-model = dict(backbone=dict(depth=20, base_channels=16), head=dict(in_channels=64))
+# real-valued twin of resnet20_rebnn_cifar10.py: same structure, plain convolutions. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet20_rebnn.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/real.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))

@@ -1,4 +1,10 @@
 # python tools/train.py configs/resnet20_rebnn_cifar10.py
-# 1-bit ResNet-20 of papers on CIFAR-10. Expected top-1: not yet measured.
-_base_ = ['./resnet18_rebnn_cifar10.py']
-model = dict(backbone=dict(depth=20, base_channels=16), head=dict(in_channels=64))
+# 1-bit ResNet-20, one stage, from scratch with labels. Expected top-1: not yet measured.
+_base_ = [
+    './_base_/models/resnet20_rebnn.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/adam_linear_256e.py',
+    './_base_/methods/rebnn.py',
+    './_base_/runtime/default.py',
+]
+model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))
