@@ -11,7 +11,7 @@ from plain_classifier import export_plain_classifier
 from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
-from rebnn_mm.deploy.file.container import read_file
+from rebnn_mm.deploy.file.container import read_file, write_file
 from rebnn_mm.deploy.file.tensors import BinaryTensor
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.layers.packable import check_layer, padding_of
@@ -165,6 +165,17 @@ def test_any_model_of_ones_own(tmp_path):
         load_model(tmp_path / "m.rebnn", model=own_model()[:1])
     with pytest.raises(RebnnFileError, match=r"give load_model\(path, model=...\)"):
         load_model(tmp_path / "m.rebnn")
+
+
+def test_files_from_before_alpha_was_a_vector_load(tmp_path):
+    model = nn.Sequential(ReBNNConv2d(3, 8, 3), ReBNNConv2d(8, 4, 1, weight_only=True)).eval()
+    export_model(model, tmp_path / "m.rebnn", check=Check([torch.randn(2, 3, 9, 9)]), parts=[])
+    file = read_file(tmp_path / "m.rebnn")
+    old = {name: value.view(-1, 1, 1, 1) if name.endswith("alpha") else value for name, value in file.tensors.items()}
+    assert old["0.alpha"].dim() == old["1.alpha"].dim() == 4
+    write_file(tmp_path / "old.rebnn", file.info, old)
+    x = torch.randn(2, 3, 7, 7)
+    assert torch.equal(load_model(tmp_path / "old.rebnn", model=copy.deepcopy(model))(x), model(x))
 
 
 def test_any_model_of_ones_own_runs_with_torch_alone(tmp_path):

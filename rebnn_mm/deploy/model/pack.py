@@ -105,7 +105,7 @@ def _packed_layer(module: Any, weights: Weights) -> PackedConv2d | PackedLinear:
             "put it in front of the layer, or export the model as a graph"
         )
     before = InputSide(norm=weights.norm("input_norm", norm.num_features) if isinstance(norm, _NormBase) else None)
-    alpha = weights.real("alpha", shape[0])
+    alpha = weights.alpha(shape[0])
     after = Epilogue(alpha, None if module.bias is None else weights.real("bias", shape[0]))
     bits = weights.bits("weight", *shape)
     if linear:
@@ -161,6 +161,8 @@ def _load(module: nn.Module, name: str, old: Tensor, weights: Weights) -> Tensor
         return torch.zeros(old.shape, dtype=old.dtype, device="cpu")
     if name == "weight" and isinstance(module, BinaryLayer) and module.binarizes_weight:
         return weights.binary(name, *old.shape)  # W1A32: the layer itself goes on with its binary weight
+    if name == "alpha" and isinstance(module, BinaryLayer):
+        return weights.alpha(len(old))
     if old.is_floating_point():
         return weights.real(name, *old.shape)
     return weights.integer(name, *old.shape).to(old.dtype)

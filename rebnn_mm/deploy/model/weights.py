@@ -61,6 +61,12 @@ class Weights:
         assert not isinstance(tensor, BinaryTensor)
         return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()
 
+    def alpha(self, channels: int) -> Tensor:
+        """Scale of each output channel, (channels,); earlier files hold it as (channels, 1, ...). Raises as :meth:`real`."""
+        stored = self._tensors.get(f"{self._prefix}alpha")
+        around = 0 if stored is None else len(stored.shape) - 1
+        return self.real("alpha", channels, *[1] * around).flatten()
+
     def eight_bits(self, name: str, *shape: int) -> QuantizedTensor | None:
         """A real-valued tensor of ``shape`` that the file holds in 8 bits; None if it holds no such one of this name.
 
