@@ -62,7 +62,7 @@ class Weights:
         return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()
 
     def alpha(self, channels: int) -> Tensor:
-        """Scale of each output channel, (channels,); earlier files hold it as (channels, 1, ...). Raises as :meth:`real`."""
+        """A layer's scale, (channels,); earlier files hold it as (channels, 1, ...). Raises as :meth:`real`."""
         stored = self._tensors.get(f"{self._prefix}alpha")
         around = 0 if stored is None else len(stored.shape) - 1
         return self.real("alpha", channels, *[1] * around).flatten()
