@@ -1,4 +1,4 @@
-"""Stock detectors of mmdet, small, with ``preset='detector'``: they train, and their graphs give the same bits."""
+"""Stock detectors of mmdet, small, with their preset: they train, and their graphs give the same bits."""
 
 import logging
 
@@ -13,7 +13,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.layers import binary_layers
 
 pytest.importorskip("mmdet.models")
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the stock models
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of the stock models
 
 SIZE = 64
 # of the installed package: config, changes that make it small, parts that are to be graphs
@@ -42,6 +42,11 @@ STOCK = {
         | dict(test_cfg=dict(rpn=dict(max_per_img=8))),
         ["backbone", "neck", "roi_head.mask_head.convs"],
     ),
+    "detr/detr_r50_8xb2-150e_coco": (
+        dict(backbone=dict(depth=18, init_cfg=None, base_channels=16), neck=dict(in_channels=[128]))
+        | dict(encoder=dict(num_layers=1), decoder=dict(num_layers=2), num_queries=100),
+        ["backbone", "neck", "encoder.layers.0.ffn", "decoder.layers.0.ffn", "decoder.layers.1.ffn"],
+    ),
 }
 
 
@@ -60,7 +65,8 @@ def built(name):
 
     cfg = Config.fromfile(f"{mmdet.__path__[0]}/.mim/configs/{name}.py")
     cfg.merge_from_dict(dict(model=STOCK[name][0]))
-    model = dict(cfg.model, type="Binarized", base=cfg.model.type, binarize=dict(preset="detector"))
+    preset = "transformer" if name.startswith("detr") else "detector"
+    model = dict(cfg.model, type="Binarized", base=cfg.model.type, binarize=dict(preset=preset))
     torch.manual_seed(0)
     return MODELS.build(model)
 
@@ -81,6 +87,7 @@ def test_the_preset_trains_every_layer_and_exports_whole(tmp_path, scope, caplog
         model.init_weights()
         model.train()
         layers = binary_layers(model)
+        assert all((layer.scale() > 0).all() for layer in layers.values())  # no initialiser took them for weights
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         trained = set()
         for _ in range(3):
