@@ -46,7 +46,7 @@ custom_hooks = [
 
 
 def train(data, out, *more, ranks=RANKS, work_dir=None, fault=None):
-    """The finished torchrun, with one restart allowed, and what every rank left."""
+    """The finished torchrun, and what every rank left; a restart whose ranks do not find one another is another one."""
     out.mkdir(exist_ok=True)
     hook = dict(type="Fault", folder=str(out), **(fault or {}))
     config = out / "config.py"
@@ -60,7 +60,7 @@ def train(data, out, *more, ranks=RANKS, work_dir=None, fault=None):
         *loaders,
     ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command = [*launch, "--max-restarts=1", str(HELPERS / "faulty_rank.py"), "tools/train.py", str(config), *words]
+    command = [*launch, "--max-restarts=3", str(HELPERS / "faulty_rank.py"), "tools/train.py", str(config), *words]
     paths = os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH", str(ROOT))]))
     done = subprocess.run(
         command,
