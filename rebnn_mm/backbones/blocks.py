@@ -67,14 +67,19 @@ def build_conv(conv_cfg: Config, in_channels: int, out_channels: int, kernel_siz
     return conv(in_channels, out_channels, **options)
 
 
-def downsampling(in_channels: int, out_channels: int, stride: int, norm_cfg: Config) -> nn.Module:
-    """Real-valued shortcut: average pool (if strided) -> 1x1 convolution -> norm, or the identity.
+def pooling(stride: int) -> nn.Module:
+    """What a shortcut without parameters does beside a strided convolution: the average, or nothing at stride 1.
 
-    The pool rounds up, as a padded 3x3 convolution of the same stride does, so odd sizes match.
+    It rounds up, as a padded 3x3 convolution of the same stride does, so odd sizes match.
     """
+    return nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
+
+
+def downsampling(in_channels: int, out_channels: int, stride: int, norm_cfg: Config) -> nn.Module:
+    """Real-valued shortcut: average pool (if strided) -> 1x1 convolution -> norm, or the identity."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
-    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True)] if stride > 1 else []
+    pool = [pooling(stride)] if stride > 1 else []
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(*pool, conv, build_norm(norm_cfg, out_channels))
 
@@ -191,7 +196,7 @@ class Bottleneck(nn.Module):
         self.reduce = BinaryUnit(in_channels, planes, 1, 1, conv_cfg, norm_cfg, around)
         self.spatial = BinaryUnit(planes, planes, 3, stride, conv_cfg, norm_cfg, around)
         self.expand = BinaryUnit(planes, out_channels, 1, 1, conv_cfg, norm_cfg, around)
-        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        self.pool = pooling(stride)
         self.downsample = downsampling(in_channels, out_channels, stride, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from rebnn_mm.backbones.blocks import Around, BinaryUnit, Config, build_norm
+from rebnn_mm.backbones.blocks import Around, BinaryUnit, Config, build_norm, pooling
 from rebnn_mm.backbones.stages import Stages
 from rebnn_mm.errors import UserError
 
@@ -29,7 +29,7 @@ class MobileBlock(nn.Module):
             raise UserError(f"a block from {channels} to {planes} channels: it keeps them or doubles them")
         self.copies = planes // channels
         self.spatial = BinaryUnit(channels, channels, 3, stride, conv_cfg, norm_cfg, around)
-        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        self.pool = pooling(stride)
         self.pointwise = BinaryUnit(channels, planes, 1, 1, conv_cfg, norm_cfg, around)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,11 @@ class LearnedScale(BinaryBase):
 
     def _scale(self) -> Tensor | None:
         alpha = self._used_alpha()
-        return None if alpha is None else alpha.view(-1, *[1] * (self._tensor("weight").dim() - 1))
+        return None if alpha is None else self._beside_weight(alpha)
+
+    def _beside_weight(self, vector: Tensor) -> Tensor:
+        """(C_out,) -> (C_out, 1, ...), which multiplies a weight."""
+        return vector.view(-1, *[1] * (self._tensor("weight").dim() - 1))
 
     def _used_alpha(self) -> Tensor | None:
         """(C_out,); the first time in a training it is written into the parameter."""

@@ -13,7 +13,6 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from rebnn_mm.functional import scale_init
 from rebnn_mm.layers.base import BinaryConv2d, BinaryLinear
 from rebnn_mm.layers.learned_scale import LearnedScale
 
@@ -25,8 +24,10 @@ class _ReBNN(LearnedScale):
 
     def _init_method(self) -> None:
         super()._init_method()
-        scale = None if self.alpha is None else scale_init(self.weight.detach())
-        self.register_buffer("gamma", None if scale is None else torch.zeros_like(scale))
+        self.register_buffer("gamma", None if self.alpha is None else self._zero_gamma())
+
+    def _zero_gamma(self) -> Tensor:
+        return self._beside_weight(torch.zeros_like(self._tensor("alpha").detach()))
 
     def reset_parameters(self) -> None:
         """Initialise all parameters as the constructor does, and gamma to 0."""
@@ -41,7 +42,7 @@ class _ReBNN(LearnedScale):
         """Start gamma at 0 where a checkpoint brings no alpha: it is of another method, or real-valued."""
         super()._start_from_real_weights(assign)
         if assign:
-            self.gamma = torch.zeros_like(scale_init(self.weight.detach()))
+            self.gamma = self._zero_gamma()
         else:
             self.gamma.zero_()
 

@@ -10,8 +10,19 @@ from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
 
-class ProgramDetector(BaseDetector):
-    """Predicts, and does nothing else.
+class _Program(BaseDetector):
+    """A detector that predicts, and does nothing else."""
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> Any:
+        """A program cannot be trained."""
+        raise NotImplementedError("a program cannot be trained")
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
+        return self.extract_feat(batch_inputs)
+
+
+class ProgramDetector(_Program):
+    """A one-stage detector.
 
     Args:
         maps: (N, C, H, W) -> scores of all levels, boxes of all levels, and of some heads a third kind, flat.
@@ -34,16 +45,9 @@ class ProgramDetector(BaseDetector):
         found = self.bbox_head.predict_by_feat(*self.extract_feat(batch_inputs), batch_img_metas=metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, found)
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> Any:
-        """A program cannot be trained."""
-        raise NotImplementedError("a program cannot be trained")
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
-        return self.extract_feat(batch_inputs)
-
-
-class ProgramTwoStageDetector(BaseDetector):
-    """Predicts, and does nothing else.
+class ProgramTwoStageDetector(_Program):
+    """A two-stage detector.
 
     Args:
         maps: (N, C, H, W) -> scores of all levels, deltas of all levels, levels that regions are read from, flat.
@@ -80,10 +84,3 @@ class ProgramTwoStageDetector(BaseDetector):
     def _none(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         head = self.bbox_head
         return regions.new_zeros(0, head.num_classes + 1), regions.new_zeros(0, 4)
-
-    def loss(self, batch_inputs: Tensor, batch_data_samples: Any) -> Any:
-        """A program cannot be trained."""
-        raise NotImplementedError("a program cannot be trained")
-
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
-        return self.extract_feat(batch_inputs)
