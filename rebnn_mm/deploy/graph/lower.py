@@ -17,56 +17,13 @@ from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
 
-class Lowered(AsTrained):
-    """A trained layer, its weight as bits; what stands around the 1-bit operation stays ordinary torch.
+class _LoweredLayer(AsTrained):
+    """A trained layer, its weight as bits; what stands around the product of weight and input stays ordinary torch.
 
     A pass folds that into the operator as it does with what the network itself has around it.
 
     Args:
-        layer: A :class:`BinaryConv2d` or :class:`BinaryLinear` that is 1-bit on both sides.
-    """
-
-    alpha: Tensor
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        check_layer(type(layer).__name__, layer)
-        scale = layer.scale()
-        weight = layer.binary_weight()
-        self._describe(weight.shape, sizes_of_layer(layer))
-        self._buffers["weight"] = to_bits(weight)  # under the name that it has in the file
-        self.register_buffer("alpha", weight.new_ones(len(weight)) if scale is None else scale.flatten().clone())
-        self.input_norm = layer.input_norm
-        self.shortcut = getattr(layer, "shortcut", False)
-        self.bias = layer.bias
-        self.is_linear = isinstance(layer, BinaryLinear)
-        keep_called(self)
-        self.pad: Pad | None = None
-        if self.is_linear:
-            self.spec = ConvSpec.linear(*weight.shape)
-            return
-        padding, self.pad = padding_of(layer)
-        self.spec = ConvSpec(tuple(weight.shape), layer.stride, padding, layer.dilation, layer.groups)
-
-    def forward(self, x: Tensor) -> Any:
-        """What the trained layer computes in eval mode."""
-        shortcut = x
-        if self.input_norm is not None:
-            x = self.input_norm(x)
-        if self.pad is not None:
-            x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
-        operator = binary_linear if self.is_linear else binary_conv2d
-        y = operator(x, self._buffers["weight"], self.spec, InputSide(), Epilogue(self.alpha))
-        if self.bias is not None:
-            y = y + (self.bias if self.is_linear else self.bias.view(-1, 1, 1))
-        return y + shortcut if self.shortcut else y
-
-
-class LoweredSigns(AsTrained):
-    """A trained layer with a 1-bit weight and a real-valued input: ordinary torch on a weight that is stored as bits.
-
-    Args:
-        layer: A :class:`BinaryConv2d` or :class:`BinaryLinear` with ``weight_only=True``.
+        layer: A :class:`BinaryConv2d` or :class:`BinaryLinear`.
     """
 
     alpha: Tensor | None
@@ -76,35 +33,67 @@ class LoweredSigns(AsTrained):
         check_layer(type(layer).__name__, layer)
         scale, signs = layer.scale(), layer.binary_weight()
         self._describe(signs.shape, sizes_of_layer(layer))
-        self._buffers["weight"] = to_bits(signs)
+        self._buffers["weight"] = to_bits(signs)  # under the name that it has in the file
         self.register_buffer("alpha", None if scale is None else scale.flatten().clone())
-        self.shape = list(signs.shape)
         self.input_norm, self.bias = layer.input_norm, layer.bias
         self.shortcut = getattr(layer, "shortcut", False)
         self.is_linear = isinstance(layer, BinaryLinear)
         keep_called(self)
-        if not self.is_linear:
-            padding, self.pad = padding_of(layer)
-            self.geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        self.pad: Pad | None = None
+        if self.is_linear:
+            self.spec = ConvSpec.linear(*signs.shape)
+            return
+        padding, self.pad = padding_of(layer)
+        self.spec = ConvSpec(tuple(signs.shape), layer.stride, padding, layer.dilation, layer.groups)
 
     def forward(self, x: Tensor) -> Any:
         """What the trained layer computes in eval mode, in its order."""
         shortcut = x
         if self.input_norm is not None:
             x = self.input_norm(x)
-        weight = torch.ops.rebnn_mm.from_bits(self._buffers["weight"], self.shape)
-        if self.is_linear:
-            y = nn.functional.linear(x, weight)
-        else:
-            if self.pad is not None:
-                x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
-            y = nn.functional.conv2d(x, weight, None, *self.geometry)
-        around = (-1,) if self.is_linear else (-1, 1, 1)
-        if self.alpha is not None:
-            y = y * self.alpha.view(around)
+        if self.pad is not None:
+            x = nn.functional.pad(x, self.pad[0], mode=self.pad[1])
+        y = self._product(x)
         if self.bias is not None:
-            y = y + self.bias.view(around)
+            y = y + self._beside(self.bias)
         return y + shortcut if self.shortcut else y
+
+    def _beside(self, channels: Tensor) -> Tensor:
+        """(C_out,), as it broadcasts over the output."""
+        return channels if self.is_linear else channels.view(-1, 1, 1)
+
+    def _product(self, x: Tensor) -> Tensor:
+        """The weight times ``x``, scaled."""
+        raise NotImplementedError
+
+
+class Lowered(_LoweredLayer):
+    """A layer that is 1-bit on both sides: one operator."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        if self.alpha is None:
+            self.alpha = layer.weight.new_ones(len(layer.weight))
+
+    def _product(self, x: Tensor) -> Any:
+        operator = binary_linear if self.is_linear else binary_conv2d
+        return operator(x, self._buffers["weight"], self.spec, InputSide(), Epilogue(self.alpha))
+
+
+class LoweredSigns(_LoweredLayer):
+    """A layer with a 1-bit weight and a real-valued input (``weight_only=True``): ordinary torch."""
+
+    def _product(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        if self.is_linear:
+            y = nn.functional.linear(x, self._signs(spec.weight_shape[:2]))
+        else:
+            weight = self._signs(spec.weight_shape)
+            y = nn.functional.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+        return y if self.alpha is None else y * self._beside(self.alpha)
+
+    def _signs(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.ops.rebnn_mm.from_bits(self._buffers["weight"], list(shape))
 
 
 def _twin(layer: nn.Module) -> nn.Module | None:
