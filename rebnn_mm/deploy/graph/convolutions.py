@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.operation.spec import ConvSpec
 
 CONV = torch.ops.aten.conv2d.default

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from rebnn_mm.deploy.file.container import RebnnFileError
-from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.functions import full_precision
 from rebnn_mm.deploy.graph.passes.grow import grow_concatenations
 from rebnn_mm.deploy.graph.passes.layout import choose_layout
@@ -19,6 +18,7 @@ from rebnn_mm.deploy.graph.passes.siblings import fold_powers, merge_siblings
 from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
 from rebnn_mm.deploy.graph.program import MALFORMED, Program
 from rebnn_mm.deploy.graph.record import decode
+from rebnn_mm.deploy.graph.traced import InputSpec, Traced
 from rebnn_mm.deploy.layers.prepared import Sources, is_recorded
 from rebnn_mm.errors import UserError
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rebnn_mm.deploy.file.tensors import BinaryTensor, stored_type
-from rebnn_mm.deploy.graph.capture import Traced, capture
+from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.trial import alike, tensors_of
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.file.container import RebnnFileError
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.direct import DIRECT
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
 from rebnn_mm.deploy.layers.plan import Conv2dPlan, LinearPlan

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.file.container import RebnnFileError
-from rebnn_mm.deploy.graph.capture import InputSpec, Traced
 from rebnn_mm.deploy.graph.operators import OPERATORS, name_of
+from rebnn_mm.deploy.graph.traced import InputSpec, Traced
 from rebnn_mm.deploy.operation.int8 import dequantize
 from rebnn_mm.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 
 
 def computed(traced: Traced, inputs: Sequence[Tensor]) -> Iterator[tuple[fx.Node, dict[fx.Node, Any]]]:

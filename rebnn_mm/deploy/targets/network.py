@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import PackedFile, RebnnFileError, read_file
-from rebnn_mm.deploy.graph.capture import InputSpec, capture
+from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
+from rebnn_mm.deploy.graph.traced import InputSpec
 from rebnn_mm.deploy.load import PackedClassifier, build_network
 from rebnn_mm.deploy.model.weights import Weights, graphs_of
 from rebnn_mm.errors import UserError

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rebnn_mm.deploy.file.card import ModelCard, Preprocessing
-from rebnn_mm.deploy.graph.capture import InputSpec
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.traced import InputSpec
 from rebnn_mm.deploy.targets.network import Chain, chosen_network, example_inputs, graphs_in_order, network_of
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.layers import ReBNNConv2d

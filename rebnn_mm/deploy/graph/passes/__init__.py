@@ -1,6 +1,5 @@
 """Graph passes, one a file; :func:`fuse` runs those that leave every bit of the result as it is."""
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.after import fuse_after
 from rebnn_mm.deploy.graph.passes.before import fuse_before
 from rebnn_mm.deploy.graph.passes.norms import fold_norms
@@ -9,6 +8,7 @@ from rebnn_mm.deploy.graph.passes.signs import pass_signs
 from rebnn_mm.deploy.graph.passes.simplify import simplify
 from rebnn_mm.deploy.graph.passes.stem import pool_first
 from rebnn_mm.deploy.graph.passes.steps import decide_signs
+from rebnn_mm.deploy.graph.traced import Traced
 
 __all__ = [
     *("decide_signs", "fold_norms", "fuse", "fuse_after", "fuse_before", "pass_signs", "pool_first", "share"),

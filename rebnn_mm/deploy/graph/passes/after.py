@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.before import channel_constant, flat_constant
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit, units
 
 _aten = torch.ops.aten

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.layers.int8_linear import LEAST_LINEAR, Int8Linear, supported
 from rebnn_mm.deploy.operation.int8 import dequantize
 

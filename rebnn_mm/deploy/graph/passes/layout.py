@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import (
     Pointwise,
     affine,
@@ -18,6 +17,7 @@ from rebnn_mm.deploy.graph.functions import (
     to_first,
     to_last,
 )
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, IMAGES
 
 # the same bits in any layout: they compute each element by itself, or by a maximum, or one window in its own order

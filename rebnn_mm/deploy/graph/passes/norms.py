@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.operation.reference import fold_batch_norm
 
 _aten = torch.ops.aten

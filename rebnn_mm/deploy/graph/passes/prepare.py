@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.convolutions import CONV, fold_norm
 from rebnn_mm.deploy.graph.passes.integers import compute_on_integers
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.rows import keep_tables
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.operation.int8 import dequantize
 

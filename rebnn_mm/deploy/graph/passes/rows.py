@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import embedding_rows
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.operation.int8 import dequantize
 
 _EMBEDDING = torch.ops.aten.embedding.default

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.simplify import draws
+from rebnn_mm.deploy.graph.traced import Traced
 
 
 def share(traced: Traced) -> None:

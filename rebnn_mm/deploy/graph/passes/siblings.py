@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit, units
 from rebnn_mm.deploy.operation.bits import from_bits, to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 
 _INPUT = {"shift": "sign_shift", "input_scale": "sign_scale", "input_offset": "sign_offset"}

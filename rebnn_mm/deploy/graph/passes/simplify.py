@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 
 _aten = torch.ops.aten
 _SAME = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import max_pool_affine
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.traced import Traced
 
 _aten = torch.ops.aten
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.passes.signs import side_of
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 from rebnn_mm.deploy.operation.reference import fma
 from rebnn_mm.deploy.operation.thresholds import Turn

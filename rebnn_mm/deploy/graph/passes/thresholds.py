@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.functions import affine
 from rebnn_mm.deploy.graph.passes.signs import same_side, side_of
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit, unit_fed_by, units
 from rebnn_mm.deploy.operation.reference import finish
 from rebnn_mm.deploy.operation.steps import sides_of

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.passes.prepare import prepare
 from rebnn_mm.deploy.graph.passes.thresholds import pass_thresholds
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.targets.executorch import edge_passes as passes

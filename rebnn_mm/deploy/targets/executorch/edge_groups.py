@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from rebnn_mm.deploy.graph.capture import Traced
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.targets.executorch.edge_passes import call, constant
 
 _aten = torch.ops.aten

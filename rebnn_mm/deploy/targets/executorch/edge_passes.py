@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.convolutions import fold_norm
 from rebnn_mm.deploy.graph.functions import affine, max_pool_affine, to_first, to_last
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.errors import UserError
 

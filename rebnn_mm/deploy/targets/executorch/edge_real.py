@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.convolutions import CONV, ConvCall, only_reader
 from rebnn_mm.deploy.graph.functions import max_pool_affine
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.targets.executorch.edge_passes import call, constant
 from rebnn_mm.deploy.targets.executorch.operators import REAL
 

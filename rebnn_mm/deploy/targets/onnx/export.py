@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.graph.capture import InputSpec
+from rebnn_mm.deploy.graph.traced import InputSpec
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.deploy.targets.network import Network, chosen_network, graphs_in_order
 from rebnn_mm.deploy.targets.onnx.builder import ONNX_TYPES, Builder, Value

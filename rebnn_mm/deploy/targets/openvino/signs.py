@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.graph.capture import Traced
 from rebnn_mm.deploy.graph.network import GraphNetwork, flatten
+from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.graph.values import computed
 from rebnn_mm.deploy.load import PackedClassifier
