@@ -7,7 +7,7 @@ import torch
 from graph_toys import settle
 from torch import nn
 
-from rebnn_mm.deploy.graph.passes.thresholds import _Changes
+from rebnn_mm.deploy.graph.passes.thresholds import _Changes, _settled
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear, RPReLU
 
@@ -123,6 +123,27 @@ def test_signs_that_change_more_than_twice_have_no_threshold():
     assert "slope" not in _Changes.of(positive[:, :4], counts).tensors()
     wild = torch.tensor([[index % 2 == 1] for index in range(7)])
     assert _Changes.of(wild, counts) is None
+
+
+def test_turns_between_values_near_0_are_left_out():
+    values = torch.tensor([[-0.0, -1e-7, -0.0, -1e-7, -0.1, -1.0, 0.0, 1.0, 2.0]]).T
+    noise = values.repeat(1, 3)
+    noise[1, 1] = -0.5  # a turn that is none of rounding
+    noise[:, 2] = -values.flip(0)[:, 0]  # the last turns are kept: nothing is left out here
+    settled = _settled(noise, torch.ones_like(noise))
+    assert settled[:, 0].tolist() == [True, True, True, False, False, False, True, True, True]
+    assert torch.equal(settled[:, 1:], noise[:, 1:] >= 0)
+
+
+def test_a_gelu_of_large_values_is_a_threshold_where_bits_may_change(packed):
+    first = ReBNNLinear(256, 64, bias=True)
+    module = normed(nn.Sequential(first, nn.GELU(), ReBNNLinear(64, 32)))
+    first.alpha.data.copy_(torch.linspace(0.002, 0.05, 64).view_as(first.alpha))
+    first.bias.data.fill_(-5.5)  # around where GELU is 0 and a negative number in turns
+    x = rows(40, 256)
+    exact, loose = (packed(module, x, exact=exact)[1] for exact in (True, False))
+    assert calls(exact) == ["unit", "gelu", "unit"] and calls(loose) == ["unit", "unit"]
+    assert torch.equal(exact(x), module(x))
 
 
 class Attention(nn.Module):

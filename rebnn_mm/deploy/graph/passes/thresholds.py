@@ -4,6 +4,9 @@
 that the second unit takes is computed once, by the operators of the graph themselves, when the network is prepared. As
 a rule it changes at one or two places (GELU falls and rises), and then the first unit's kernel gives it from the
 integer: ``sign(n - middle)``, or ``sign(|n - middle| - half)`` by a slope of -1. No floats are written.
+
+GELU of about -5.5 is 0 or a negative number of 1e-7, in turns: 1 + erf(x) is all rounding there. Where bits may change,
+such turns between values near 0 are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ clamp_max leaky_relu""".split()
 _VECTOR = 32
 _MOST = 1 << 23  # integers times channels: tables beyond are not worth their time
 _SERIAL = 1 << 14  # elements of a call that torch gives to one thread
+_NEAR = 1e-6  # of the largest number that a value is computed of: as far from 0 as rounding leads
 
 
 def pass_thresholds(traced: Traced, exact: bool = True) -> None:
@@ -43,7 +47,7 @@ def pass_thresholds(traced: Traced, exact: bool = True) -> None:
             continue
         reader = Unit.of(readers[0])
         assert reader is not None
-        steps = _steps(traced, unit, calls, reader)
+        steps = _steps(traced, unit, calls, reader, exact)
         if steps is None:
             continue
         tensors = {name: unit.tensors[name] for name in side_of(unit)}
@@ -87,7 +91,7 @@ def _all_fed_by(node: fx.Node, readers: list[fx.Node], kind: Any) -> bool:
     return all(unit is not None and unit.target == kind for unit in fed)
 
 
-def _steps(traced: Traced, unit: Unit, calls: list[fx.Node], reader: Unit) -> dict[str, Tensor] | None:
+def _steps(traced: Traced, unit: Unit, calls: list[fx.Node], reader: Unit, exact: bool) -> dict[str, Tensor] | None:
     """Tensors of the unit that gives the reader's signs from the integer; None where they change too often."""
     counts = _counts(unit)
     if counts.numel() * unit.spec.c_out > _MOST:
@@ -98,17 +102,33 @@ def _steps(traced: Traced, unit: Unit, calls: list[fx.Node], reader: Unit) -> di
     own, others = constants
     after = sides_of(own, unit.clamp, unit.residual_last, False, True)[1]  # type: ignore[arg-type]
     side = sides_of({**others, "alpha": own["alpha"]}, None, False, False, True)[0]  # type: ignore[arg-type,dict-item]
-    rows = []
+    rows, sources = [], []
     with torch.no_grad():
         for block in counts.split(max(1, _SERIAL // unit.spec.c_out)):
             y = block.view(-1, 1, 1, 1).expand(-1, unit.spec.c_out, 1, 1)
             y = finish(y, after, None).flatten(1).contiguous()
+            sources.append(y.abs())
             for call in calls:
                 y = call.target(y, *call.args[1:], **call.kwargs)  # type: ignore[operator]
             y = y if side.shift is None else y + side.shift
-            rows.append((y if side.norm is None else affine(y, *side.norm)) >= 0)
-    found = _Changes.of(torch.cat(rows), counts)
+            rows.append(y if side.norm is None else affine(y, *side.norm))
+    values = torch.cat(rows)
+    found = _Changes.of(values >= 0 if exact else _settled(values, torch.cat(sources)), counts)
     return None if found is None else found.tensors()
+
+
+def _settled(values: Tensor, sources: Tensor) -> Tensor:
+    """Signs of (integers, C) values as bools, without turns between values near 0 in front of the last two, or one.
+
+    Rounding is that of ``sources``, as large as ``values``: the sizes of what they were computed of.
+    """
+    positive = values >= 0
+    later = (positive[1:] != positive[:-1]).flip(0).cumsum(0).flip(0)  # turns from here on
+    kept = torch.where(later[:1] % 2 == 0, 2, 1)
+    settled = positive.clone()
+    settled[:-1] = torch.where(later > kept, positive[:1], positive[:-1])
+    near = values.abs() <= _NEAR * sources
+    return torch.where(((settled == positive) | near).all(0), settled, positive)
 
 
 def _counts(unit: Unit) -> Tensor:

@@ -22,6 +22,7 @@ from rebnn_mm.deploy.targets.executorch import edge_passes as passes
 from rebnn_mm.deploy.targets.executorch.edge_groups import spell_group_norms
 from rebnn_mm.deploy.targets.executorch.edge_products import spell_attention, spell_products
 from rebnn_mm.deploy.targets.executorch.edge_real import take_convolutions
+from rebnn_mm.deploy.targets.executorch.edge_signs import spell_comparisons
 
 # constants first, so that norms find them; norms before pools, which may stand between a norm and its convolution; the
 # delegate's convolutions before both, with pool and norm
@@ -34,6 +35,7 @@ _PASSES = (
     passes.spell_norms,
     passes.spell_slopes,
     spell_group_norms,
+    spell_comparisons,
     spell_attention,
     spell_products,
     passes.round_pools_down,

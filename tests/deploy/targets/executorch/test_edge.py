@@ -12,6 +12,7 @@ from rebnn_mm.deploy.targets.executorch.edge import outputs_of
 from rebnn_mm.deploy.targets.executorch.operators import REAL, name_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
+from rebnn_mm.layers.attention import Attend
 
 aten = torch.ops.aten
 
@@ -224,6 +225,66 @@ def test_attention_is_products_of_matrices(edge, mask):
     # a mask of truth values is left to ExecuTorch
     assert (aten.scaled_dot_product_attention.default in found) == (mask == "chosen")
     assert found.count(aten.bmm.default) == (1 if mask == "chosen" else 3)
+
+
+class Bits(nn.Module):
+    """Attention on bits between 1-bit layers."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.qkv = nn.ModuleList(ReBNNLinear(32, 32, bias=bias) for _ in range(3))
+        self.attend = Attend(2, scores="binary")
+
+    def forward(self, x):
+        return self.attend(*(layer(x) for layer in self.qkv))[0]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_on_bits_compares_nothing(edge, bias):
+    torch.manual_seed(0)
+    network, module, (x,) = edge(Bits(bias).eval(), torch.randn(1, 6, 32))
+    found = calls(module)
+    assert aten.ge.Scalar not in found and aten.to.dtype not in found
+    assert found.count(aten.clamp.default) == 1  # of the scores; the projections give signs by themselves
+    with torch.no_grad():
+        assert torch.equal(network(x), module(x))  # products of bits are integers: zeros are many, and count as +1
+
+
+@pytest.mark.parametrize("kind", ["signs", "steps", "of a sum", "floats, too"])
+def test_comparisons_are_exact_whoever_gives_the_values(edge, kind):
+    class Compared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = ReBNNLinear(32, 32)
+
+        def forward(self, x):
+            y = self.fc(x) + 0.5 * x if kind == "of a sum" else self.fc(x)
+            step = (y >= 0).float()
+            signs = step if kind == "steps" else step * 2 - 1
+            return signs + y if kind == "floats, too" else signs
+
+    torch.manual_seed(0)
+    network, module, (x,) = edge(Compared().eval(), torch.randn(1, 6, 32))
+    assert aten.ge.Scalar not in calls(module)
+    assert (aten.clamp.default in calls(module)) == (kind in ("of a sum", "floats, too"))
+    x[0, 0] = torch.tensor([0.0, -0.0, 1e-30, -1e-30] * 8)
+    with torch.no_grad():
+        assert torch.equal(network(x), module(x))
+
+
+def test_other_comparisons_are_left_alone(edge):
+    class Compared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = ReBNNLinear(32, 32)
+
+        def forward(self, x):
+            y = self.fc(x)
+            return (y >= 1).float(), (y >= 0).double()
+
+    torch.manual_seed(0)
+    _, module, _ = edge(Compared().eval(), torch.randn(1, 6, 32))
+    assert calls(module).count(aten.ge.Scalar) == 2
 
 
 def test_a_whole_backbone_agrees_up_to_turned_signs(edge):

@@ -18,6 +18,7 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, export_model, load_model
+from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.targets.executorch import program as programs
 from rebnn_mm.deploy.targets.executorch.export import export_executorch
 from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
@@ -120,6 +121,27 @@ def test_the_c_program_gives_the_labels_of_python(built, files, image, number):
         score, name = line.split("  ")
         assert name == f"class {index}" and abs(float(score) - float(scores[index])) < 2e-3
     assert "first result after" in done.stdout and "CPU time median" in done.stdout
+
+
+@pytest.mark.parametrize("level", ["1-1", "1-1-1"])
+def test_a_bert_of_any_level_computes_in_xnnpack_and_the_kernels(built, tmp_path, level):
+    pytest.importorskip("transformers")
+    from rebnn_mm.integrations.bert import NET_INPUTS, BertClassifier, token_noise
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=90)
+    net = BertClassifier("rte", sizes, dict(type="ReBNNLinear"), level).eval().net
+    noise = token_noise(dict(bert=sizes), (12, 8))
+    part = Part("", [noise[name] for name in NET_INPUTS], lambda net, *x: net(*x).logits, whole="network")
+    export_model(net, tmp_path / "m.rebnn", parts=[part])
+    report = export_executorch(tmp_path / "m.rebnn", tmp_path / "m.pte", length=12)
+    # comparing and converting there would take most of the time
+    assert not {"ge", "_to_copy", "gelu", "where"} & {*report.placement.portable}
+    assert report.placement.binary == 12 and "8 inputs agree up to rounding" in str(report)
+    program = programs.load_executorch(tmp_path / "m.pte")
+    for row in range(2):
+        x = [noise[name][row : row + 1] for name in NET_INPUTS]
+        assert torch.allclose(program(*x)[0], net(*x).logits, atol=1e-5)
 
 
 def test_a_profile_has_a_time_for_each_instruction(built, files, image):
