@@ -18,17 +18,26 @@ class BinarySelfAttention(nn.Module):
         query, key, value: (..., C) -> (..., heads * d).
         heads: Attention heads.
         dropout: Applied to the weights, in training.
+        scores: ``'binary'`` or ``'elastic'``, see :class:`rebnn_mm.layers.attention.Attend`.
     """
 
-    def __init__(self, query: nn.Module, key: nn.Module, value: nn.Module, heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        heads: int,
+        dropout: float = 0.0,
+        scores: str = "binary",
+    ) -> None:
         super().__init__()
         self.query, self.key, self.value = query, key, value
-        self.attend = Attend(heads, dropout, scores="binary")
+        self.attend = Attend(heads, dropout, scores)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """(N, L, C) -> context (N, L, heads * d) and weights (N, heads, L, L) in {0, 1}.
+        """(N, L, C) -> context (N, L, heads * d) and weights (N, heads, L, L), 0 or one other value.
 
         Args:
             hidden_states: Real-valued.

@@ -97,6 +97,20 @@ def set_binary_scores(model: nn.Module) -> None:
             module.scaled_dot_product_attention = binary_scaled_dot_product_attention  # type: ignore[assignment]
 
 
+def refuse_elastic_scores(model: nn.Module) -> None:
+    """Refuse attentions that hold their product as an attribute: there is no place for what is learned.
+
+    Raises:
+        ValueError: The model has one.
+    """
+    for name, module in model.named_modules():
+        if "scaled_dot_product_attention" in vars(module):
+            raise UserError(
+                f"binarize: scores='elastic' does not reach {name}, a {type(module).__name__} that multiplies by a "
+                "function: choose scores='binary' or 'real'"
+            )
+
+
 def lines(name: str, layer: nn.Module) -> dict[str, str]:
     """Name and description of a new layer, or of the projections in a new attention."""
     if isinstance(layer, BinaryLayer):

@@ -23,7 +23,15 @@ from rebnn_mm.convert.reasons import (
     reason_of_reader,
     reason_to_keep,
 )
-from rebnn_mm.convert.replace import Options, keep_batches_dense, lines, put, set_binary_scores, twin_of
+from rebnn_mm.convert.replace import (
+    Options,
+    keep_batches_dense,
+    lines,
+    put,
+    refuse_elastic_scores,
+    set_binary_scores,
+    twin_of,
+)
 from rebnn_mm.convert.report import BinarizeReport, make_report
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers.attention import SCORES
@@ -88,7 +96,7 @@ def binarize(
         frozen: What is done with layers that would not train. ``'keep'``: they stay real-valued, with a warning.
             ``'unfreeze'``: they become 1-bit and train; ``frozen_stages`` and ``norm_eval`` of the model's parts are
             turned off. ``'binarize'``: they become 1-bit as they are. None is the preset's, or ``'keep'``.
-        scores: Of attentions that are replaced: ``'real'``, or ``'binary'`` as in
+        scores: Of attentions that are replaced: ``'real'``, or ``'binary'`` or ``'elastic'`` as in
             :class:`rebnn_mm.layers.attention.Attend`.
 
     Returns:
@@ -101,6 +109,8 @@ def binarize(
     frozen = defaults.frozen if frozen is None else frozen
     _check_option("frozen", frozen, FROZEN)
     _check_option("scores", scores, SCORES)
+    if scores == "elastic":
+        refuse_elastic_scores(model)
     options = Options(dict(layer or {}), defaults.layer, input_norm)
     chosen_types = type_names(types, dict(layer or {}))
     layers, attentions = names_by_module(model)

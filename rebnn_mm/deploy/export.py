@@ -17,7 +17,7 @@ from rebnn_mm.deploy.file.container import write_file
 from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, stored_type
 from rebnn_mm.deploy.graph.parts import Part, StoredPart, joined, put_part, store_part
 from rebnn_mm.deploy.layers.operators import fold_batch_norm
-from rebnn_mm.deploy.layers.packable import check_layer, is_packed
+from rebnn_mm.deploy.layers.packable import check_alone, check_layer, is_packed
 from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.report import ExportReport, size_report
@@ -187,6 +187,8 @@ def collect_tensors(model: nn.Module, without: Sequence[str] = ()) -> dict[str, 
     folded = _folded_norms(model)
     outside = list(_outside(model, without))
     binary = {name: layer for name, layer in outside if isinstance(layer, BinaryLayer) and layer.binarizes_weight}
+    for name, layer in binary.items():
+        check_alone(name, layer)
     for prefix, module in outside:
         if module in folded:
             tensors[f"{prefix}.scale"], tensors[f"{prefix}.offset"] = fold_batch_norm(module)

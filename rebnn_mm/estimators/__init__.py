@@ -2,6 +2,7 @@
 
 from rebnn_mm.estimators.clipped import CLIPPED, ClippedSTE, clipped_sign
 from rebnn_mm.estimators.ede import EDE, error_decay_sign
+from rebnn_mm.estimators.elastic import ElasticSTE, elastic_sign
 from rebnn_mm.estimators.polynomial import POLYNOMIAL, PolynomialSTE, polynomial_sign
 from rebnn_mm.estimators.scaled import gradient_of_scaled
 from rebnn_mm.estimators.slope import Slope
@@ -13,10 +14,12 @@ __all__ = [
     "EDE",
     "POLYNOMIAL",
     "ClippedSTE",
+    "ElasticSTE",
     "PolynomialSTE",
     "Slope",
     "clipped_sign",
     "clipped_step",
+    "elastic_sign",
     "error_decay_sign",
     "gradient_of_scaled",
     "polynomial_sign",

@@ -3,6 +3,9 @@
 On bits it is BiBERT's Bi-Attention (Qin et al., ICLR 2022, section 3.2): ``scores = sign(Q) sign(K)^T / sqrt(d)``,
 ``weights = 1[scores >= 0]``, ``context = weights sign(V)``. No softmax, as the step keeps its order and 0 splits the
 scores in halves, which is where a bit holds most information. Both products are of bits, and their results integers.
+
+Elastic it is BiT's (Liu et al., NeurIPS 2022): the softmax stays; queries, keys and values are ``+-alpha``, each with a
+scale and threshold of its own, and weights are 0 or alpha, see :mod:`rebnn_mm.estimators.elastic`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.estimators import clipped_sign, clipped_step
+from rebnn_mm.estimators import ElasticSTE, clipped_sign, clipped_step
 
-SCORES = ("real", "binary")
+SCORES = ("real", "binary", "elastic")
 
 
 class Attend(nn.Module):
@@ -26,7 +29,7 @@ class Attend(nn.Module):
     Args:
         heads: Attention heads.
         dropout: Applied to the weights, in training.
-        scores: ``'real'``: softmax of the scaled products. ``'binary'``: Bi-Attention.
+        scores: ``'real'``: softmax of the scaled products. ``'binary'``: Bi-Attention. ``'elastic'``: BiT's.
 
     Raises:
         ValueError: Other ``scores``.
@@ -38,6 +41,9 @@ class Attend(nn.Module):
             raise UserError(f"attention: scores={scores!r} is not one of {SCORES}")
         self.heads, self.scores = heads, scores
         self.dropout = nn.Dropout(dropout)
+        if scores == "elastic":
+            names = ("query", "key", "value", "weights")
+            self.elastic = nn.ModuleDict({name: ElasticSTE(unsigned=name == "weights") for name in names})
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(..., L, C), (..., S, C), (..., S, D) -> context (..., L, D) and weights (..., heads, L, S), before dropout.
@@ -52,11 +58,20 @@ class Attend(nn.Module):
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (query, key, value))
         if self.scores == "binary":
             query, key, value = clipped_sign(query), clipped_sign(key), clipped_sign(value)
+        elif self.scores == "elastic":
+            query, key, value = (self._elastic(*pair) for pair in dict(query=query, key=key, value=value).items())
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         scores = scores if mask is None else scores + mask
         weights = clipped_step(scores) if self.scores == "binary" else scores.softmax(dim=-1)
+        if self.scores == "elastic":  # a threshold may fall to 0 or below, and what is not to be seen has a weight of 0
+            weights = self._elastic("weights", weights) * (weights > 0)
         context = self.dropout(weights) @ value
         return context.transpose(-3, -2).flatten(-2), weights
+
+    def _elastic(self, name: str, x: Tensor) -> Tensor:
+        """One of two values for each element of ``x``."""
+        activation: Any = self.elastic[name]
+        return activation.values(activation(x))
 
     def extra_repr(self) -> str:
         """Heads and kind of scores."""

@@ -20,7 +20,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.estimators import gradient_of_scaled
+from rebnn_mm.estimators import ElasticSTE, gradient_of_scaled
 from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers.fused import fused, fuses
 from rebnn_mm.layers.guard import GuardedLayer
@@ -90,8 +90,36 @@ class BinaryBase(GuardedLayer):
     def scale(self) -> Tensor | None:
         """Scale of each output channel, (C_out, 1, ...), without gradient; None is 1."""
         self._check_binarizes_weight()
-        scale = self._scale()
+        scale = self._factor()
         return None if scale is None else scale.detach()
+
+    @torch.no_grad()
+    def offset(self) -> Tensor | None:
+        """What is added behind the scale, (C_out,), without gradient; None is 0."""
+        self._check_binarizes_weight()
+        return self._offset(self._signs(), self._factor())
+
+    def _factor(self) -> Tensor | None:
+        """What the product of signs is multiplied with: the method's scale, times that of the input's values."""
+        scale = self._scale()
+        if not isinstance(self.estimator, ElasticSTE):
+            return scale
+        factor = self.estimator.factor()
+        ones = [1] * (self.weight.dim() - 1)
+        return factor.view(1, *ones).expand(len(self.weight), *ones) if scale is None else scale * factor.view(1, *ones)
+
+    def _offset(self, b: Tensor, factor: Tensor | None) -> Tensor | None:
+        """The bias; and, where the input's values are 0 and more, what makes them of signs (see :class:`ElasticSTE`).
+
+        Args:
+            b: The binary weight.
+            factor: From :meth:`_factor`.
+        """
+        bias: Any = self.bias
+        if factor is None or not isinstance(self.estimator, ElasticSTE) or not self.estimator.unsigned:
+            return bias
+        raised = factor.flatten() * b.flatten(1).sum(1)
+        return raised if bias is None else raised + bias
 
     def _check_several_weights(self) -> None:
         """For methods that standardise: one weight has no standard deviation."""
@@ -108,7 +136,11 @@ class BinaryBase(GuardedLayer):
     def _binary_input(self, x: Tensor) -> Tensor:
         if self.input_norm is not None:
             x = self.input_norm(x)
-        return x if self.estimator is None else self.estimator(x)
+        if self.estimator is None:
+            return x
+        signs = self.estimator(x)
+        elastic = isinstance(self.estimator, ElasticSTE)
+        return self.estimator.values(signs) if elastic and not self.binarizes_weight else signs
 
     def extra_repr(self) -> str:
         """Add which sides are 1-bit to torch's description."""
@@ -156,20 +188,31 @@ class BinaryConv2d(BinaryBase, nn.Conv2d):
         norm = InputNorm(self.in_channels) if input_norm else None
         self._init_binary(estimator, weight_only, activation_only, norm, keep)
         self.shortcut = shortcut and _keeps_shape(self)
+        self._check_padding()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve the sign of ``x`` with the binary weight and scale the result."""
         y = fused(self, x) if fuses(self, x) else self._scaled_conv(self._binary_input(x))
         return y + x if self.shortcut else y
 
+    def _check_padding(self) -> None:
+        """Zeros around signs stand for a value half-way between 0 and alpha, which is none of the two."""
+        unsigned = isinstance(self.estimator, ElasticSTE) and self.estimator.unsigned
+        if unsigned and self.padding_mode == "zeros" and any(self._reversed_padding_repeated_twice):
+            raise UserError(
+                f"{type(self).__name__}: ElasticSTE(unsigned=True) does not go with padding={self.padding}; use "
+                "padding 0 or another padding_mode, or unsigned=False"
+            )
+
     def _scaled_conv(self, x: Tensor) -> Tensor:
         if not self.binarizes_weight:
             return super()._conv_forward(x, self.weight, self.bias)
-        scale = self._scale()
-        y = super()._conv_forward(x, self._signs(), None)
+        scale, b = self._factor(), self._signs()
+        y = super()._conv_forward(x, b, None)
         if scale is not None:
             y = y * scale.to(y.dtype).view(-1, 1, 1)
-        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+        offset = self._offset(b, scale)
+        return y if offset is None else y + offset.to(y.dtype).view(-1, 1, 1)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Refuse torch's bare convolution, which others call with a weight of theirs.
@@ -240,8 +283,9 @@ class BinaryLinear(BinaryBase, nn.Linear):
     def _scaled_product(self, x: Tensor) -> Tensor:
         if not self.binarizes_weight:
             return nn.functional.linear(x, self.weight, self.bias)
-        scale = self._scale()
-        y = nn.functional.linear(x, self._signs())
+        scale, b = self._factor(), self._signs()
+        y = nn.functional.linear(x, b)
         if scale is not None:
             y = y * scale.to(y.dtype).flatten()
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        offset = self._offset(b, scale)
+        return y if offset is None else y + offset.to(y.dtype)

@@ -28,6 +28,10 @@ class BinaryLayer(nn.Module):
         """What the result of the 1-bit operation is multiplied with, (C_out, 1, ...), without gradient; None is 1."""
         raise TypeError(f"{type(self).__name__} does not define scale()")
 
+    def offset(self) -> Tensor | None:
+        """What is added behind the scale, (C_out,), without gradient: the bias and what else there is; None is 0."""
+        raise TypeError(f"{type(self).__name__} does not define offset()")
+
 
 def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
     """Layers of ``model`` with 1-bit weights, by their dotted names, in the model's order."""

@@ -423,3 +423,18 @@ def test_mmcvs_adaptive_padding_is_known():
     model.body.append(Conv2dAdaptivePadding(8, 8, 3, stride=2))
     report = binarize(model)
     assert "body.3" in report.replaced and "pads by the size" in report.kept["body.4"]
+
+
+def test_elastic_scores_replace_torchs_attention_and_refuse_a_product_that_is_a_function():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.proj = nn.MultiheadAttention(8, 2), nn.Linear(8, 8)
+
+    model = Own()
+    binarize(model, include=("attention", "proj"), scores="elastic")
+    assert model.attention.attend.scores == "elastic" and model.attention.attend.elastic["weights"].unsigned
+    other = Own()
+    other.proj.scaled_dot_product_attention = nn.functional.scaled_dot_product_attention
+    with pytest.raises(ValueError, match="scores='elastic' does not reach proj, a Linear"):
+        binarize(other, include="proj", scores="elastic")

@@ -13,6 +13,7 @@ from rebnn_mm.deploy.layers.packable import Pad, check_layer, is_packed, padding
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
+from rebnn_mm.estimators import ElasticSTE
 from rebnn_mm.fast_path import keep_called
 from rebnn_mm.layers import BinaryLayer, BinaryLinear
 
@@ -70,12 +71,22 @@ class _LoweredLayer(AsTrained):
 class Lowered(_LoweredLayer):
     """A layer that is 1-bit on both sides: one operator."""
 
+    shift: Tensor | None
+
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
         if self.alpha is None:
             self.alpha = layer.weight.new_ones(len(layer.weight))
+        self.register_buffer("shift", None)
+        if isinstance(layer.estimator, ElasticSTE):  # the threshold, one a channel, as the operator takes it in
+            shift = -layer.estimator.threshold().detach().repeat(self.spec.c_in)
+            self.shift = shift if self.is_linear else shift.view(-1, 1, 1)
+            del self.bias
+            self.register_buffer("bias", layer.offset())
 
     def _product(self, x: Tensor) -> Any:
+        if self.shift is not None:
+            x = x + self.shift
         operator = binary_linear if self.is_linear else binary_conv2d
         return operator(x, self._buffers["weight"], self.spec, InputSide(), Epilogue(self.alpha))
 

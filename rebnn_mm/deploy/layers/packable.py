@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.estimators import ElasticSTE
 from rebnn_mm.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from rebnn_mm.layers.fused import computes_as
 
@@ -32,6 +33,16 @@ def check_layer(name: str, layer: BinaryLayer) -> None:
         raise UserError(f"{name} has an input_norm without running statistics, whose output depends on the batch")
     if isinstance(layer, BinaryConv2d):
         padding_of(layer, name)
+
+
+def check_alone(name: str, layer: BinaryLayer) -> None:
+    """Raise ValueError if ``layer`` is packed within a graph only; ``name`` is for the message."""
+    if isinstance(getattr(layer, "estimator", None), ElasticSTE):
+        raise UserError(
+            f"{name} has an ElasticSTE, whose threshold and scale a file holds in a graph only, and this part of the "
+            "model is packed layer by layer (the export's report says why): give export_model an input for the whole "
+            "model (check), or the layer another estimator"
+        )
 
 
 def padding_of(layer: Any, name: str = "a layer") -> tuple[tuple[int, int], Pad | None]:

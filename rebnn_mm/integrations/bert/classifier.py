@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from rebnn_mm.bert import BinarySelfAttention, find_task
 from rebnn_mm.convert import binarize
 from rebnn_mm.errors import UserError
+from rebnn_mm.estimators import ElasticSTE
 
 Inputs = dict[str, Tensor]
 
@@ -63,6 +64,9 @@ class BertClassifier(BaseModel):
             ``dict(type='Linear')`` leaves everything real-valued, whatever the level: the twin.
         level: ``'1-32'``, weights 1-bit; ``'1-1'``, weights and inputs of the linear layers; ``'1-1-1'``, attention
             too, by :class:`rebnn_mm.bert.BinarySelfAttention`.
+        elastic: Give every 1-bit input BiT's learned scale and threshold, :class:`rebnn_mm.estimators.ElasticSTE`, at
+            levels ``'1-1'`` and ``'1-1-1'``. Two values from 0 up have attention weights, which keep their softmax,
+            and, with ``bert.hidden_act='relu'`` as in the paper, what is behind the activation.
         pretrained: Real-valued weights to start training from: a folder that transformers saved, or a name on its hub,
             which is then downloaded. None starts from random ones. Read when training starts.
         data_preprocessor: As for mmengine's ``BaseModel``.
@@ -77,6 +81,7 @@ class BertClassifier(BaseModel):
         bert: dict[str, Any],
         binary_linear: dict[str, Any],
         level: str = "1-1-1",
+        elastic: bool = False,
         pretrained: str | None = None,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
@@ -90,9 +95,15 @@ class BertClassifier(BaseModel):
         self.net = BertForSequenceClassification(self.bert_config)
         if binary_linear["type"] != "Linear":
             options = {**LEVELS[level], **binary_linear}
+            elastic = elastic and level != "1-32"
+            if elastic:
+                options["estimator"] = dict(type="ElasticSTE")
             binarize(self.net, include="bert.encoder", types="Linear", layer=options, input_norm=False)
+            if elastic and self.bert_config.hidden_act == "relu":
+                for layer in self.net.bert.encoder.layer:
+                    layer.output.dense.estimator = ElasticSTE(unsigned=True)
             if level == "1-1-1":
-                _binarize_attention(self.net)
+                _binarize_attention(self.net, "elastic" if elastic else "binary")
 
     def init_weights(self) -> None:
         """Read the weights of ``pretrained``; without one they are as transformers initialised them.
@@ -104,7 +115,7 @@ class BertClassifier(BaseModel):
             return
         source = _read_pretrained(self.pretrained, self.bert_config)
         missing, unexpected = self.net.load_state_dict(source.state_dict(), strict=False)
-        own = [name for name in missing if not name.endswith(("alpha", "gamma"))]
+        own = [name for name in missing if not name.endswith(("alpha", "beta", "gamma"))]
         if own or unexpected:
             raise UserError(f"pretrained={self.pretrained!r} lacks {own[:3]}, and has {unexpected[:3]} in excess")
         print_log(f"weights start from {self.pretrained}", "current")
@@ -186,11 +197,11 @@ def token_noise(model_cfg: dict[str, Any], lengths: tuple[int, ...]) -> Inputs:
     return dict(input_ids=ids * mask, token_type_ids=types * mask, attention_mask=mask)
 
 
-def _binarize_attention(net: nn.Module) -> None:
+def _binarize_attention(net: nn.Module, scores: str) -> None:
     for layer in net.bert.encoder.layer:
         old = layer.attention.self
         layer.attention.self = BinarySelfAttention(
-            old.query, old.key, old.value, old.num_attention_heads, old.dropout.p
+            old.query, old.key, old.value, old.num_attention_heads, old.dropout.p, scores
         )
 
 

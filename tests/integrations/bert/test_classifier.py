@@ -13,8 +13,10 @@ from transformers import BertConfig, BertForPreTraining, BertForSequenceClassifi
 
 from rebnn_mm.bert import BinarySelfAttention
 from rebnn_mm.deploy import Check, export_model, load_model
+from rebnn_mm.deploy.graph.parts import Part
+from rebnn_mm.estimators import ElasticSTE
 from rebnn_mm.functional import scale_init, sign
-from rebnn_mm.integrations.bert import BertClassifier, token_noise
+from rebnn_mm.integrations.bert import NET_INPUTS, BertClassifier, token_noise
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.layers import binary_layers
 
@@ -224,3 +226,53 @@ def test_sizes_of_the_shipped_networks():
 def test_eager_attention_is_what_runs():
     assert not any("Sdpa" in type(m).__name__ for m in classifier("1-1").modules())
     assert isinstance(classifier().net.classifier, nn.Linear)
+
+
+ELASTIC = {**SMALL, "hidden_act": "relu"}
+
+
+def elastic_classifier(level="1-1-1", bert=ELASTIC):
+    torch.manual_seed(0)
+    return BertClassifier("rte", bert, REBNN, level, elastic=True)
+
+
+def test_elastic_activations_are_where_the_paper_has_them():
+    labels = dict(index=[0, 1, 2], labels=torch.tensor([0, 1, 1]))
+    for level, bert, unsigned in (("1-1", SMALL, 0), ("1-1", ELASTIC, 2), ("1-1-1", ELASTIC, 4)):
+        model = elastic_classifier(level, bert).train()
+        model(batch(), labels, mode="loss")["loss_cls"].backward()
+        found = {name: m for name, m in model.named_modules() if isinstance(m, ElasticSTE)}
+        assert len(found) == 2 * (6 if level == "1-1" else 10) and sum(m.unsigned for m in found.values()) == unsigned
+        assert all(m.alpha.grad is not None and m.alpha.item() != 1 for m in found.values())
+    assert not [m for m in elastic_classifier("1-32").modules() if isinstance(m, ElasticSTE)]
+
+
+def test_padding_changes_nothing_where_the_threshold_of_attention_is_below_0():
+    model = moved(elastic_classifier())
+    with torch.no_grad():
+        for layer in model.net.bert.encoder.layer:
+            layer.attention.self.attend.elastic["weights"].beta.fill_(-1.0)
+    whole = batch()
+    logits = model(whole)
+    for row, length in enumerate((9, 4, 6)):
+        alone = {key: value[row : row + 1, :length] for key, value in whole.items()}
+        torch.testing.assert_close(model(alone)[0], logits[row], rtol=1e-4, atol=1e-5)
+
+
+def test_elastic_packed_gives_the_same_bits(tmp_path):
+    model = elastic_classifier().train()
+    model(batch())
+    moved(model)
+    inputs = [batch(), batch((5, 3))]
+    parts = [Part("net", [inputs[0][name] for name in NET_INPUTS], lambda net, *x: net(*x).logits)]
+    export_model(model, tmp_path / "m.rebnn", check=Check(inputs, lambda part, x: part(x)), parts=parts)
+    packed = load_model(tmp_path / "m.rebnn", model=elastic_classifier())
+    for x in inputs:
+        with torch.no_grad():
+            assert torch.equal(packed(x), model(x))
+
+
+def test_elastic_starts_from_a_real_valued_folder(tmp_path):
+    BertForPreTraining(BertConfig(**ELASTIC)).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    BertClassifier("rte", ELASTIC, REBNN, elastic=True, pretrained=str(tmp_path)).init_weights()
