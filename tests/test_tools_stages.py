@@ -181,3 +181,21 @@ def test_mistakes_show_before_stage_one(tool, options, tmp_path):
     with pytest.raises(SystemExit, match="^train_stages: the teacher's checkpoint nowhere.pth is not a file"):
         run(*CONFIGS, "--work-dir", tmp_path, *options, "model.teacher.checkpoint=nowhere.pth")
     assert not list(tmp_path.glob("*/*.pth"))
+
+
+def test_a_stage_is_taught_by_the_one_before(tool, options, tmp_path, monkeypatch):
+    """The teacher is stage one as it was trained: narrow, by an option, and with the weights that it left."""
+    own = [word for word in options if "teacher" not in word]
+    (config,), (checkpoint,) = ([w for w in options if key in w] for key in ("teacher.config", "teacher.checkpoint"))
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    entry = f"dict(_delete_=True, config={config.split('=')[1]!r}, checkpoint={checkpoint.split('=')[1]!r})"
+    first.write_text(f"_base_ = [{str(CONFIGS[0])!r}]\nmodel = dict(teacher={entry})\n")
+    entry = f"dict(_delete_=True, config={str(first)!r}, checkpoint='not_there_yet.pth')"
+    second.write_text(f"_base_ = [{str(CONFIGS[1])!r}]\nmodel = dict(teacher={entry})\n")
+    taught = []
+    built = stages.launch.train
+    monkeypatch.setattr(stages.launch, "train", lambda cfg: (taught.append(cfg.model.teacher), built(cfg)))
+    tool("train_stages")(first, second, "--work-dir", tmp_path, *own, "train_cfg.max_epochs=1")
+    assert taught[1].config.backbone.base_channels == 8
+    assert taught[1].checkpoint == str(tmp_path / "first" / "epoch_1.pth")
+    assert torch.load(tmp_path / "second" / "latest.pth", weights_only=False)["state_dict"]

@@ -1,4 +1,4 @@
-"""Train one config after the other, each from the weights of the one before."""
+"""Train one config after the other, each from the weights of the one before, which may also be its teacher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_stages(args: argparse.Namespace) -> list[Config]:
 
     ``--work-dir DIR`` gives every stage a folder ``DIR/<config name>``; without it they are where ``tools/train.py``
     puts them. Every model is built once, its teacher too, so that a mistake in stage two shows before stage one
-    has run for days.
+    has run for days; a teacher that is an earlier stage has no weights yet.
 
     Raises:
         ValueError: Two configs of one name, which would share a work dir, or a config that cannot be built.
@@ -33,17 +33,23 @@ def read_stages(args: argparse.Namespace) -> list[Config]:
     names = [Path(path).stem for path in args.configs]
     if len(set(names)) < len(names):
         raise UserError(f"stages {', '.join(names)}: their names must differ, each is the name of a work dir")
-    stages = []
+    stages: list[Config] = []
     for path, name in zip(args.configs, names, strict=True):
         own = copy.copy(args)
         own.config, own.work_dir = path, str(Path(args.work_dir) / name) if args.work_dir else None
-        stages.append(launch.read_run_config(own))
-        getattr(build_model(stages[-1]), "teacher", None)  # reading it loads its weights
+        cfg = launch.read_run_config(own)
+        model = build_model(cfg)
+        if _teacher_among(stages, cfg) is None:
+            getattr(model, "teacher", None)  # reading it loads its weights
+        stages.append(cfg)
     return stages
 
 
 def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
     """Train ``stages`` in order; every stage but the first starts from the last checkpoint of the one before.
+
+    A stage whose ``model.teacher.config`` is the config of an earlier stage is taught by that one, with the options it
+    was trained with, by its newest checkpoint: a chain of teachers.
 
     Args:
         stages: From :func:`read_stages`; ``load_from`` of the first is kept, that of the others is set here.
@@ -56,6 +62,7 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
     """
     previous: Config | None = None
     for number, cfg in enumerate(stages, start=1):
+        teacher = _teacher_among(stages[: number - 1], cfg)
         where = f"stage {number} of {len(stages)} ({Path(cfg.work_dir).name})"
         if previous is not None:
             cfg.load_from = newest_checkpoint(previous.work_dir)
@@ -64,6 +71,8 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
         if goes_on and is_finished(cfg):
             print_log(f"{where} is finished: {newest_checkpoint(cfg.work_dir)}", "current")
             continue
+        if teacher is not None:
+            _be_taught(cfg, teacher)
         if goes_on:
             launch.use_resume(cfg, "auto")
         print_log(f"{where} starts, load_from={cfg.get('load_from')}, resume={bool(cfg.get('resume'))}", "current")
@@ -72,6 +81,23 @@ def train_stages(stages: Sequence[Config], resume: bool = False) -> None:
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"{where}: {stop} when the same command is given again") from None
         barrier()  # the main process writes the checkpoint that all of them read next
+
+
+def _teacher_among(stages: Sequence[Config], cfg: Config) -> Config | None:
+    """The one of ``stages`` whose config file the teacher of ``cfg`` names, if one is."""
+    teacher = cfg.model.get("teacher")
+    config = teacher.get("config") if isinstance(teacher, dict) else None
+    if not isinstance(config, (str, Path)):
+        return None
+    return next((stage for stage in stages if Path(stage.filename).resolve() == Path(config).resolve()), None)
+
+
+def _be_taught(cfg: Config, stage: Config) -> None:
+    """Make a finished stage, as it was trained, the teacher of ``cfg``."""
+    model = copy.deepcopy(stage.model)
+    if stage.get("data_preprocessor") is not None:
+        model.setdefault("data_preprocessor", copy.deepcopy(stage.data_preprocessor))
+    cfg.model.teacher = dict(config=model, checkpoint=newest_checkpoint(stage.work_dir))
 
 
 def is_finished(cfg: Config) -> bool:
