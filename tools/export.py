@@ -32,7 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     engines.add_argument("--form", help="onnx: float (default), packed (1-bit custom operators) or qonnx")
     engines.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images")
     engines.add_argument(
-        "--max-size", nargs=2, type=int, metavar=("H", "W"), help="executorch, --part boxes: all sizes up to this one"
+        "--max-size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="executorch, --part boxes: all sizes up to this one (default: the pipeline's)",
     )
     engines.add_argument("--length", type=int, help="openvino, executorch: of sequences of tokens")
     engines.add_argument(

@@ -2,7 +2,8 @@
 
 The card's ``detector`` is::
 
-    coder          'distance' (FCOS: left, top, right, bottom of a point) or 'delta' (RetinaNet: center and size)
+    coder          'distance' (FCOS, RTMDet: left, top, right, bottom of a point, in pixels) or 'delta' (RetinaNet,
+                   ATSS: center and size)
     levels         [{stride: [x, y], priors: [[x, y] or [left, top, right, bottom], ...]}, ...]
     means, stds    of deltas; empty for distances
     sigmoid        scores are sigmoids, else softmax with the background last
@@ -17,6 +18,7 @@ maps of all.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from rebnn_mm.deploy.targets.executorch.export import (
     write_program,
 )
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed
-from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.executorch.program_card import program_card, resize_of
 from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.errors import UserError
@@ -59,7 +61,7 @@ class DenseMaps(nn.Module):
 def export_detector(
     source: str | Path,
     path: str | Path,
-    size: tuple[int, int],
+    size: tuple[int, int] | None = None,
     verify: bool = True,
     allow_slow: bool = False,
     smaller: bool = False,
@@ -70,7 +72,8 @@ def export_detector(
     Args:
         source: A ``.rebnn`` file of a detector.
         path: The file to write.
-        size: (H, W) of the program's input, multiples of 32; with ``smaller`` the largest.
+        size: (H, W) of the program's input, multiples of 32; with ``smaller`` the largest. None takes all sizes that
+            the test pipeline makes, as ``smaller`` does.
         verify: As for :func:`rebnn_mm.deploy.targets.executorch.export.export_executorch`, on noise.
         allow_slow: As there.
         smaller: Take images of all sizes up to ``size``, scaled as the test pipeline scales them and filled up to
@@ -78,15 +81,19 @@ def export_detector(
         int8_linear: As there.
 
     Raises:
-        UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered.
+        UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered; no ``size`` of a
+            detector whose test pipeline has none.
     """
-    Sizes(size).check()
+    if size is not None:
+        Sizes(size).check()
     check_installed()
-    model = load_packed_model(source, exact=False)
-    decoding = decoding_of(model)
     card = ModelCard.from_plain(read_file(source).info)
     if card.preprocessing is None:
         raise UserError(f"{source} does not say how images become the detector's input: export it with tools/export.py")
+    if size is None:
+        size, smaller = largest_size(card), True
+    model = load_packed_model(source, exact=False)
+    decoding = decoding_of(model)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, len(card.preprocessing.mean) or 3, *size, generator=generator)
     sizes = Sizes(size) if smaller else None
@@ -97,6 +104,7 @@ def export_detector(
         methods[regions.METHOD] = _method(head, torch.randn(regions.BATCH, *shape, generator=generator), verify)
     with torch.no_grad():
         maps = flatten(methods["forward"].module(*methods["forward"].inputs))
+    decoding = _with_factors(decoding, maps)
     text = program_card(
         card,
         methods["forward"].inputs,
@@ -109,6 +117,21 @@ def export_detector(
         sizes,
     )
     return write_program(path, methods, text, allow_slow, sizes, int8_linear)
+
+
+def largest_size(card: ModelCard) -> tuple[int, int]:
+    """(H, W), multiples of 32, of the largest image that the test pipeline makes, upright or wide.
+
+    Raises:
+        UserError: The pipeline does not resize to within a size.
+    """
+    resize = resize_of(card)["resize"]
+    if resize is None or resize["mode"] not in ("inside", "exact"):
+        raise UserError("the detector's test pipeline names no size of images: give --size H W or --max-size H W")
+    height, width = resize["height"], resize["width"]
+    if resize["mode"] == "inside":
+        height = width = max(height, width)
+    return Sizes.around(height), Sizes.around(width)
 
 
 def _maps_of(model: Any) -> nn.Module:
@@ -127,44 +150,72 @@ def _method(module: nn.Module, x: Tensor, verify: bool, sizes: Sizes | None = No
 
 
 def decoding_of(model: Any) -> dict[str, Any]:
-    """The card's ``detector`` of an mmdet model.
+    """The card's ``detector`` of an mmdet model, but for ``factors``, which the maps tell.
 
     Raises:
-        UserError: Its head is another one than those of RetinaNet and FCOS, or, of a two-stage detector, it computes
+        UserError: Its head decodes in another way than mmdet's base class, or, of a two-stage detector, it computes
             something that the C++ library does not.
     """
+    # mmdet is there only for detectors
+    from rebnn_mm.integrations.detection.dense_boxes import check_nms, dense_head
+
     two = regions.is_two_stage(model)
-    head = model.rpn_head if two else getattr(model, "bbox_head", None)
-    coder = type(getattr(head, "bbox_coder", None)).__name__
-    known = {"DistancePointBBoxCoder": "distance", "DeltaXYWHBBoxCoder": "delta"}
-    if coder not in known or not hasattr(head, "prior_generator") or not hasattr(model, "neck"):
-        raise UserError(
-            f"{type(model).__name__} is not decoded by the C++ library, which knows one-stage detectors with the boxes "
-            "of RetinaNet and FCOS, and two-stage ones with those of Faster R-CNN: tools/export.py writes its backbone "
-            "and neck"
-        )
     if two:
+        head: Any = model.rpn_head
         regions.check_regions(model)
-    cfg, coding = head.test_cfg, known[coder]
-    nms = cfg.get("nms") or {}
-    for kind in (nms.get("type", "nms"), *([model.roi_head.test_cfg.nms.get("type", "nms")] if two else [])):
-        if kind != "nms":
-            raise UserError(f"the C++ library has plain non-maximum suppression, not {kind!r}")
+        check_nms(head.test_cfg.nms, "the RPN")
+        check_nms(model.roi_head.test_cfg.nms, "the RoI head")
+    else:
+        head = dense_head(model)
+    cfg, coding = head.test_cfg, _coding(head)
     return dict(
         coder=coding,
         levels=_levels(head, coding),
         means=[float(n) for n in head.bbox_coder.means] if coding == "delta" else [],
         stds=[float(n) for n in head.bbox_coder.stds] if coding == "delta" else [],
         sigmoid=bool(head.use_sigmoid_cls),
-        factors=hasattr(head, "conv_centerness"),
+        factors=False,
         classes=int(head.num_classes),
         score_thr=-1.0 if two else float(cfg.get("score_thr", 0)),  # an RPN keeps all
         nms_pre=int(cfg.get("nms_pre", -1)) if cfg.get("nms_pre", -1) > 0 else _NO_LIMIT,
-        iou_threshold=float(nms.get("iou_threshold", 0.5)),
+        iou_threshold=float(cfg.nms.get("iou_threshold", 0.5)),
         max_per_img=int(cfg.get("max_per_img", 100)),
         min_bbox_size=float(cfg.get("min_bbox_size", -1)),
         regions=regions.regions_of(model) if two else None,
     )
+
+
+def _coding(head: Any) -> str:
+    """How boxes are written; raises UserError for a way that the C++ library does not read."""
+    coder, priors = getattr(head, "bbox_coder", None), getattr(head, "prior_generator", None)
+    names = type(coder).__name__, type(priors).__name__
+    plain = getattr(coder, "clip_border", False) and not getattr(coder, "add_ctr_clamp", False)
+    if plain and names == ("DistancePointBBoxCoder", "MlvlPointGenerator"):
+        return "distance"
+    if plain and names[0] == "DeltaXYWHBBoxCoder" and hasattr(priors, "base_anchors"):
+        return "delta"
+    raise UserError(
+        f"{type(head).__name__} writes boxes in a way ({names[0]}, {names[1]}) that the C++ library does not read; it "
+        "reads distances from points (DistancePointBBoxCoder, MlvlPointGenerator) and deltas of anchors "
+        "(DeltaXYWHBBoxCoder, AnchorGenerator), within the image: tools/export.py writes backbone and neck without "
+        "--part boxes"
+    )
+
+
+def _with_factors(decoding: dict[str, Any], maps: Sequence[Tensor]) -> dict[str, Any]:
+    """``decoding`` with what the maps tell; raises UserError unless they are those of such a detector."""
+    levels = decoding["levels"]
+    regional = len(decoding["regions"]["strides"]) if decoding["regions"] else 0
+    kinds, rest = divmod(len(maps) - regional, len(levels))
+    channels = [decoding["classes"] + (not decoding["sigmoid"]), 4, 1][:kinds]
+    wanted = [len(level["priors"]) * number for number in channels for level in levels]
+    if rest or kinds not in (2, 3) or [map_.shape[1] for map_ in maps][: len(wanted)] != wanted:
+        raise UserError(
+            f"the head gives {len(maps)} maps of {[map_.shape[1] for map_ in maps]} channels; the C++ library reads "
+            f"scores and boxes of {len(levels)} levels, and of some heads a factor: tools/export.py writes backbone "
+            "and neck without --part boxes"
+        )
+    return {**decoding, "factors": kinds == 3}
 
 
 def _levels(head: Any, coding: str) -> list[dict[str, Any]]:

@@ -168,14 +168,16 @@ def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any
     from rebnn_mm.integrations.executorch import export_detector
 
     one, most = engine.get("size"), engine.get("max_size")
-    if bool(one) == bool(most) or engine.get("form") or engine.get("length"):
+    if (one and most) or engine.get("form") or engine.get("length"):
         raise UserError(
-            "--part boxes of executorch takes --size H W or --max-size H W, one of them, --allow-slow and --int8-linear"
+            "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow and "
+            "--int8-linear"
         )
-    height, width = (int(n) for n in one or most)
+    given = one or most
+    size = (int(given[0]), int(given[1])) if given else None
     verify, slow = engine.get("verify", True), bool(engine.get("allow_slow"))
     small = bool(engine.get("int8_linear"))
-    return export_detector(source, out, (height, width), verify, slow, smaller=bool(most), int8_linear=small)
+    return export_detector(source, out, size, verify, slow, smaller=bool(most), int8_linear=small)
 
 
 def _without_none(reports: list[Any]) -> list[Any]:

@@ -61,6 +61,8 @@ Decoder::Decoder(const Json& card) {
     before_nms_ = card["nms_pre"].integer(1, 1 << 24);
     most_ = card["max_per_img"].integer(1, 1 << 20);
     least_score_ = float(card["score_thr"].number());
+    // a little below the least score's: what is under it needs no exponential
+    if (least_score_ > 0 && least_score_ < 0.999f) least_logit_ = std::log(least_score_ / (1 - least_score_)) - 0.01f;
     overlap_ = float(card["iou_threshold"].number());
     least_size_ = float(card["min_bbox_size"].number());
     means_ = card["means"].floats();
@@ -91,7 +93,7 @@ Box Decoder::box_of(const Level& level, const std::vector<float>& prior, const M
     return {px - d[0], py - d[1], px + d[2], py + d[3], 0, 0, {}};
 }
 
-std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps, float width, float height) const {
+std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps, const Picture& picture) const {
     const Level& level = levels_[at];
     const Map& scores = maps[at];
     const Map& boxes = maps[levels_.size() + at];
@@ -111,6 +113,7 @@ std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps,
             }
             for (int64_t c = 0; c < classes_; ++c) {
                 const float value = scores.at(prior * columns + c, pixel);
+                if (sigmoid_ && value < least_logit_) continue;
                 const float score = sigmoid_ ? sigmoid(value) : float(std::exp(value - largest) / sum);
                 if (score > least_score_) found.push_back({score, pixel, prior, c});
             }
@@ -123,11 +126,12 @@ std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps,
     const auto count = std::min(int64_t(found.size()), before_nms_);
     std::partial_sort(found.begin(), found.begin() + count, found.end(), better);
     found.resize(size_t(count));
+    const float least_width = least_size_ * picture.scale_x, least_height = least_size_ * picture.scale_y;
     std::vector<Box> out;
     for (const Found& one : found) {
-        Box box = clipped(box_of(level, level.priors[size_t(one.prior)], boxes, one.prior * 4, one.pixel), width, height);
+        Box box = clipped(box_of(level, level.priors[size_t(one.prior)], boxes, one.prior * 4, one.pixel), picture.width, picture.height);
         if (!std::isfinite(box.left + box.top + box.right + box.bottom)) continue;
-        if (least_size_ >= 0 && (box.right - box.left <= least_size_ || box.bottom - box.top <= least_size_)) continue;
+        if (least_size_ >= 0 && (box.right - box.left <= least_width || box.bottom - box.top <= least_height)) continue;
         box.label = int32_t(proposes_ ? int64_t(at) : one.label);
         box.score = factors_ ? one.score * sigmoid(maps[2 * levels_.size() + at].at(one.prior, one.pixel)) : one.score;
         out.push_back(box);
@@ -135,7 +139,7 @@ std::vector<Box> Decoder::candidates_of(size_t at, const std::vector<Map>& maps,
     return out;
 }
 
-std::vector<Box> Decoder::decode(const std::vector<Map>& maps, float width, float height) const {
+std::vector<Box> Decoder::decode(const std::vector<Map>& maps, const Picture& picture) const {
     if (maps.size() != this->maps()) throw Error("the detector gives another number of maps than its card says");
     std::vector<Box> all;
     for (size_t at = 0; at < levels_.size(); ++at) {
@@ -145,7 +149,7 @@ std::vector<Box> Decoder::decode(const std::vector<Map>& maps, float width, floa
             const Map& map = maps[kind * levels_.size() + at];
             if (map.channels != channels[kind] || map.height != maps[at].height || map.width != maps[at].width) throw Error("the detector gives maps of other sizes than its card says");
         }
-        const auto found = candidates_of(at, maps, width, height);
+        const auto found = candidates_of(at, maps, picture);
         all.insert(all.end(), found.begin(), found.end());
     }
     return suppressed(std::move(all), overlap_, most_);

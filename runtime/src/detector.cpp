@@ -53,7 +53,7 @@ std::vector<Box> Detector::from_regions(const std::vector<Map>& maps, float widt
     const size_t own = decoder_->maps();
     if (maps.size() != own + regions_->levels()) throw Error("the detector gives another number of maps than its card says");
     const std::vector<Map> levels(maps.begin() + std::ptrdiff_t(own), maps.end());
-    const std::vector<Box> proposals = decoder_->decode({maps.begin(), maps.begin() + std::ptrdiff_t(own)}, width, height);
+    const std::vector<Box> proposals = decoder_->decode({maps.begin(), maps.begin() + std::ptrdiff_t(own)}, {width, height});  // an RPN's sizes are those of its input
     measured("proposals");
     const Input& input = network_.program_->inputs(rois_)[0];
     const size_t batch = size_t(input.shape[0]), values = size_t(regions_->values(levels[0].channels));
@@ -93,7 +93,7 @@ std::vector<Box> Detector::operator()(const Image& image) {
     measured("image");
     const std::vector<Map> maps = maps_of(x.values.data(), {1, input.shape[1], x.height, x.width});
     measured("maps");
-    std::vector<Box> boxes = regions_ ? from_regions(maps, width, height) : decoder_->decode(maps, width, height);
+    std::vector<Box> boxes = regions_ ? from_regions(maps, width, height) : decoder_->decode(maps, {width, height, x.scale_x, x.scale_y});
     measured("boxes");
     for (Box& box : boxes) {
         box.left /= x.scale_x;

@@ -87,16 +87,25 @@ def detect(detector, size):
     return detector.test_step(dict(inputs=[image], data_samples=samples))[0].pred_instances
 
 
-def test_a_detector_gives_the_boxes_of_mmdet(loaded):
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        ("retinanet_rebnn_r18_coco", ["retina_cls"]),
+        ("rtmdet_rebnn_r18_coco_320", ["rtm_cls.0", "rtm_cls.1", "rtm_cls.2"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # mmdet's points
+def test_a_detector_gives_the_boxes_of_mmdet(loaded, config, layers):
     pytest.importorskip("mmdet")
     pytest.importorskip("mmcv.ops")
 
     from rebnn_mm.integrations.executorch import DenseMaps
 
-    cfg = read_config(ROOT / "configs/retinanet_rebnn_r18_coco.py", {"model.test_cfg.score_thr": 0.011})
+    cfg = read_config(ROOT / f"configs/{config}.py", {"model.test_cfg.score_thr": 0.011})
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    model.bbox_head.retina_cls.weight.data.normal_(0, 0.05)
+    for layer in layers:
+        model.bbox_head.get_submodule(layer).weight.data.normal_(0, 0.05)
     loaded(Program(DenseMaps(model).eval(), (128, 160), "detector", 80))
     through = programs.load_program_model("a.pte", cfg)
 

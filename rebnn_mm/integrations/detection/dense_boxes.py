@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class DenseBoxes(nn.Module):
 
     def __init__(self, detector: Any, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
         super().__init__()
-        head = _dense_head(detector)
+        head = dense_head(detector)
         self.backbone, self.neck, self.bbox_head = detector.backbone, detector.neck, head
         self.size, self.flips = size, preprocessing.channel_order == "bgr"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
@@ -98,7 +99,12 @@ class DenseBoxes(nn.Module):
         return boxes, torch.where(kept, best, -torch.ones_like(best)), labels
 
 
-def _dense_head(detector: Any) -> Any:
+def dense_head(detector: Any) -> Any:
+    """The head of a one-stage detector, if it leaves decoding to mmdet's base class and suppression is the plain one.
+
+    Raises:
+        UserError: It is another detector.
+    """
     name, head = type(detector).__name__, getattr(detector, "bbox_head", None)
     if not isinstance(head, BaseDenseHead) or not isinstance(getattr(detector, "neck", None), nn.Module):
         raise UserError(
@@ -108,9 +114,17 @@ def _dense_head(detector: Any) -> Any:
     own = [step for step in _STEPS if getattr(type(head), step) is not getattr(BaseDenseHead, step)]
     if own or getattr(head.loss_cls, "custom_cls_channels", False):
         raise UserError(f"{type(head).__name__} decodes its boxes in a way of its own: export the backbone and neck")
-    kind = head.test_cfg.nms.get("type", "nms")
-    if kind != "nms":
-        raise UserError(
-            f"{name} uses {kind!r}, and ONNX has plain non-maximum suppression: export the backbone and neck"
-        )
+    check_nms(head.test_cfg.nms, name)
     return head
+
+
+def check_nms(nms: Mapping[str, Any], name: str) -> None:
+    """Raise UserError unless a test_cfg's ``nms`` is the plain one, of the boxes of each class with each other."""
+    kind = nms.get("type", "nms")
+    more = sorted(set(nms) - {"type", "iou_threshold", "split_thr", "class_agnostic"})
+    if kind != "nms" or nms.get("class_agnostic") or more:
+        asked = repr(kind) if kind != "nms" else f"with {', '.join(more)}" if more else "over all classes at once"
+        raise UserError(
+            f"{name} asks for non-maximum suppression {asked}; known is the plain one, in each class, by "
+            "iou_threshold: change test_cfg.nms, or export the backbone and neck"
+        )

@@ -5,6 +5,7 @@ import torch
 from graph_toys import names, settle
 from torch import nn
 
+from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.functions import affine
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
@@ -167,6 +168,8 @@ def test_the_pool_comes_before_norm_and_relu(packed):
     traced, network = packed(module, x)
     assert names(traced) == ["aten.conv2d.default", "rebnn.max_pool_affine", "aten.relu.default"]
     assert torch.equal(network(x), module(x))
+    again = fuse(capture(network, [x]))  # as the exporters of engines do with what a file holds
+    assert "rebnn.max_pool_affine" in names(again) and "rebnn.affine" not in names(again)
 
 
 @pytest.mark.parametrize("norm", [False, True, "layer"])

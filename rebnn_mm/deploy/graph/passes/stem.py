@@ -18,6 +18,7 @@ def pool_first(traced: Traced) -> None:
     Exact: an affine is ``fma(x, scale, offset)`` and rounding keeps order, so it changes places with a maximum where
     scale >= 0. Where it is < 0 the signs of kernel and scale are turned, which changes no bit. A ReLU keeps order too.
     """
+    _join(traced)
     for node in list(traced.graph.nodes):
         if not _is_pool(node):
             continue
@@ -41,6 +42,18 @@ def pool_first(traced: Traced) -> None:
             if relu is not None:
                 new = traced.graph.call_function(_aten.relu.default, (new,))
                 new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+    traced.tidy()
+
+
+def _join(traced: Traced) -> None:
+    """``affine(max_pool(x))`` -> ``max_pool_affine(x)``: what a packed network shows where it is captured anew."""
+    for node in list(traced.graph.nodes):
+        if not is_affine(node) or not _is_pool(node.args[0]) or len(node.args[0].users) != 1:
+            continue
+        with traced.graph.inserting_before(node):
+            new = traced.graph.call_function(max_pool_affine, (node.args[0].args[0], *node.args[1:]))
+        new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
     traced.tidy()
 

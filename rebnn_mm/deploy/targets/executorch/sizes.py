@@ -10,13 +10,15 @@ import torch
 
 from rebnn_mm.errors import UserError
 
+_MULTIPLE = 32
+
 
 @dataclass(frozen=True)
 class Sizes:
     """Heights and widths of images that a method takes: multiples of ``multiple``, from ``least`` to ``most``."""
 
     most: tuple[int, int]
-    multiple: int = 32
+    multiple: int = _MULTIPLE
 
     @property
     def least(self) -> tuple[int, int]:
@@ -31,6 +33,11 @@ class Sizes:
             for place, name, most in sides
             if most > 2 * self.multiple
         }
+
+    @staticmethod
+    def around(side: int) -> int:
+        """The next multiple."""
+        return -(-side // _MULTIPLE) * _MULTIPLE
 
     def check(self) -> None:
         """Raise UserError for bounds that no program can have."""

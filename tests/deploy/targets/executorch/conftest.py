@@ -2,19 +2,24 @@
 
 import copy
 import os
-import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from cpp_runtime import FOUND, ROOT
+from cpp_runtime import PIXELS, ROOT, SIZE, build_runtime, write_ppm
+from graph_toys import settle
+from torch import nn
 
+from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.deploy import Check, ModelCard, Preprocessing, export_model
 from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
 from rebnn_mm.deploy.graph.record import encode
 from rebnn_mm.deploy.targets.executorch.edge import edge_form
+from rebnn_mm.deploy.targets.executorch.export import export_executorch
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken
 
 
@@ -39,26 +44,72 @@ def built(tmp_path_factory):
         yield Path(os.environ["REBNN_RUNTIME"])
         return
     folder = tmp_path_factory.mktemp("runtime")
-    package = list(FOUND.submodule_search_locations)[0]
-    command = ["sh", ROOT / "runtime/build.sh", folder]
-    subprocess.run(command, check=True, env={**os.environ, "EXECUTORCH": package, "REBNN_KERNELS": "1"})
+    done = build_runtime(folder)
+    assert done.returncode == 0, done.stderr
     os.environ["REBNN_RUNTIME"] = str(folder)
     yield folder
     del os.environ["REBNN_RUNTIME"]
 
 
+class Small(nn.Module):
+    def __init__(self, classes=7):
+        super().__init__()
+        self.backbone, self.head = ReBNNResNet(18, base_channels=8), nn.Linear(64, classes)
+
+    def forward(self, x):
+        (y,) = self.backbone(x)
+        return self.head(y.mean((2, 3)))
+
+
 @pytest.fixture(scope="session")
-def sanitized(tmp_path_factory):
-    """``rebnn_run`` built with sanitizers, as a function of its arguments."""
-    package = list(FOUND.submodule_search_locations)[0]
-    folder = tmp_path_factory.mktemp("sanitized")
-    flags = "-fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all -w"
-    environment = {**os.environ, "EXECUTORCH": package, "REBNN_KERNELS": "1", "CXXFLAGS": flags}
-    done = subprocess.run(["sh", ROOT / "runtime/build.sh", folder], env=environment, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("needs a g++ with the libraries of its sanitizers")
-    # XNNPACK keeps tables for the life of a process
-    quiet = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-    return lambda *words: subprocess.run(
-        [folder / "rebnn_run", *map(str, words)], env=quiet, capture_output=True, text=True
-    )
+def files(built, tmp_path_factory):
+    """(packed file, its program) of two classifiers, and the first one's image as PPM."""
+    folder = tmp_path_factory.mktemp("files")
+    made = []
+    for number in range(2):
+        torch.manual_seed(number)
+        model = settle(Small(7 + number), number)
+        card = ModelCard(
+            classes=tuple(f"class {i}" for i in range(7 + number)),
+            preprocessing=Preprocessing((100.0, 110.0, 120.0), (50.0, 55.0, 60.0), ("rgb", "bgr")[number], (64, 96)),
+        )
+        export_model(model, folder / f"{number}.rebnn", card, Check([torch.randn(1, 3, 64, 96)]))
+        report = export_executorch(folder / f"{number}.rebnn", folder / f"{number}.pte")
+        made.append((folder / f"{number}.rebnn", folder / f"{number}.pte", report))
+    return made
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    """(path of a PPM, its pixels)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    return write_ppm(tmp_path_factory.mktemp("image") / "a.ppm", pixels), pixels
+
+
+@pytest.fixture
+def exported(built, tmp_path):
+    """``exported(config, options, spread, name)``: (the packed detector, normalized PIXELS, its program); ``spread``
+    has the last layers to be drawn anew, with the deviation of their weights."""
+    pytest.importorskip("mmdet")
+    from rebnn_mm.integrations.build import build_model, read_config
+    from rebnn_mm.integrations.executorch import export_detector
+    from rebnn_mm.integrations.packed import load_packed_model
+    from rebnn_mm.workflows.export import parts_of, preprocessing_of
+
+    def make(config, options, spread, name="a", **choice):
+        cfg = read_config(ROOT / f"configs/{config}.py", options)
+        torch.manual_seed(0)
+        model = settle(build_model(cfg))
+        generator = torch.Generator().manual_seed(3)
+        for layer, deviation in spread.items():
+            model.get_submodule(layer).weight.data.normal_(0, deviation, generator=generator)
+        classes = tuple(f"class {i}" for i in range(80))
+        card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
+        export_model(model, tmp_path / f"{name}.rebnn", card, parts=parts_of(cfg, model))
+        make.report = export_detector(tmp_path / f"{name}.rebnn", tmp_path / f"{name}.pte", SIZE, **choice)
+        mean, std = (torch.tensor(n) for n in (card.preprocessing.mean, card.preprocessing.std))
+        order = -1 if card.preprocessing.channel_order == "bgr" else 1
+        x = ((torch.from_numpy(PIXELS[..., ::order].copy()) - mean) / std).permute(2, 0, 1)[None].float()
+        return load_packed_model(tmp_path / f"{name}.rebnn"), x, tmp_path / f"{name}.pte"
+
+    return make

@@ -1,23 +1,16 @@
 """Programs, run in Python and by the C++ library: needs ExecuTorch and a compiler, so all of it is slow."""
 
 import ctypes
-import os
 import random
-import shutil
 import struct
-import subprocess
 import threading
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from cpp_runtime import FOUND, NEEDS, ROOT, run, write_ppm
-from graph_toys import settle
+from cpp_runtime import NEEDS, run
 from torch import nn
 
-from rebnn_mm.backbones import ReBNNResNet
-from rebnn_mm.deploy import Check, ModelCard, Preprocessing, export_model, load_model
+from rebnn_mm.deploy import export_model, load_model
 from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.targets.executorch import program as programs
 from rebnn_mm.deploy.targets.executorch.export import export_executorch
@@ -26,16 +19,6 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNLinear
 
 pytestmark = NEEDS
-
-
-class Small(nn.Module):
-    def __init__(self, classes=7):
-        super().__init__()
-        self.backbone, self.head = ReBNNResNet(18, base_channels=8), nn.Linear(64, classes)
-
-    def forward(self, x):
-        (y,) = self.backbone(x)
-        return self.head(y.mean((2, 3)))
 
 
 class Rows(nn.Module):
@@ -49,31 +32,6 @@ class Rows(nn.Module):
         q, k, v = self.qkv(self.norm(x)).reshape(len(x), -1, 3, 2, 16).permute(2, 0, 3, 1, 4).unbind(0)
         y = nn.functional.scaled_dot_product_attention(q, k, v)
         return x + self.out(y.transpose(1, 2).reshape(x.shape))
-
-
-@pytest.fixture(scope="session")
-def files(built, tmp_path_factory):
-    """(packed file, its program) of two classifiers, and the first one's image as PPM."""
-    folder = tmp_path_factory.mktemp("files")
-    made = []
-    for number in range(2):
-        torch.manual_seed(number)
-        model = settle(Small(7 + number), number)
-        card = ModelCard(
-            classes=tuple(f"class {i}" for i in range(7 + number)),
-            preprocessing=Preprocessing((100.0, 110.0, 120.0), (50.0, 55.0, 60.0), ("rgb", "bgr")[number], (64, 96)),
-        )
-        export_model(model, folder / f"{number}.rebnn", card, Check([torch.randn(1, 3, 64, 96)]))
-        report = export_executorch(folder / f"{number}.rebnn", folder / f"{number}.pte")
-        made.append((folder / f"{number}.rebnn", folder / f"{number}.pte", report))
-    return made
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory):
-    """(path of a PPM, its pixels)."""
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    return write_ppm(tmp_path_factory.mktemp("image") / "a.ppm", pixels), pixels
 
 
 def refused(done):
@@ -318,30 +276,3 @@ class Turned(nn.Module):
 
     def forward(self, x):
         return self.network(x.flip(1, 2, 3))
-
-
-ARM = ("aarch64-linux-gnu-g++", "qemu-aarch64")
-
-
-@pytest.mark.skipif(
-    not all(map(shutil.which, ARM)) or "EXECUTORCH_AARCH64" not in os.environ,
-    reason="needs aarch64-linux-gnu-g++, qemu-aarch64, and in EXECUTORCH_AARCH64 the package of the aarch64 wheel",
-)
-def test_arm_gives_the_same_labels(built, files, image, tmp_path):
-    package = list(FOUND.submodule_search_locations)[0]  # headers are the same in both wheels
-    libraries = str(Path(os.environ["EXECUTORCH_AARCH64"]) / "lib")
-    tools = dict(CXX=ARM[0], ARCH="aarch64", EXECUTORCH=package, EXECUTORCH_LIB=libraries, REBNN_KERNELS="0")
-    subprocess.run(
-        ["sh", ROOT / "runtime/build.sh", tmp_path], check=True, env={**os.environ, **tools, "CXXFLAGS": "-w"}
-    )
-    done = subprocess.run([ARM[1], tmp_path / "rebnn_run", files[0][1], image[0]], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    expected = run(built, files[0][1], image[0]).stdout.splitlines()[:5]
-    for a, b in zip(done.stdout.splitlines(), expected, strict=False):
-        assert a.split("  ")[1] == b.split("  ")[1] and abs(float(a[:6]) - float(b[:6])) < 2e-3
-
-
-def test_nothing_is_read_outside_in_a_whole_program(sanitized, files, image):
-    for _, path, _ in files:
-        done = sanitized(path, image[0])
-        assert done.returncode == 0, done.stderr[-3000:]
