@@ -64,7 +64,9 @@ class ProgramTwoStageDetector(_Program):
     def extract_feat(self, batch_inputs: Tensor) -> tuple[list[Tensor], ...]:
         """Scores, deltas and levels."""
         flat, levels = self.maps(batch_inputs), len(self.rpn_head.prior_generator.strides)
-        return list(flat[:levels]), list(flat[levels : 2 * levels]), list(flat[2 * levels :])
+        # mmcv's RoIAlign reads memory as contiguous, whatever its strides say, and programs give images channels last
+        read_from = [level.contiguous() for level in flat[2 * levels :]]
+        return list(flat[:levels]), list(flat[levels : 2 * levels]), read_from
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: Any, rescale: bool = True) -> Any:
         """The samples with ``pred_instances``."""

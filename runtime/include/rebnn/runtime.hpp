@@ -128,8 +128,8 @@ struct Part {
     double milliseconds;
 };
 
-// Images in, boxes out, best first: a one-stage detector with the boxes of RetinaNet (anchors) or FCOS (points), or a
-// two-stage one like Faster R-CNN.
+// Images in, boxes out, best first: a one-stage detector with deltas of anchors (RetinaNet, ATSS) or distances from points
+// (FCOS, RTMDet), or a two-stage one like Faster R-CNN.
 class Detector {
 public:
     explicit Detector(const std::string& path);
