@@ -115,5 +115,5 @@ def test_what_has_no_boxes_is_said(tmp_path, tool):
     with pytest.raises(SystemExit, match="--part boxes is for images of one size"):
         tool("export")(file, tmp_path / "d.onnx", "--part", "boxes")
     with pytest.raises(SystemExit, match="--part boxes of executorch takes --size H W"):
-        tool("export")(file, tmp_path / "d.pte", "--part", "boxes")
+        tool("export")(file, tmp_path / "d.pte", "--part", "boxes", "--size", 64, 64, "--max-size", 64, 64)
     assert not (tmp_path / "d.onnx").exists()
