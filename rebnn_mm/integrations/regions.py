@@ -68,8 +68,8 @@ def is_two_stage(model: Any) -> bool:
     return getattr(model, "rpn_head", None) is not None and getattr(model, "roi_head", None) is not None
 
 
-def check_regions(model: Any) -> None:
-    """Raise UserError unless the C++ library computes what stands between and behind the methods.
+def check_regions(model: Any, who: str = "the C++ library") -> None:
+    """Raise UserError unless ``who`` computes what stands between and behind the methods.
 
     It knows mmdet's ``StandardRoIHead`` without masks, with the extractor that reads each region from one level and
     averages it with ``RoIAlign``, and deltas of centers and sizes.
@@ -78,8 +78,8 @@ def check_regions(model: Any) -> None:
     name = type(model).__name__
     if type(head).__name__ != "StandardRoIHead" or getattr(head, "with_mask", False):
         raise UserError(
-            f"{name} has a {type(head).__name__}{' with masks' if getattr(head, 'with_mask', False) else ''}; the C++ "
-            "library knows StandardRoIHead without masks: tools/export.py writes backbone and neck"
+            f"{name} has a {type(head).__name__}{' with masks' if getattr(head, 'with_mask', False) else ''}; {who} "
+            "knows StandardRoIHead without masks: tools/export.py writes backbone and neck"
         )
     extractor = head.bbox_roi_extractor
     layers = getattr(extractor, "roi_layers", [])
@@ -89,7 +89,7 @@ def check_regions(model: Any) -> None:
     coder = head.bbox_head.bbox_coder
     if not known or type(coder).__name__ != "DeltaXYWHBBoxCoder" or head.bbox_head.custom_cls_channels:
         raise UserError(
-            f"{name} reads regions or decodes boxes in another way than the C++ library, which knows "
+            f"{name} reads regions or decodes boxes in another way than {who}, which knows "
             "SingleRoIExtractor with RoIAlign (aligned, average) and DeltaXYWHBBoxCoder: tools/export.py writes "
             "backbone and neck"
         )

@@ -135,7 +135,7 @@ def export_to(
         raise UserError(f"export takes a config and a checkpoint, or one .rebnn file, and got {len(source)} names")
     options, engine = options or ExportOptions(), dict(engine or {})
     name = target_of(out, to, otherwise="rebnn" if len(source) == 2 else None)
-    if "verify" in TARGETS[name].options and not options.verify:
+    if ("verify" in TARGETS[name].options or engine.get("part") == "boxes") and not options.verify:
         engine["verify"] = False
     if len(source) == 1:
         if options != ExportOptions(verify=options.verify):
@@ -160,7 +160,7 @@ def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, A
 
     if engine.get("max_size") or engine.get("int8_linear"):
         raise UserError(f"--max-size and --int8-linear are for programs of executorch: give --size H W for {to}")
-    return export_boxes(source, out, to, engine.get("size"), engine.get("form"))
+    return export_boxes(source, out, to, engine.get("size"), engine.get("form"), engine.get("verify", True))
 
 
 def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any]) -> Any:

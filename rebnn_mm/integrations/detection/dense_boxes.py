@@ -1,4 +1,4 @@
-"""A one-stage detector of mmdet as one network: pixels -> candidates for non-maximum suppression."""
+"""A head of mmdet on levels of maps as one network: pixels -> candidates for non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DenseBoxes(nn.Module):
 
     def __init__(self, detector: Any, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
         super().__init__()
-        head = dense_head(detector)
+        head = self.head_of(detector)
         self.backbone, self.neck, self.bbox_head = detector.backbone, detector.neck, head
         self.size, self.flips = size, preprocessing.channel_order == "bgr"
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
@@ -49,7 +49,7 @@ class DenseBoxes(nn.Module):
         self.register_buffer("corner", torch.tensor([size[1], size[0]] * 2, dtype=torch.float32))
         channels = len(preprocessing.mean) or 3
         with torch.no_grad():
-            maps = self.eval()._maps(torch.zeros(1, channels, *size))
+            maps = self.eval().bbox_head(self._features(torch.zeros(1, channels, *size)))
         shapes = [level.shape[-2:] for level in maps[0]]
         for index, priors in enumerate(head.prior_generator.grid_priors(shapes, device="cpu")):
             self.register_buffer(f"priors_{index}", priors)
@@ -57,7 +57,12 @@ class DenseBoxes(nn.Module):
         self.iou_threshold = float(cfg.nms.get("iou_threshold", 0.5))
         self.max_boxes = int(cfg.get("max_per_img", 100))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @staticmethod
+    def head_of(detector: Any) -> Any:
+        """The head, checked: one that is decoded as here."""
+        return dense_head(detector)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Candidates of one image.
 
         Args:
@@ -67,15 +72,21 @@ class DenseBoxes(nn.Module):
             Boxes (1, M, 4), left, top, right, bottom in pixels; the same, moved apart by class; scores (1, M); and
             labels (1, M).
         """
-        x = images.flip(1) if self.flips else images
-        x = (x - self.mean) / self.std if self.mean.numel() else x
-        levels = [self._level(index, *level) for index, level in enumerate(zip(*self._maps(x), strict=True))]
+        levels = self.levels(self.features(images))
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        apart = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
-        return boxes[None], apart[None], scores[None], labels[None]
+        return boxes[None], moved_apart(boxes, labels)[None], scores[None], labels[None]
 
-    def _maps(self, x: Tensor) -> Any:
-        return self.bbox_head(self.neck(self.backbone(x)))
+    def features(self, images: Tensor) -> Any:
+        """Levels of the neck, of images as they come."""
+        x = images.flip(1) if self.flips else images
+        return self._features((x - self.mean) / self.std if self.mean.numel() else x)
+
+    def levels(self, features: Any) -> list[tuple[Tensor, ...]]:
+        """Boxes, scores and labels of the best candidates of each level."""
+        return [self._level(index, *maps) for index, maps in enumerate(zip(*self.bbox_head(features), strict=True))]
+
+    def _features(self, x: Tensor) -> Any:
+        return self.neck(self.backbone(x))
 
     def _level(self, index: int, classes: Tensor, deltas: Tensor, factors: Tensor | None = None) -> tuple[Tensor, ...]:
         """Boxes, scores and labels of the best candidates of one level."""
@@ -97,6 +108,11 @@ class DenseBoxes(nn.Module):
         if factors is not None:
             best = best * factors[0].permute(1, 2, 0).reshape(-1).sigmoid()[rows]
         return boxes, torch.where(kept, best, -torch.ones_like(best)), labels
+
+
+def moved_apart(boxes: Tensor, groups: Tensor) -> Tensor:
+    """(M, 4) boxes, those of different groups, (M,), so far from each other that they do not overlap."""
+    return boxes + (groups.to(boxes.dtype) * (boxes.max() + 1))[:, None]
 
 
 def dense_head(detector: Any) -> Any:

@@ -81,7 +81,7 @@ def to_onnx(network: Network, form: str, names: Sequence[str] | None = None) -> 
         images = g.input("images", torch.float32, 4)
         logits = convert(g, network.network.traced(), [_normalized(g, network, images)])
         scores = g.op("Softmax", logits, axis=1, name="scores")
-        return _model(g, [images], network.network.traced().inputs, [scores])
+        return model_of(g, [images], network.network.traced().inputs, [scores])
     parts = graphs_in_order(network)
     specs = parts[0].traced().inputs
     if names is None:
@@ -93,7 +93,7 @@ def to_onnx(network: Network, form: str, names: Sequence[str] | None = None) -> 
     for part in parts:
         found = leaves_by_name(convert(g, part.traced(), [g.value(value) for value in values]), "output")
         values = list(found.values())
-    return _model(g, inputs, specs, [g.op("Identity", value, name=name) for name, value in found.items()])
+    return model_of(g, inputs, specs, [g.op("Identity", value, name=name) for name, value in found.items()])
 
 
 def _normalized(g: Builder, network: PackedClassifier, x: Value) -> Value:
@@ -106,7 +106,8 @@ def _normalized(g: Builder, network: PackedClassifier, x: Value) -> Value:
     return x
 
 
-def _model(g: Builder, inputs: list[Value], specs: list[InputSpec], outputs: list[Value]) -> Any:
+def model_of(g: Builder, inputs: list[Value], specs: list[InputSpec], outputs: list[Value]) -> Any:
+    """The ``onnx.ModelProto`` of what was built."""
     from onnx import helper, shape_inference
 
     def info(value: Value, shape: list[Any] | None) -> Any:

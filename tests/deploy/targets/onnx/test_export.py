@@ -153,6 +153,26 @@ def test_bert_of_any_length(tmp_path):
         agree(ready.run(["output"], named)[0], packed(*inputs))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["1-1", "1-1-1"])
+def test_the_bert_of_this_package(tmp_path, level):
+    pytest.importorskip("transformers")
+    from rebnn_mm.integrations.bert import NET_INPUTS, BertClassifier, token_noise
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=50)
+    net = BertClassifier("rte", sizes, dict(type="ReBNNLinear"), level).eval().net
+    noise = token_noise(dict(bert=sizes), (9, 5))
+    inputs = [noise[name] for name in NET_INPUTS]
+    part = Part("", inputs, lambda net, *inputs: net(*inputs).logits, whole="network")
+    export_model(net, tmp_path / "m.rebnn", parts=[part])
+    for form in FORMS:
+        export_onnx(tmp_path / "m.rebnn", tmp_path / f"{form}.onnx", form=form)
+    named = {f"input_{index}": x.numpy() for index, x in enumerate(inputs)}
+    # a row that is padded and one that is not, to the trained network's logits
+    agree(session(tmp_path / "float.onnx").run(["output"], named)[0], net(*inputs).logits)
+
+
 def test_a_backbone_gives_its_maps(tmp_path):
     from rebnn_mm.backbones import ReBNNResNet
 
