@@ -40,8 +40,8 @@ def test_one_file_for_cpu_and_cuda_on_pinned_bases():
     assert "cuda" not in default and "cuda" in other and "devel" in other
     assert stages() == {"base": "${BASE}", "full": "base"}
     # torch's wheels and nvcc must be of one CUDA, as far as its major number goes
-    torch = re.search(r"^torch==(\S+)$", (ROOT / "requirements" / "build.txt").read_text(), re.MULTILINE)[1]
-    assert torch == "2.11.0" and ":13." in other, "torch was changed: look which CUDA its wheels bring"
+    torch = re.search(r"^torch===(\S+)$", (ROOT / "requirements" / "build.txt").read_text(), re.MULTILINE)[1]
+    assert torch == "2.13.0" and ":13." in other, "torch was changed: look which CUDA its wheels bring"
 
 
 def test_it_installs_by_the_makefile_and_copies_what_that_needs():
