@@ -8,6 +8,8 @@ PIN := requirements/build.txt requirements/tested.txt requirements/nodeps.txt re
 PIP := $(BIN)/pip install --disable-pip-version-check
 # -O2 must be named: CFLAGS replaces the default, and without it everything runs four times slower
 MMCV := MMCV_WITH_OPS=1 MAX_JOBS=$(shell nproc) CFLAGS="-O2 -g0 -w" $(PIP) --no-build-isolation --no-deps onedl-mmcv==2.3.6
+# a call: operators that were compiled against another torch are imported, and fail when they are called
+MMCV_WORKS := $(BIN)/python -c "import torch, mmcv.ops; mmcv.ops.nms(torch.zeros(1, 4), torch.ones(1), 0.5)"
 DEMO := faster_rcnn_rebnn_r18_demo
 # $(call fail,SENTENCE): stop with what failed and what to do; no comma in the sentence
 fail = || { echo; echo "FAILED: $(1)"; exit 1; }
@@ -24,9 +26,9 @@ install: .venv/.installed
 	@$(PIP) -r requirements/tested.txt -r requirements/dev.txt $(call fail,the tested set was not installed; see the message above. Then: make install)
 	@echo "== 3/4 mmcv: its operators are compiled now, about 5 minutes on two cores"
 	@$(MMCV) $(call fail,mmcv did not compile; is a C++17 compiler (g++) installed? Then: make install)
-	@$(BIN)/python -c "import mmcv.ops" 2> /dev/null || { echo "mmcv as installed or cached is of another torch, or has no operators: compiled anew"; \
+	@$(MMCV_WORKS) > /dev/null 2>&1 || { echo "mmcv as installed or cached is of another torch, or has no operators: compiled anew"; \
 	  $(BIN)/pip cache remove onedl_mmcv > /dev/null 2>&1; $(MMCV) --force-reinstall; } $(call fail,mmcv did not compile; is a C++17 compiler (g++) installed? Then: make install)
-	@$(BIN)/python -c "import mmcv.ops" $(call fail,mmcv was installed without its operators; see the message above)
+	@$(MMCV_WORKS) > /dev/null $(call fail,mmcv was installed without its operators; see the message above)
 	@echo "== 4/4 mmdet, mmpretrain and this package"
 	@$(PIP) --no-build-isolation --no-deps -r requirements/nodeps.txt $(call fail,mmdet or mmpretrain was not installed; see the message above. Then: make install)
 	@$(PIP) --no-build-isolation --no-deps -e . $(call fail,this package was not installed; see the message above. Then: make install)

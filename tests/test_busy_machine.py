@@ -25,6 +25,7 @@ def shown(code, **extra):
 SHOW = "; import os; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "extra", "expected"),
     [
@@ -47,6 +48,7 @@ assert "torch" not in sys.modules or os.environ["GOMP_SPINCOUNT"] == "1000", "to
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
 def test_no_tool_loads_torch_before_the_setting(tool):
     done = subprocess.run([sys.executable, "-c", TOOL, tool], capture_output=True, text=True, env=environment())

@@ -52,6 +52,7 @@ def test_everything_stands_in_the_leaf_and_at_most_two_base_files_deep(path):
     assert not [last for first in parents(path) for second in parents(first) for last in parents(second)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LEAVES, ids=lambda p: p.stem)
 def test_config_builds_and_starts_with_its_command(path):
     assert re.match(rf"# (python tools/train.py|tools/dist_train.sh) configs/{path.name}\b", path.read_text())
@@ -68,6 +69,7 @@ def test_config_builds_and_starts_with_its_command(path):
     assert cfg.auto_scale_lr.base_batch_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NAMING_A_METHOD, ids=lambda p: p.stem)
 def test_another_method_is_one_word(path, tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")

@@ -18,6 +18,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "binarized").glob("*.p
 PREDICTIONS = ("fc_cls", "fc_reg", "rpn_cls", "rpn_reg", "conv_logits", "rtm_", "multi_level_conv_", "reg_ffn")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of the stock models
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_one_line_makes_the_stock_detector_1_bit(path, caplog):

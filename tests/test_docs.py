@@ -59,6 +59,7 @@ def test_recording_a_run_is_what_the_shipped_configs_do():
     assert written["custom_hooks"] == read_config(ROOT / "configs" / "resnet18_rebnn_cifar10.py").custom_hooks
 
 
+@pytest.mark.slow
 def test_own_voc_data(tmp_path):
     make_demo_data(tmp_path, train=2, test=1)
     edits = {"('cat', 'dog')": str(CLASSES), "num_classes=2": "num_classes=4", "data/mine/": f"{tmp_path}/VOCdevkit/"}
@@ -68,6 +69,7 @@ def test_own_voc_data(tmp_path):
     assert build_model(cfg).roi_head.bbox_head.num_classes == 4
 
 
+@pytest.mark.slow
 def test_own_coco_data(tmp_path):
     image = dict(id=7, file_name="a.jpg", width=100, height=80)
     box = dict(id=1, image_id=7, category_id=5, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)

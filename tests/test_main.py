@@ -42,6 +42,7 @@ def test_an_unknown_command_is_refused(monkeypatch):
         run(monkeypatch, "trian")
 
 
+@pytest.mark.slow
 def test_the_module_runs():
     done = subprocess.run([sys.executable, "-m", "rebnn_mm", "nothing"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "no command 'nothing'" in done.stderr

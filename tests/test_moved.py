@@ -97,6 +97,7 @@ def test_a_config_with_old_names_is_read_and_the_log_says_so(tmp_path, monkeypat
         assert f"write {MOVED[name]} for {name} in custom_imports" in text
 
 
+@pytest.mark.slow
 def test_an_old_name_run_as_a_module_says_where_it_went():
     done = subprocess.run([sys.executable, "-m", "rebnn_mm.deploy.benchmark"], capture_output=True, text=True)
     assert done.returncode == 1 and "python benchmarks/layers.py" in done.stderr

@@ -27,6 +27,7 @@ def data(tmp_path_factory):
     return make_image_models(tmp_path_factory.mktemp("inspect"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "shape"), [("detector", "64 x 96"), ("classifier", "32 x 32")])
 def test_get_flops_prints_table_and_totals(tool, data, capsys, kind, shape):
     tool("get_flops")(data / f"{kind}.py")
@@ -99,6 +100,7 @@ def test_infer_draws_boxes_with_the_checkpoints_classes(tool, data, tmp_path, mo
     assert instances.bboxes[:, 2].max() <= 48 and instances.bboxes[:, 3].max() <= 32
 
 
+@pytest.mark.slow
 def test_infer_labels_with_a_classifier(tool, data, tmp_path, monkeypatch):
     from mmpretrain.visualization import UniversalVisualizer
 
@@ -114,6 +116,7 @@ def test_infer_labels_with_a_classifier(tool, data, tmp_path, monkeypatch):
     assert (tmp_path / "dog" / "a.png").is_file() and texts == [("apple", "pear")] * 2
 
 
+@pytest.mark.slow
 def test_the_inferencer_sees_what_the_test_loader_gives(data):
     """Same image through the test data set and through the inferencer: same scores."""
     from mmengine.dataset import pseudo_collate
@@ -149,6 +152,7 @@ def test_infer_goes_on_past_bad_images_and_lists_them(tool, data, tmp_path):
     assert [path.name for path in out.iterdir()] == ["good.jpg"]
 
 
+@pytest.mark.slow
 def test_infer_refuses_with_a_sentence(tool, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image, empty = picture(tmp_path / "in" / "a.jpg"), tmp_path / "empty"
@@ -206,6 +210,7 @@ def test_load_weights_runs_no_code_and_names_foreign_files(tmp_path):
     assert load_weights(file)["state_dict"]["weight"].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_browse_writes_detection_truth_after_the_pipeline(tool, data, tmp_path):
     tool("browse_dataset")(data / "detector.py", "--out", tmp_path, "--number", 1)
     (file,) = tmp_path.iterdir()
@@ -215,6 +220,7 @@ def test_browse_writes_detection_truth_after_the_pipeline(tool, data, tmp_path):
     assert red > blue + 50  # the rectangle is red in the file: channels are not swapped
 
 
+@pytest.mark.slow
 def test_browse_writes_classification_truth(tool, data, tmp_path):
     tool("browse_dataset")(data / "classifier.py", "--out", tmp_path, "--split", "test")
     assert len(list(tmp_path.iterdir())) == 2
@@ -230,6 +236,7 @@ def test_colours_beyond_the_ends_of_a_float_image_are_drawn_as_the_ends(tmp_path
     assert np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))[60, 60] == pytest.approx((0, 128, 255), abs=1)
 
 
+@pytest.mark.slow
 def test_browse_refuses_with_a_sentence(tool, data, tmp_path):
     config = data / "detector.py"
     cases = [

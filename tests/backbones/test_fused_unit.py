@@ -162,6 +162,7 @@ def test_a_unit_that_is_watched_or_changed_runs_layer_by_layer():
     plain(x, shortcut).sum().backward()
 
 
+@pytest.mark.slow
 def test_compiled_and_distributed(tmp_path):
     unit, x, shortcut = make()
     _, wanted, _, _ = run(unit, x, shortcut, False)

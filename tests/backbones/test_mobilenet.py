@@ -40,6 +40,7 @@ def test_frozen_stages_stay_frozen_and_gradients_reach_the_others():
     assert all(isinstance(layer, ReBNNConv2d) for layer in layers.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ReBNNConv2d", "ReActConv2d"])
 def test_packed_it_has_the_trained_bits(tmp_path, method):
     torch.manual_seed(0)

@@ -37,6 +37,7 @@ def test_the_suite_runs_every_step_and_counts_failures(monkeypatch, capfd):
     assert "failed with exit code 3" in out
 
 
+@pytest.mark.slow
 def test_what_the_suite_compares_is_built(tmp_path, monkeypatch):
     import suite
 

@@ -50,6 +50,7 @@ def test_a_second_runner_on_the_same_folder_is_refused(write_spec, train, tmp_pa
     assert run_all(spec, out, train, say=lambda line: None) == []  # the lock went with its holder
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_go_on(write_spec, train, seen, tmp_path):
     spec, out = read_spec(write_spec(("{'custom_hooks.0.gamma': 0.0}", "{'mode': 'fail'}"))), tmp_path / "out"
     (failure,) = run_all(spec, out, train, jobs=1, say=lambda line: None)
@@ -77,6 +78,7 @@ def test_a_run_waits_for_the_runs_it_names(write_spec, train, tmp_path):
     assert all(state(tmp_path, name).attempts == 1 for name in order)
 
 
+@pytest.mark.slow
 def test_what_comes_after_a_failed_run_is_left_out_and_taken_up_later(write_spec, train, tmp_path):
     path = write_spec(
         ("plain=dict(config='net.py')", "plain=dict(config='net.py', options={'mode': 'fail'})"),

@@ -134,6 +134,7 @@ def test_values_that_do_not_survive_the_command_line(value):
         option_words({"key": value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "compare").glob("*.py")), ids=lambda path: path.stem)
 def test_shipped_specs_fit_their_configs(path):
     pytest.importorskip("mmpretrain")

@@ -26,6 +26,7 @@ class Block(nn.Module):
         return self.head((x + y.permute(0, 3, 1, 2)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, "layer", False])
 def test_an_nhwc_block_with_a_gamma_of_its_own(norm, tmp_path):
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("threads")
 IMAGES = (torch.randn(1, 3, 64, 64), torch.randn(2, 3, 45, 71))
 
 
+@pytest.mark.slow
 def test_card_and_report(classifier, tmp_path):
     model = classifier()
     card = ModelCard(
@@ -43,6 +44,7 @@ def test_card_and_report(classifier, tmp_path):
     assert "16 of 21 layers are 1-bit" in text and "same bits on 2 inputs" in text
 
 
+@pytest.mark.slow
 def test_the_exported_model_is_untouched(classifier, tmp_path):
     model = classifier().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -67,6 +69,7 @@ def test_a_model_that_differs_is_refused_and_nothing_is_written(classifier, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_float16_states_its_error_and_equals_the_rounded_model(classifier, tmp_path):
     model = classifier()
     full = export_model(model, tmp_path / "full.rebnn")
@@ -351,6 +354,7 @@ def test_outputs_that_are_chosen_by_value_are_only_stated(tmp_path):
     assert {one.output for one in report.differences} == {"maps", "best.index"}
 
 
+@pytest.mark.slow
 def test_a_whole_graph_is_compared_too(classifier, tmp_path):
     def load(path):
         packed = load_model(path)

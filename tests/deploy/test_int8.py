@@ -31,6 +31,7 @@ def weights(draw):
     return torch.tensor(draw(st.lists(NUMBERS, min_size=count, max_size=count)), dtype=torch.float32).view(shape)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(weights())
 def test_rounding_is_to_the_nearest_step_and_symmetric(weight):
@@ -98,6 +99,7 @@ def test_parts_that_do_not_fit_are_refused(values, scale):
         QuantizedTensor(values, scale)
 
 
+@pytest.mark.slow
 def test_an_export_states_its_change_and_equals_the_rounded_model(classifier, tmp_path):
     model = classifier()
     torch.manual_seed(0)  # the classifier may have been built for another test
@@ -208,6 +210,7 @@ def test_files_of_before_still_load():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_gets_the_float_weights(classifier, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     from rebnn_mm.deploy.targets.onnx import export_onnx

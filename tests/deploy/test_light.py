@@ -26,6 +26,7 @@ def light(code, *args):
     return subprocess.run([sys.executable, "-c", BLOCKED + code, *args], capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_a_classifier_runs_with_torch_alone(classifier, tmp_path):
     card = ModelCard(preprocessing=Preprocessing((120.0,) * 3, (60.0,) * 3), classes=tuple("abcdefghij"))
     export_model(classifier(base_channels=8), tmp_path / "m.rebnn", card)

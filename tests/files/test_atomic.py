@@ -47,6 +47,7 @@ def test_mode_is_that_of_any_new_file(tmp_path):
     assert stat.S_IMODE((tmp_path / "m").stat().st_mode) == 0o640
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 20, 4095])
 def test_full_disk_keeps_the_old_file(tmp_path, size):
     code = f"""
@@ -100,6 +101,7 @@ def test_a_link_is_replaced_and_its_file_left_alone(tmp_path):
     assert (tmp_path / "other").read_text() == "theirs" and not (tmp_path / "m").is_symlink()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_overwritten(tmp_path):
     code = f"""
 import sys, time
@@ -160,6 +162,7 @@ def test_a_folder_appears_whole(tmp_path):
     assert names(path) == ["whole"]
 
 
+@pytest.mark.slow
 def test_needs_torch_and_numpy_only():
     code = """
 import sys

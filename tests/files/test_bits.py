@@ -25,6 +25,7 @@ def tensors(draw):
     return base
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(tensors())
 def test_the_order_is_numpys_little_endian_one(booleans):

@@ -140,6 +140,7 @@ def test_layers_are_pooled_by_weights_channels_norm_and_maximum():
     np.testing.assert_allclose(pool(table, "max", HEADER), [0.5, 0.2, np.nan])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 1, 20, 63])
 def test_a_chunk_that_does_not_fit_is_taken_back(tmp_path, room):
     code = f"""

@@ -123,6 +123,7 @@ def test_interrupted_save_leaves_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.pth"]
 
 
+@pytest.mark.slow
 def test_full_disk_in_the_middle_of_a_checkpoint(tmp_path):
     code = """
 import sys

@@ -21,6 +21,7 @@ class Batches(Hook):
         self.seen.setdefault(runner.epoch, []).append(torch.stack(data_batch["x"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_equals_the_uninterrupted_one(make_runner, tmp_path, workers):
     def run(name, epochs, **kwargs):

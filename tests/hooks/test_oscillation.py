@@ -309,6 +309,7 @@ def test_a_damaged_record_never_blocks_a_resumed_training(tmp_path, damage):
         assert read_oscillation(tmp_path).iteration.tolist() == [14, 16, 18]
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_records_and_not_the_training(tmp_path):
     """20 of a record's bytes fit: it is taken back, the training goes on, recording too once there is room."""
     code = """

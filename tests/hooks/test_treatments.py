@@ -84,6 +84,7 @@ def test_a_copied_model_trains_the_same(run, name):
     same(run(name, "a", model=copy.deepcopy(model)), run(name, "b", model=model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOOKS)
 def test_an_average_beside_it_changes_nothing(run, name):
     one, ema = run(name, "a"), EMAHook()

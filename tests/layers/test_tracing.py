@@ -38,6 +38,7 @@ def assert_as_eager(name, forward, module, x):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # sums in another order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS + ESTIMATORS)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("first", ["compiled", "eager"])

@@ -76,6 +76,7 @@ def test_tool(classifier, tmp_path):
         assert re.search(rf"^{name} +\d", done.stdout, re.M), done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

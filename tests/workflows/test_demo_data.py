@@ -6,6 +6,7 @@ from rebnn_mm.integrations.detection.datasets import CheckedVOCDataset
 from rebnn_mm.workflows.demo_data import CLASSES, _draw, make_demo_data
 
 
+@pytest.mark.slow
 def test_is_a_voc_data_set_and_seeded(tmp_path):
     root = make_demo_data(tmp_path / "a", train=6, test=2)
     again = make_demo_data(tmp_path / "b", train=6, test=2)
@@ -35,6 +36,7 @@ def test_boxes_fit_the_shapes():
             assert border.any()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_data_set(tmp_path):
     code = """
 import sys

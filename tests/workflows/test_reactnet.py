@@ -170,6 +170,7 @@ def ours(blocks, kind="rebnn"):
     return build_model(read_config(CONFIGS / f"{NETWORKS[blocks]}.py", options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "counts", "prefix"),
     [

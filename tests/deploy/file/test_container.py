@@ -91,6 +91,7 @@ def test_writing_to_a_loaded_tensor_leaves_the_file_alone(file):
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(VALUES)
 def test_plain_values_survive(value):

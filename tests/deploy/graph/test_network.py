@@ -26,6 +26,7 @@ def backbone():
     return settle(ReBNNResNet(18, base_channels=8, out_indices=(1, 3)))
 
 
+@pytest.mark.slow
 def test_any_size_of_image_and_batch(packed, backbone):
     traced, network = packed(backbone, torch.randn(2, 3, 64, 64))
     assert sum(name.startswith("rebnn.binary") for name in names(traced)) == 16
@@ -36,6 +37,7 @@ def test_any_size_of_image_and_batch(packed, backbone):
         assert all(a.is_contiguous() for a in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_nothing(packed, backbone, threads):
     network = packed(backbone, torch.randn(2, 3, 64, 64))[1]
@@ -49,12 +51,14 @@ def test_threads_change_nothing(packed, backbone, threads):
     assert torch.equal(found[-1], expected[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("treat", [copy.copy, copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
 def test_copies_give_the_same_bits(packed, backbone, treat):
     network, x = packed(backbone, torch.randn(2, 3, 64, 64))[1], torch.randn(1, 3, 64, 64)
     assert torch.equal(treat(network)(x)[-1], network(x)[-1])
 
 
+@pytest.mark.slow
 def test_the_record_is_plain_and_small(packed, backbone):
     traced, _ = packed(backbone, torch.randn(2, 3, 64, 64))
     record = encode(traced)
@@ -63,6 +67,7 @@ def test_the_record_is_plain_and_small(packed, backbone):
     assert "operators, 16 of them 1-bit" in str(network) and len(text) < 40_000
 
 
+@pytest.mark.slow
 def test_wrong_inputs_are_named(packed, backbone):
     network = packed(backbone, torch.randn(2, 3, 64, 64))[1]
     with pytest.raises(

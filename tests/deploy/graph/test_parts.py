@@ -102,6 +102,7 @@ class Blocks(nn.Module):
             return self.last(y) + x, y
 
 
+@pytest.mark.slow
 def test_blocks_of_the_network_s_code_are_part_of_the_graph(packed):
     torch.manual_seed(0)
     model = settle(Blocks())

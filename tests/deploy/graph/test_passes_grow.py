@@ -37,6 +37,7 @@ def steps(network):
     return [str(step) for step in network._program()._steps]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", library.isas())
 @pytest.mark.parametrize("from_all", [True, False])
 def test_a_growing_concatenation_is_one_buffer(packed, threads, from_all, isa):

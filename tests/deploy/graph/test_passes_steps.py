@@ -33,6 +33,7 @@ def image(channels=8):
     return torch.randn(2, channels, 7, 9, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("input_norm", [False, True])
 @pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.7), nn.Identity()], ids=str)

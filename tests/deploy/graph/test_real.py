@@ -63,6 +63,7 @@ def captured(name):
     return network, encode(traced), traced.tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", WAYS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_bits_are_torchs_in_every_call(threads, name, isa):

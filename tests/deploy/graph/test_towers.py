@@ -80,6 +80,7 @@ def test_chains_and_blocks_are_towers_and_what_is_used_otherwise_is_not(model):
     assert [id(module) for module in model.modules()] == before
 
 
+@pytest.mark.slow
 def test_towers_are_graphs_for_any_size_under_their_own_names(tmp_path, model):
     x, path = torch.randn(2, 4, 8, 12), tmp_path / "m.rebnn"
     check = Check([x, torch.randn(1, 4, 5, 3)], lambda m, x: m(x), exact=True)
@@ -91,6 +92,7 @@ def test_towers_are_graphs_for_any_size_under_their_own_names(tmp_path, model):
         assert all(map(torch.equal, packed(x), model(x)))
 
 
+@pytest.mark.slow
 def test_a_weight_in_two_graphs_is_stored_once(tmp_path, model):
     export_model(model, tmp_path / "m.rebnn", parts=parts_of(model, torch.randn(2, 4, 8, 12)))
     file = read_file(tmp_path / "m.rebnn")
@@ -104,6 +106,7 @@ def test_a_weight_in_two_graphs_is_stored_once(tmp_path, model):
             Weights(file)
 
 
+@pytest.mark.slow
 def test_rounding_in_front_of_a_chain_is_no_fault_of_the_chain(tmp_path, model):
     """Where outputs differ, each 1-bit part is compared with the trained one of its name: a chain's is the chain."""
 
@@ -140,6 +143,7 @@ def test_smaller_parts_are_taken_of_one_that_cannot_be_captured(tmp_path):
     assert "backbone is packed layer by layer: ValueDependent cannot be captured" in report.graphs[1]
 
 
+@pytest.mark.slow
 def test_a_layer_in_a_graph_and_outside_of_it_is_stored_for_both(tmp_path, model):
     x = torch.randn(2, 4, 8, 12)
     parts = [part for part in parts_of(model, x) if part.name != "head.levels.1"]

@@ -70,6 +70,7 @@ def trained(make, **rule):
     return settle(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", ["real", "binary"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_batch_gives_the_trained_networks_bits(name, scores, packed):
@@ -81,6 +82,7 @@ def test_every_batch_gives_the_trained_networks_bits(name, scores, packed):
         torch.testing.assert_close(network(x), model(x), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_network_that_reads_its_batch_computes_images_one_by_one(tmp_path):
     arch = dict(embed_dims=32, depths=[2, 2], num_heads=[1, 2])
     model = trained(lambda: mmpretrain("SwinTransformer", arch=arch, img_size=32, window_size=4, out_indices=(1,)))

@@ -252,6 +252,7 @@ def both(result, after):
     return result if after.floats else (None, result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", library.isas())
 @given(data=st.data(), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=80)

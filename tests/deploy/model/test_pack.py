@@ -35,6 +35,7 @@ def packed_file(detector, tmp_path_factory):
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_detector_is_small_and_was_compared(packed_file):
     path, report = packed_file
     assert report.checked == 2 and report.before / path.stat().st_size > 8
@@ -42,6 +43,7 @@ def test_detector_is_small_and_was_compared(packed_file):
     assert {"rpn_head.rpn_conv", "neck.fpn_convs.0.conv", "roi_head.bbox_head.shared_fcs.0"} <= binary
 
 
+@pytest.mark.slow
 def test_detector_features_and_boxes_are_equal(detector, packed_file):
     cfg, _, model = detector
     packed = load_packed_model(packed_file[0])
@@ -79,6 +81,7 @@ def _found(model, size=(97, 131)):
     return torch.cat([result.pred_instances.bboxes, result.pred_instances.scores[:, None]], dim=1)
 
 
+@pytest.mark.slow
 def test_detector_is_copied_and_pickled(packed_file, tmp_path):
     packed = load_packed_model(packed_file[0])
     expected = _found(packed)
@@ -93,6 +96,7 @@ def test_detector_is_copied_and_pickled(packed_file, tmp_path):
     assert torch.equal(_found(other), expected)
 
 
+@pytest.mark.slow
 def test_detector_is_built_whatever_the_defaults_are(packed_file):
     expected = _found(load_packed_model(packed_file[0]))
     torch.set_default_dtype(torch.bfloat16)
@@ -146,12 +150,14 @@ def test_detector_works_in_mmdets_inference(packed_file):
     assert len(inference_detector(packed, image).pred_instances) > 0
 
 
+@pytest.mark.slow
 def test_packed_model_is_a_registered_type(packed_file):
     model = MODELS.build(dict(type="PackedModel", path=str(packed_file[0])))
     assert isinstance(model.backbone, GraphNetwork)
     assert type(load_model(packed_file[0])) is type(model)
 
 
+@pytest.mark.slow
 def test_classifier_in_mmpretrain_equals_the_light_one(classifier, tmp_path):
     from mmpretrain.structures import DataSample
 

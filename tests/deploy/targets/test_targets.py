@@ -50,6 +50,7 @@ def test_a_file_is_not_written_over_itself_nor_made_of_nothing(plain, tmp_path):
     assert plain.read_bytes() == before == (tmp_path / "copy.rebnn").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_tool_takes_a_packed_file(plain, tool, tmp_path, capsys):
     pytest.importorskip("onnx")
     tool("export")(plain, tmp_path / "m.onnx", "--form", "packed")

@@ -41,6 +41,7 @@ def folder(root, split="val", **options) -> CheckedImageFolder:
     return CheckedImageFolder(data_root=str(root), data_prefix=split, pipeline=[], **options)
 
 
+@pytest.mark.slow
 def test_labels_follow_the_sorted_folder_names(tmp_path):
     data = folder(make_folder(tmp_path, images=2), same_classes_as="train")
     assert len(data) == 4
@@ -70,6 +71,7 @@ def test_empty_split(tmp_path):
         folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_class_folder_without_image_is_refused(tmp_path):
     make_folder(tmp_path, images=2)
     for split in ("train", "val"):
@@ -82,6 +84,7 @@ def test_a_class_folder_without_image_is_refused(tmp_path):
     assert data.get_gt_labels().tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_an_empty_class_folder_cannot_be_learnt(tmp_path):
     make_folder(tmp_path, images=1)
     (tmp_path / "train" / "cow").mkdir()
@@ -92,6 +95,7 @@ def test_an_empty_class_folder_cannot_be_learnt(tmp_path):
     assert folder(tmp_path, same_classes_as="train").get_gt_labels().tolist() == [0, 2]
 
 
+@pytest.mark.slow
 def test_files_left_out_are_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(classification, "print_log", lambda message, **kwargs: said.append(message))
@@ -106,6 +110,7 @@ def test_files_left_out_are_said(tmp_path, monkeypatch):
     assert "1 file(s) without suffix, 1 file(s) .heic in class folders are left out" in said[0]
 
 
+@pytest.mark.slow
 def test_images_without_labels_have_no_class_folders_to_check(tmp_path):
     make_folder(tmp_path, images=1)
     (tmp_path / "val" / "cow").mkdir()
@@ -118,6 +123,7 @@ def test_splits_with_other_classes(tmp_path):
         folder(tmp_path, same_classes_as="train")
 
 
+@pytest.mark.slow
 def test_other_split_may_be_absent(tmp_path):
     make_folder(tmp_path, train=(), images=1)
     assert len(folder(tmp_path, same_classes_as="train")) == 2
@@ -186,6 +192,7 @@ def test_missing_imagenet_says_where_to_get_it(tmp_path):
         Runner.build_dataloader(cfg.train_dataloader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "one_bit", "real"),
     [

@@ -59,6 +59,7 @@ def content(samples):
     return sorted((int(s["data_samples"].gt_label), s["inputs"].numpy().tobytes()) for s in samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_samples_are_those_of_the_folders(root, split):
     shards, folders = (built(root, kind, split) for kind in ("ShardedImages", "CheckedImageFolder"))
@@ -69,6 +70,7 @@ def test_the_samples_are_those_of_the_folders(root, split):
     assert shards.get_gt_labels().tolist() != sorted(shards.get_gt_labels())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_validation_sees_every_image_once(root, monkeypatch, workers, ranks):

@@ -26,6 +26,7 @@ SMALL = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("name", "blocks"), [("deit", 2), ("swin", 8)])
 def test_updates_reach_every_layer_and_the_file_is_exact(tmp_path, name, blocks):

@@ -123,6 +123,7 @@ MENDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "said"), MENDED.values(), ids=MENDED)
 def test_mended_files_train_all_boxes_and_read_perfect_detections_as_1(build, metric, warnings, change, said):
     data = content()
@@ -134,6 +135,7 @@ def test_mended_files_train_all_boxes_and_read_perfect_detections_as_1(build, me
     assert evaluate_truth(build(data, test_mode=True), metric()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_a_good_file_is_read_as_it_is(build, metric, warnings):
     assert evaluate_truth(build(content(), test_mode=True), metric()) == pytest.approx(1) and warnings == []
 
@@ -204,12 +206,14 @@ def test_a_metric_without_boxes_is_refused_unless_it_only_writes(metric, tmp_pat
     metric(data, format_only=True, outfile_prefix=str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_images_of_a_challenge_can_be_tested(build):
     data = content()
     del data["annotations"]
     assert len(build(data, test_mode=True)) == 3
 
 
+@pytest.mark.slow
 def test_images_whose_boxes_were_dropped_are_empty_to_the_filter(build):
     data = content()
     for annotation in data["annotations"][:2]:
@@ -218,6 +222,7 @@ def test_images_whose_boxes_were_dropped_are_empty_to_the_filter(build):
     assert len(build(data)) == 3
 
 
+@pytest.mark.slow
 def test_a_class_without_boxes_is_said(build, warnings):
     data = content()
     data["annotations"] = [a for a in data["annotations"] if a["category_id"] == 5]

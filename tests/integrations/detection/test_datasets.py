@@ -70,6 +70,7 @@ def test_voc_good_annotations_are_as_in_mmdet(voc, warnings):
     assert dataset[0]["img"].shape == (80, 100, 3) and warnings == []
 
 
+@pytest.mark.slow
 def test_voc_bad_boxes_are_dropped_or_clipped_and_reported_once(voc, warnings):
     dataset = voc(
         {
@@ -85,11 +86,13 @@ def test_voc_bad_boxes_are_dropped_or_clipped_and_reported_once(voc, warnings):
     assert ": 1 box(es) reaching out of the image" in clipped and "b.xml" in clipped and "a.xml" not in clipped
 
 
+@pytest.mark.slow
 def test_voc_names_three_files_at_most(voc, warnings):
     voc({f"n{i}": xml(("disc", 5, 5, 5, 5)) for i in range(5)})
     assert "n2.xml and 2 more" in warnings[0] and "n3.xml" not in warnings[0]
 
 
+@pytest.mark.slow
 def test_voc_unknown_class(voc):
     annotations = {"a": xml(("disc", 1, 1, 20, 20)), "b": xml(("star", 1, 1, 20, 20), ("disc", 1, 1, 9, 9))}
     with pytest.raises(ValueError, match=r"b.xml .*unknown class 'star'; metainfo has \['disc', 'square'\]"):
@@ -159,6 +162,7 @@ def box(x, y, w, h, category_id=10):
     return dict(bbox=[x, y, w, h], area=w * h, category_id=category_id)
 
 
+@pytest.mark.slow
 def test_coco_boxes(coco, warnings):
     dataset = coco(annotations=[box(10, 10, 20, 20), box(10, 10, 0, 20), box(90, 70, 50, 50, 11), box(300, 300, 5, 5)])
     assert boxes(dataset) == [[10, 10, 30, 30], [90, 70, 100, 80]]
@@ -167,6 +171,7 @@ def test_coco_boxes(coco, warnings):
     assert "ann.json: 1 box(es) reaching out" in clipped
 
 
+@pytest.mark.slow
 def test_coco_categories(coco):
     star = [box(1, 1, 9, 9, 12)]
     names = (*CLASSES, "star")

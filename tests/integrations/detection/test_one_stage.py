@@ -80,6 +80,7 @@ def test_the_twin_holds_the_same_weights():
     assert own == set(built("rtmdet_real_r18_bccd")[0].state_dict())
 
 
+@pytest.mark.slow
 def test_updates_reach_every_layer_and_the_packed_detector_finds_the_same_boxes(tmp_path):
     model, cfg = built()
     model, reached = trained(model)
@@ -102,6 +103,7 @@ def test_updates_reach_every_layer_and_the_packed_detector_finds_the_same_boxes(
     assert torch.equal(found[0].bboxes, found[1].bboxes) and torch.equal(found[0].labels, found[1].labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [320, 640])
 def test_images_are_of_the_size_in_the_name(tmp_path, size):
     make_demo_data(tmp_path, train=2, test=1)

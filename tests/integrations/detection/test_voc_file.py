@@ -59,6 +59,7 @@ def voc(tmp_path):
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.png", "a.JPG", "a.jpeg", "a.bmp", "a.webp", "a.TIF", "a.jpg"])
 @pytest.mark.parametrize("test_mode", [False, True])
 def test_a_picture_is_found_whatever_its_suffix(voc, name, test_mode):
@@ -66,6 +67,7 @@ def test_a_picture_is_found_whatever_its_suffix(voc, name, test_mode):
     assert dataset[0]["img_path"].endswith(f"JPEGImages/{name}") and dataset[0]["img"].shape == (60, 80, 3)
 
 
+@pytest.mark.slow
 def test_filename_decides_among_several_and_names_a_picture_of_another_stem(voc):
     assert voc(["a"], ["a.png", "a.jpg"])[0]["img_path"].endswith("a.jpg")
     assert voc(["a"], ["a.png", "a.jpg"], filename="a.png")[0]["img_path"].endswith("a.png")
@@ -74,12 +76,14 @@ def test_filename_decides_among_several_and_names_a_picture_of_another_stem(voc)
     assert voc(["d"], ["d.png"], filename="c.png")[0]["img_path"].endswith("d.png")
 
 
+@pytest.mark.slow
 def test_an_id_with_a_folder_or_without_a_picture(voc):
     assert voc(["cam/a"], ["cam/a.png"])[0]["img_path"].endswith("JPEGImages/cam/a.png")
     with pytest.raises(FileNotFoundError, match=r"image .*nopicture.jpg, which the data set lists, is missing"):
         voc(["nopicture"], [])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "split",
     [
@@ -98,10 +102,12 @@ def test_lists_as_tools_write_them(voc, warnings, split):
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_a_number_may_belong_to_the_id(voc):
     assert voc(["a 1"], ["a 1.jpg"]).get_data_info(0)["img_id"] == "a 1"
 
 
+@pytest.mark.slow
 def test_ids_listed_twice_are_taken_once_and_said(voc, warnings):
     assert len(voc(["a", "b"], ["a.jpg", "b.jpg"], b"a\nb\na\n")) == 2
     assert "train.txt lists 1 id(s) more than once, taken once: a" in warnings[0]
@@ -113,6 +119,7 @@ def test_a_list_that_is_no_text(voc, tmp_path):
         read_split(str(tmp_path / "list"), str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["<difficult>Unspecified</difficult>", "<difficult/>", "<difficult> </difficult>"])
 def test_an_unclear_difficult_is_0_and_said(voc, warnings, text):
     dataset = voc(["a"], ["a.jpg"], difficult=text, filename="a.jpg")
@@ -120,6 +127,7 @@ def test_an_unclear_difficult_is_0_and_said(voc, warnings, text):
     assert "<difficult> of 1 object(s) is empty or Unspecified, taken as 0: a.jpg" in warnings[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "flag"), [("0", 0), ("false", 0), ("1", 1), (" 1 ", 1), ("True", 1)])
 def test_difficult_values(voc, text, flag):
     dataset = voc(["a"], ["a.jpg"], difficult=f"<difficult>{text}</difficult>", no_boxes="ignore")
@@ -131,6 +139,7 @@ def test_an_odd_difficult_is_refused_by_its_name(voc):
         voc(["a"], ["a.jpg"], difficult="<difficult>maybe</difficult>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("test_mode", "use"), [(False, "train on"), (True, "evaluate")])
 def test_a_split_without_usable_boxes_is_refused(voc, test_mode, use):
     with pytest.raises(ValueError, match=f"train.txt leaves no box to {use}: all 1 are difficult, crowd or too small"):
@@ -142,6 +151,7 @@ def test_a_split_without_usable_boxes_is_refused(voc, test_mode, use):
         voc(["a"], ["a.jpg"], no_boxes="drop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("test_mode", "effect"), [(False, "cannot be learnt"), (True, "left out of the evaluation")])
 def test_a_class_without_boxes_is_said(voc, warnings, test_mode, effect):
     voc(["a"], ["a.jpg"], metainfo=dict(classes=("disc", "star")), test_mode=test_mode)
@@ -157,6 +167,7 @@ def test_class_names_that_cannot_be_meant(voc, classes, reason):
         voc(["a"], ["a.jpg"], metainfo=dict(classes=classes))
 
 
+@pytest.mark.slow
 def test_a_missing_picture_folder(voc, tmp_path):
     voc(["a"], ["a.jpg"])
     shutil.rmtree(tmp_path / "VOC2007/JPEGImages")

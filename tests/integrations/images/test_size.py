@@ -87,6 +87,7 @@ def bar_is_in_its_box(entry):
     return white.sum() - white[y1:y2, x1:x2].sum() < 0.05 * white.sum() and white[y1:y2, x1:x2].mean() > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_of_the_upright_picture_train_in_place(build, warnings, orientation):
     size, box = photo(build.folder / "a.jpg", orientation)
@@ -97,6 +98,7 @@ def test_boxes_of_the_upright_picture_train_in_place(build, warnings, orientatio
     assert not warnings or ("a.jpg" in warnings[0] and "exif='upright'" in warnings[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_boxes_of_the_stored_pixels_are_refused_or_said(build, warnings, orientation):
     photo(build.folder / "a.jpg", orientation)
@@ -117,6 +119,7 @@ def test_upright_boxes_with_a_loader_of_stored_pixels_are_refused(build):
         build(size, box, STORED_LOADER)
 
 
+@pytest.mark.slow
 def test_exif_upright_says_how_the_photos_were_annotated(build, warnings):
     size, box = photo(build.folder / "a.jpg", 3)
     build(size, box, exif="upright")
@@ -125,6 +128,7 @@ def test_exif_upright_says_how_the_photos_were_annotated(build, warnings):
         build(size, box, exif="raw")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_a_square_photo_is_unsure(build, warnings, orientation):
     size, box = photo(build.folder / "a.png", orientation, (100, 100))
@@ -145,11 +149,13 @@ def test_other_sizes_are_refused_with_both_sizes(build, orientation, size, reaso
         build(size, (10, 10, 20, 20))
 
 
+@pytest.mark.slow
 def test_a_pixel_of_rounding_is_no_other_size(build, warnings):
     photo(build.folder / "a.jpg", 1)
     assert build((101, 59), BOX)[0]["img"].shape == (60, 100, 3) and warnings == []
 
 
+@pytest.mark.slow
 def test_images_beyond_the_sample_are_checked_when_they_are_loaded(build, monkeypatch):
     said = []
     monkeypatch.setattr(
@@ -167,6 +173,7 @@ def test_images_beyond_the_sample_are_checked_when_they_are_loaded(build, monkey
     assert len(said) == 1 and "b3.jpg" in said[0] and "turned or mirrored" in said[0]
 
 
+@pytest.mark.slow
 def test_an_image_changed_after_the_check_is_refused(build):
     photo(build.folder / "a.jpg", 1)
     dataset = build(STORED, BOX)

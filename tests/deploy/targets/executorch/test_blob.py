@@ -72,6 +72,7 @@ def read(program: Path, folder: Path, blob: bytes) -> list[str]:
     return subprocess.run([program, "read", folder / "blob"], capture_output=True, text=True).stdout.splitlines()
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("full", [False, True])

@@ -287,6 +287,7 @@ def test_other_comparisons_are_left_alone(edge):
     assert calls(module).count(aten.ge.Scalar) == 2
 
 
+@pytest.mark.slow
 def test_a_whole_backbone_agrees_up_to_turned_signs(edge):
     torch.manual_seed(0)
     backbone = settle(ReBNNResNet(18, base_channels=8, out_indices=(1, 3)))

@@ -68,6 +68,7 @@ def run(program: Path, folder: Path, given, card=CARD, channels_last=True):
     return pooled.transpose(1, 2) if channels_last else pooled, boxes.reshape(-1, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("samples", [0, 2])
 def test_regions_are_those_of_mmdets_extractor(program, tmp_path, samples, channels_last):

@@ -55,6 +55,7 @@ def pictures(*shape):
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_classifier_with_its_preprocessing(file, tmp_path):
     export_onnx(file, tmp_path / "m.onnx")
     ready = session(tmp_path / "m.onnx")
@@ -67,6 +68,7 @@ def test_a_classifier_with_its_preprocessing(file, tmp_path):
         agree(ready.run(["scores"], {"images": images})[0], model(torch.from_numpy(images)))
 
 
+@pytest.mark.slow
 def test_a_classifier_in_packed_operators(file, tmp_path):
     from onnx.reference import ReferenceEvaluator
 
@@ -77,6 +79,7 @@ def test_a_classifier_in_packed_operators(file, tmp_path):
     agree(evaluator.run(None, {"images": images})[0], load_model(file)(torch.from_numpy(images)))
 
 
+@pytest.mark.slow
 def test_weights_are_bits_in_the_file_and_unpacked_once(classifier, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     export_model(classifier(base_channels=32), tmp_path / "m.rebnn")
@@ -173,6 +176,7 @@ def test_the_bert_of_this_package(tmp_path, level):
     agree(session(tmp_path / "float.onnx").run(["output"], named)[0], net(*inputs).logits.detach())
 
 
+@pytest.mark.slow
 def test_a_backbone_gives_its_maps(tmp_path):
     from rebnn_mm.backbones import ReBNNResNet
 
@@ -267,6 +271,7 @@ def test_what_cannot_be_exported_is_said(plain, tmp_path, monkeypatch):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_tool(plain, tool, tmp_path, capsys):
     tool("export_onnx")(plain, tmp_path / "m.onnx", "--form", "packed")
     assert "written to" in capsys.readouterr().out and (tmp_path / "m.onnx").exists()

@@ -253,6 +253,7 @@ def test_products(name):
     agree(PRODUCTS[name](), torch.randn(3, 6), others=[(torch.randn(7, 6),)])
 
 
+@pytest.mark.slow
 def test_units():
     agree(ShortcutLast(), image(8))
     agree(Units(), image(8), others=[(image(8, 15, 9, n=1),)])

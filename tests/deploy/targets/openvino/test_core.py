@@ -37,6 +37,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_two_networks_is_an_interrupt():
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "interrupted\n"), run.stderr

@@ -133,6 +133,7 @@ CARD = ModelCard(
 )
 
 
+@pytest.mark.slow
 def test_a_classifier_with_its_preprocessing(classifier, tmp_path):
     export_model(classifier(classes=3, depth=18), tmp_path / "m.rebnn", CARD)
     report = export_openvino(tmp_path / "m.rebnn", tmp_path / "m.xml")
@@ -192,6 +193,7 @@ def test_results_that_differ_are_refused(plain, tmp_path, monkeypatch):
     assert not (tmp_path / "m.xml").exists()
 
 
+@pytest.mark.slow
 def test_the_tool(plain, tool, tmp_path, capsys):
     tool("export")(plain, tmp_path / "m.xml", "--size", "12", "14")
     printed = capsys.readouterr().out
