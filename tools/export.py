@@ -42,6 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     engines.add_argument(
         "--int8-linear", action="store_true", default=None, help="executorch: real-valued linear layers in 8 bits"
     )
+    engines.add_argument(
+        "--int8-rest",
+        metavar="FOLDER",
+        help="executorch: in 8 bits what no 1-bit layer follows, scaled by the images of this folder",
+    )
     engines.add_argument("--allow-slow", action="store_true", default=None, help="executorch: also on slow kernels")
     args = parser.parse_args(argv)
 
@@ -52,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
-        engine |= dict(max_size=args.max_size, int8_linear=args.int8_linear)
+        engine |= dict(max_size=args.max_size, int8_linear=args.int8_linear, int8_rest=args.int8_rest)
         packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact, args.int8)
         with showing_steps("export"):
             reports = export_to(args.source, args.out, args.to, packed, engine)

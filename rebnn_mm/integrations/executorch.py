@@ -41,6 +41,7 @@ from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations import regions
+from rebnn_mm.integrations.calibration import calibration_images, calibration_regions
 from rebnn_mm.integrations.packed import load_packed_model
 
 _NO_LIMIT = 1 << 20
@@ -66,6 +67,7 @@ def export_detector(
     allow_slow: bool = False,
     smaller: bool = False,
     int8_linear: bool = False,
+    images: str | Path | None = None,
 ) -> ExecutorchReport:
     """Write a detector's packed file as a program for images that are fitted into ``size``.
 
@@ -79,6 +81,7 @@ def export_detector(
         smaller: Take images of all sizes up to ``size``, scaled as the test pipeline scales them and filled up to
             multiples of 32; memory is planned for the largest. Else each image is scaled so that it fits into ``size``.
         int8_linear: As there.
+        images: A folder of images, by which real-valued layers that no 1-bit layer follows are rounded to 8 bits.
 
     Raises:
         UserError: A detector whose boxes the C++ library does not decode; what cannot be lowered; no ``size`` of a
@@ -116,7 +119,14 @@ def export_detector(
         {name: method.inputs for name, method in methods.items() if name != "forward"},
         sizes,
     )
-    return write_program(path, methods, text, allow_slow, sizes, int8_linear)
+    calibrate: dict[str, Any] = {}
+    if images is not None:
+        given = calibration_images(images, card.preprocessing, size, fit=True)
+        calibrate["forward"] = [[image] for image in given]
+        if regions.METHOD in methods:
+            read = calibration_regions(model, given, regions.BATCH, head.is_flat)
+            calibrate[regions.METHOD] = [[rows] for rows in read]
+    return write_program(path, methods, text, allow_slow, sizes, int8_linear, calibrate)
 
 
 def largest_size(card: ModelCard) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import rebnn_mm
 from rebnn_mm.deploy.export import Check, export_model
 from rebnn_mm.deploy.file.card import ModelCard, Preprocessing
+from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.report import ExportReport
@@ -153,14 +154,28 @@ def export_to(
 
 def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:
     if engine.get("part") != "boxes":
-        return convert_file(source, out, to, **engine)
+        return convert_file(source, out, to, **_with_images(source, to, engine))
     if to == "executorch":
         return _detector_program(source, out, engine)
     from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
 
-    if engine.get("max_size") or engine.get("int8_linear"):
-        raise UserError(f"--max-size and --int8-linear are for programs of executorch: give --size H W for {to}")
+    if engine.get("max_size") or engine.get("int8_linear") or engine.get("int8_rest"):
+        raise UserError(
+            f"--max-size, --int8-linear and --int8-rest are for programs of executorch: give --size H W for {to}"
+        )
     return export_boxes(source, out, to, engine.get("size"), engine.get("form"), engine.get("verify", True))
+
+
+def _with_images(source: str | Path, to: str, engine: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the images of the folder that ``int8_rest`` names in its place."""
+    if to != "executorch" or engine.get("int8_rest") is None:
+        return engine
+    from rebnn_mm.integrations.calibration import calibration_images
+
+    described = ModelCard.from_plain(read_file(source).info).preprocessing
+    size = engine.get("size") or (described.size if described else None)
+    images = calibration_images(engine["int8_rest"], described, size)
+    return {**engine, "int8_rest": [[image] for image in images]}
 
 
 def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any]) -> Any:
@@ -170,14 +185,14 @@ def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any
     one, most = engine.get("size"), engine.get("max_size")
     if (one and most) or engine.get("form") or engine.get("length"):
         raise UserError(
-            "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow and "
-            "--int8-linear"
+            "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow, "
+            "--int8-linear or --int8-rest"
         )
     given = one or most
     size = (int(given[0]), int(given[1])) if given else None
     verify, slow = engine.get("verify", True), bool(engine.get("allow_slow"))
-    small = bool(engine.get("int8_linear"))
-    return export_detector(source, out, size, verify, slow, smaller=bool(most), int8_linear=small)
+    small, images = bool(engine.get("int8_linear")), engine.get("int8_rest")
+    return export_detector(source, out, size, verify, slow, smaller=bool(most), int8_linear=small, images=images)
 
 
 def _without_none(reports: list[Any]) -> list[Any]:

@@ -46,17 +46,17 @@ def _openvino(source: Path, out: Path, **options: Any) -> Any:
     return export_openvino(source, out, **options)
 
 
-def _executorch(source: Path, out: Path, **options: Any) -> Any:
+def _executorch(source: Path, out: Path, int8_rest: Any = (), **options: Any) -> Any:
     from rebnn_mm.deploy.targets.executorch.export import export_executorch
 
-    return export_executorch(source, out, **options)
+    return export_executorch(source, out, calibrate=int8_rest, **options)
 
 
 TARGETS = dict(
     rebnn=Target(".rebnn", (), _rebnn),
     onnx=Target(".onnx", ("form", "part"), _onnx),
     openvino=Target(".xml", ("part", "size", "length", "verify"), _openvino),
-    executorch=Target(".pte", ("size", "length", "allow_slow", "int8_linear", "verify"), _executorch),
+    executorch=Target(".pte", ("size", "length", "allow_slow", "int8_linear", "int8_rest", "verify"), _executorch),
 )
 
 

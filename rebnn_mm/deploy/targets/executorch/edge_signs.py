@@ -21,7 +21,7 @@ _VIEWS = {
     *(_aten.permute.default, _aten.unsqueeze.default, _aten.squeeze.dim),
 }
 # the largest power of two. What is smaller than its inverse is no number of full precision, and no layer computes it
-_STEEP = 2.0**127
+STEEP = 2.0**127
 _STEPS = ("scale", "before", "slope", "after", "last_scale")
 
 
@@ -42,7 +42,7 @@ def spell_comparisons(traced: Traced) -> None:
             continue
         shape = node.meta["shape"]
         with traced.graph.inserting_before(last):
-            new = call(traced, _aten.mul.Tensor, (x, _STEEP), shape)
+            new = call(traced, _aten.mul.Tensor, (x, STEEP), shape)
             new = call(traced, _aten.add.Tensor, (new, 1.0), shape)
             new = call(traced, _aten.clamp.default, (new, low, 1.0), shape)
         last.replace_all_uses_with(new)
@@ -85,7 +85,7 @@ def _by_itself(traced: Traced, unit: Unit, x: fx.Node, low: float) -> fx.Node:
     node = x
     while node.target in _VIEWS:
         node = node.args[0]  # type: ignore[assignment]
-    vectors = dict(scale=torch.full((unit.spec.c_out,), _STEEP), offset=torch.ones(unit.spec.c_out))
+    vectors = dict(scale=torch.full((unit.spec.c_out,), STEEP), offset=torch.ones(unit.spec.c_out))
     with traced.graph.inserting_before(node):
         steps = {name: constant(traced, f"{unit.bits.target}.{name}", vector) for name, vector in vectors.items()}
         new = replace(unit.with_tensors(**steps), clamp=(low, 1.0)).call(traced.graph)

@@ -22,6 +22,7 @@ from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program_card import program_card
 from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import Chain, example_inputs, graphs_in_order, network_of
+from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import write_bytes
 
 
@@ -65,6 +66,7 @@ def export_executorch(
     length: int | None = None,
     about: dict[str, Any] | None = None,
     int8_linear: bool = False,
+    calibrate: Sequence[Sequence[Tensor]] = (),
 ) -> ExecutorchReport:
     """Write a network as an ExecuTorch program for inputs of one size, a batch of one.
 
@@ -85,6 +87,8 @@ def export_executorch(
         about: More for the program's card, see :func:`program_card`.
         int8_linear: Real-valued linear layers compute on integers of 8 bits, see
             :func:`rebnn_mm.deploy.targets.executorch.int8.with_int8_linears`.
+        calibrate: Inputs of real data, by which layers that no 1-bit layer follows are rounded to 8 bits, see
+            :func:`rebnn_mm.deploy.targets.executorch.int8.with_int8_rest`; none: no such rounding.
 
     Raises:
         MissingPackageError: ExecuTorch is not installed, or too new for this torch to run programs with ``verify``.
@@ -102,7 +106,8 @@ def export_executorch(
     text = program_card(card, given, len(results), **{"kind": kind, **(about or {})})
     samples = [] if verify is False else [given, *noise_like(given, 7)] if verify is True else verify
     method = Method(module, given, Chain(parts), samples, kind == "classifier")
-    return write_program(path, {"forward": method}, text, allow_slow, int8_linear=int8_linear)
+    calibrated = {"forward": calibrate} if calibrate else None
+    return write_program(path, {"forward": method}, text, allow_slow, int8_linear=int8_linear, calibrate=calibrated)
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ def write_program(
     allow_slow: bool = False,
     sizes: Sizes | None = None,
     int8_linear: bool = False,
+    calibrate: Mapping[str, Sequence[Sequence[Tensor]]] | None = None,
 ) -> ExecutorchReport:
     """Lower methods, the first of them ``'forward'``, compare each with its network, and write the program.
 
@@ -141,13 +147,25 @@ def write_program(
         allow_slow: As for :func:`export_executorch`.
         sizes: Of the images, where ``'forward'`` takes several.
         int8_linear: As for :func:`export_executorch`.
+        calibrate: For each method what :func:`export_executorch` takes under this name.
 
     Raises:
-        UserError: A method that cannot be lowered, or that differs from its network.
+        UserError: Both ways to round; a method that cannot be lowered, or that differs from its network.
     """
     from rebnn_mm.deploy.targets.executorch.verify import compare_program
 
     given = {name: (m.module, m.inputs) for name, m in methods.items()}
+    lines: list[str] = []
+    if calibrate:
+        from rebnn_mm.deploy.targets.executorch.int8 import with_int8_rest
+
+        if int8_linear:
+            raise UserError("--int8-rest rounds linear layers, too: leave out --int8-linear")
+        for name, samples in calibrate.items():
+            module, inputs = given[name]
+            module, rest = with_int8_rest(module, inputs, samples, sizes if name == "forward" else None)
+            given[name] = module, inputs
+            lines += rest.lines(name, len(samples))
     if int8_linear:
         from rebnn_mm.deploy.targets.executorch.int8 import with_int8_linears
 
@@ -157,7 +175,7 @@ def write_program(
         }
     program = lower_methods(given, text, allow_slow, sizes)
     data = sealed(program.data)
-    lines = [
+    lines += [
         line
         for name, m in methods.items()
         for _, samples in groupby(m.samples, lambda inputs: [x.shape for x in inputs])
