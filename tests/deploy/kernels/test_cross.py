@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from arm import COMPILER, EMULATOR, needs_arm
 from torch import Tensor
 
 import rebnn_mm.deploy.kernels
@@ -21,7 +22,6 @@ SOURCES = Path(rebnn_mm.deploy.kernels.__file__).parent
 HARNESS = Path(__file__).with_name("run_cases.cpp")
 FLAGS = ["-std=c++17", "-ffp-contract=off", "-w", "-pthread", f"-I{SOURCES}"]
 X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vpopcntdq"], "isa_avx2.cpp": ["-mavx2", "-mfma"]}
-ARM_COMPILER, ARM_EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
 # weight_shape, stride, padding, dilation, groups, n, h, w
 CASES = [
@@ -86,7 +86,7 @@ def build(folder: Path, compiler: str, *flags: str) -> Path:
 
     def compile_one(source: Path) -> str:
         target = folder / (source.stem + ".o")
-        isa = [] if compiler == ARM_COMPILER else X86.get(source.name, [])
+        isa = [] if compiler == COMPILER else X86.get(source.name, [])
         subprocess.run([compiler, *FLAGS, *flags, *isa, "-c", source, "-o", target], check=True)
         return str(target)
 
@@ -105,12 +105,11 @@ def run_cases(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(
-    not (shutil.which(ARM_COMPILER) and shutil.which(ARM_EMULATOR)), reason=f"needs {ARM_COMPILER} and {ARM_EMULATOR}"
-)
+@pytest.mark.slow
+@needs_arm
 def test_arm_gives_the_same_bits(tmp_path):
-    program = build(tmp_path, ARM_COMPILER, "-O2", "-static")
-    assert run_cases(tmp_path, ARM_EMULATOR, program) == "neon generic - 10 cases, 20 runs, 0 wrong\n"
+    program = build(tmp_path, COMPILER, "-O2", "-static")
+    assert run_cases(tmp_path, EMULATOR, program) == "neon generic - 10 cases, 20 runs, 0 wrong\n"
 
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

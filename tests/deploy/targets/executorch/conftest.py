@@ -86,17 +86,18 @@ def image(tmp_path_factory):
     return write_ppm(tmp_path_factory.mktemp("image") / "a.ppm", pixels), pixels
 
 
-@pytest.fixture
-def exported(built, tmp_path):
-    """``exported(config, options, spread, name)``: (the packed detector, normalized PIXELS, its program); ``spread``
-    has the last layers to be drawn anew, with the deviation of their weights."""
+@pytest.fixture(scope="session")
+def exported(built, tmp_path_factory):
+    """``exported(config, options, spread)``: (the packed detector, normalized PIXELS, its program); ``spread`` has the
+    last layers to be drawn anew, with the deviation of their weights."""
     pytest.importorskip("mmdet")
     from rebnn_mm.integrations.build import build_model, read_config
     from rebnn_mm.integrations.executorch import export_detector
     from rebnn_mm.integrations.packed import load_packed_model
     from rebnn_mm.workflows.export import parts_of, preprocessing_of
 
-    def make(config, options, spread, name="a", **choice):
+    def make(config, options, spread, **choice):
+        folder = tmp_path_factory.mktemp("detector")
         cfg = read_config(ROOT / f"configs/{config}.py", options)
         torch.manual_seed(0)
         model = settle(build_model(cfg))
@@ -105,11 +106,11 @@ def exported(built, tmp_path):
             model.get_submodule(layer).weight.data.normal_(0, deviation, generator=generator)
         classes = tuple(f"class {i}" for i in range(80))
         card = ModelCard(config=cfg.to_dict(), preprocessing=preprocessing_of(cfg, model), classes=classes)
-        export_model(model, tmp_path / f"{name}.rebnn", card, parts=parts_of(cfg, model))
-        make.report = export_detector(tmp_path / f"{name}.rebnn", tmp_path / f"{name}.pte", SIZE, **choice)
+        export_model(model, folder / "a.rebnn", card, parts=parts_of(cfg, model))
+        make.report = export_detector(folder / "a.rebnn", folder / "a.pte", SIZE, **choice)
         mean, std = (torch.tensor(n) for n in (card.preprocessing.mean, card.preprocessing.std))
         order = -1 if card.preprocessing.channel_order == "bgr" else 1
         x = ((torch.from_numpy(PIXELS[..., ::order].copy()) - mean) / std).permute(2, 0, 1)[None].float()
-        return load_packed_model(tmp_path / f"{name}.rebnn"), x, tmp_path / f"{name}.pte"
+        return load_packed_model(folder / "a.rebnn"), x, folder / "a.pte"
 
     return make

@@ -1,24 +1,16 @@
 """The C++ library cross-compiled for aarch64 and run in an emulator, beside the same programs on this processor."""
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from arm import COMPILER, EMULATOR, needs_arm
 from cpp_runtime import NEEDS, PIXELS, build_runtime, run, write_ppm
 
-COMPILER = "aarch64-linux-gnu-g++"
-EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-pytestmark = [
-    *NEEDS,
-    pytest.mark.skipif(
-        not (EMULATOR and shutil.which(COMPILER)),
-        reason="needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu qemu-user-static)",
-    ),
-]
+pytestmark = [*NEEDS, needs_arm]
 
 
 @pytest.fixture(scope="module")

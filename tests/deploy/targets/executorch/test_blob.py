@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from arm import COMPILER, EMULATOR, needs_arm
 
 import rebnn_mm.deploy.kernels
 from rebnn_mm.deploy.operation.bits import to_bits
@@ -23,13 +24,13 @@ X86 = {"isa_avx512.cpp": ["-mavx512f", "-mavx512bw", "-mavx512vpopcntdq"], "isa_
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
 
-def build(folder: Path, *flags: str, layers: bool = False) -> Path:
+def build(folder: Path, *flags: str, layers: bool = False, compiler: str = "g++") -> Path:
     """``blob_test`` without ExecuTorch; with ``layers`` it runs them, and needs the kernels."""
 
     def compile_one(source: Path) -> str:
         target = folder / f"{source.stem}.o"
-        isa = X86.get(source.name, [])
-        subprocess.run(["g++", "-std=c++17", *flags, *isa, f"-I{KERNELS}", "-c", source, "-o", target], check=True)
+        isa = [] if compiler == COMPILER else X86.get(source.name, [])
+        subprocess.run([compiler, "-std=c++17", *flags, *isa, f"-I{KERNELS}", "-c", source, "-o", target], check=True)
         return str(target)
 
     sources = [RUNTIME / "tests/blob_test.cpp", RUNTIME / "src/blob.cpp", RUNTIME / "src/json.cpp"]
@@ -39,7 +40,7 @@ def build(folder: Path, *flags: str, layers: bool = False) -> Path:
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     program = folder / "blob_test"
-    subprocess.run(["g++", *flags, "-pthread", *objects, "-o", program], check=True)
+    subprocess.run([compiler, *flags, "-pthread", *objects, "-o", program], check=True)
     return program
 
 
@@ -230,6 +231,30 @@ def test_cards_are_read_as_json(program, tmp_path, text, found):
     assert done.returncode == 0 and done.stdout.decode() == f"{found}\n"
 
 
+def kinds_of_blobs():
+    """One of each kind that the delegate takes."""
+    cases = [(layer(), FULL, {}), (layer(False), PLAIN, {}), (layer(False, True), PLAIN, dict(linear=True))]
+    cases += [(layer(False), PLAIN, dict(signs_in=True)), (layer(False, True), PLAIN, dict(linear=True, signs_in=True))]
+    # the shortcut is the input, which is as long as the result here
+    square = ConvSpec((33, 33, 1, 1))
+    own = (to_bits(torch.randn(square.weight_shape)), square, InputSide(), Epilogue(torch.randn(33)))
+    cases.append((own, Places(0, 0, 1, None, 2), dict(linear=True)))
+    blobs = [write_blob(*arguments, places, **kind) for arguments, places, kind in cases]
+    return [*blobs, write_real_blob(*real_layer()), write_real_blob(*real_layer(max_pool=False))]
+
+
+@pytest.mark.slow
+@needs_arm
+def test_arm_reads_blobs_and_runs_changed_ones(program, tmp_path):
+    on_arm = build(tmp_path, "-O1", "-w", "-static", layers=True, compiler=COMPILER)
+    for blob in kinds_of_blobs():
+        wanted = read(program, tmp_path, blob)
+        done = subprocess.run([EMULATOR, on_arm, "read", tmp_path / "blob"], capture_output=True, text=True)
+        assert done.stdout.splitlines() == wanted
+        done = subprocess.run([EMULATOR, on_arm, "fuzz", tmp_path / "blob", "200"], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.endswith(" 0 taken but not run\n"), done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_changed_blobs_are_never_read_outside(tmp_path):
@@ -238,10 +263,7 @@ def test_changed_blobs_are_never_read_outside(tmp_path):
     if empty.returncode or subprocess.run([tmp_path / "empty"], capture_output=True).returncode:
         pytest.skip("needs a g++ with the libraries of its sanitizers")
     program = build(tmp_path, "-O1", "-w", *SANITIZE, layers=True)
-    cases = [(layer(), FULL, {}), (layer(False), PLAIN, {}), (layer(False, True), PLAIN, dict(linear=True))]
-    cases.append((layer(False), PLAIN, dict(signs_in=True)))
-    blobs = [write_blob(*arguments, places, **kind) for arguments, places, kind in cases]
-    for blob in [*blobs, write_real_blob(*real_layer())]:
+    for blob in kinds_of_blobs():
         (tmp_path / "sound").write_bytes(blob)
         done = subprocess.run([program, "fuzz", tmp_path / "sound", "20000"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]

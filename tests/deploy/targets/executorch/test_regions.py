@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from arm import COMPILER, EMULATOR, needs_arm
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 RUNTIME = Path(__file__).parents[4] / "runtime"
@@ -19,11 +20,11 @@ CARD = dict(
 )  # fmt: skip
 
 
-def build(folder: Path, *flags: str) -> Path:
+def build(folder: Path, *flags: str, compiler: str = "g++") -> Path:
     sources = [RUNTIME / "tests/regions_test.cpp"]
     sources += [RUNTIME / f"src/{name}.cpp" for name in ("regions", "roi_align", "boxes", "json")]
     program = folder / "regions_test"
-    subprocess.run(["g++", "-std=c++17", *flags, f"-I{RUNTIME / 'include'}", *sources, "-o", program], check=True)
+    subprocess.run([compiler, "-std=c++17", *flags, f"-I{RUNTIME / 'include'}", *sources, "-o", program], check=True)
     return program
 
 
@@ -45,8 +46,8 @@ def case(boxes: int = 60, agnostic: bool = False, seed: int = 0):
     return maps, proposals, torch.randn(boxes, CLASSES + 1) * 3, deltas
 
 
-def run(program: Path, folder: Path, given, card=CARD, channels_last=True):
-    """(what was read, boxes (K, 6))."""
+def run(program, folder: Path, given, card=CARD, channels_last=True):
+    """(what was read, boxes (K, 6)); ``program`` may be a list, with the emulator in front."""
     maps, proposals, scores, deltas = given
     sizes = [n for x in maps for n in x.shape[2:]]
     numbers = np.array([CHANNELS, len(maps), *sizes, len(proposals), channels_last], dtype=np.int32).tobytes()
@@ -54,8 +55,9 @@ def run(program: Path, folder: Path, given, card=CARD, channels_last=True):
     parts = [torch.tensor([SIZE[1], SIZE[0]]).float(), *stored, proposals, scores, deltas]
     (folder / "card").write_text(json.dumps(card))
     (folder / "in").write_bytes(numbers + b"".join(x.contiguous().numpy().tobytes() for x in parts))
+    command = program if isinstance(program, list) else [program]
     done = subprocess.run(
-        [program, folder / "card", folder / "in", folder / "out"], capture_output=True, text=True, check=False
+        [*command, folder / "card", folder / "in", folder / "out"], capture_output=True, text=True, check=False
     )
     assert done.returncode in (0, 1), done.stderr[-2000:]
     if done.returncode:
@@ -142,3 +144,15 @@ def test_nothing_is_read_outside_of_maps(tmp_path):
         # maps of one pixel, and of other sizes than the strides say
         run(program, tmp_path, ([x[:, :, :1, :1].contiguous() for x in maps], *rest))
         run(program, tmp_path, (list(reversed(maps)), *rest), channels_last=False)
+
+
+@pytest.mark.slow
+@needs_arm
+def test_arm_gives_the_same_numbers(program, tmp_path):
+    on_arm = [EMULATOR, build(tmp_path, "-O2", "-w", "-static", compiler=COMPILER)]
+    given = case()
+    for channels_last in (True, False):
+        found, wanted = (run(one, tmp_path, given, channels_last=channels_last) for one in (on_arm, program))
+        # ARM's compiler fuses products and sums where this one's default does not
+        for a, b in zip(found, wanted, strict=True):
+            assert a.shape == b.shape and torch.allclose(a, b, atol=1e-4)

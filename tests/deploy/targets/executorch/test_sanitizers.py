@@ -12,11 +12,16 @@ from rebnn_mm.deploy.targets.executorch.file import read_program, sealed
 pytestmark = NEEDS
 # sizes of these allocations are decided by a program; XNNPACK keeps tables for the life of a process
 ENVIRONMENT = dict(ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1", TSAN_OPTIONS="halt_on_error=1")
-ROUNDS = 2000
+ROUNDS = 4000
 
 
-def built_with(folder: Path, *flags: str) -> Path:
-    """``rebnn_run`` and ``programs_test`` with these flags; skips where the compiler has not got them."""
+def built_with(folder: Path, name: str, *flags: str) -> Path:
+    """``rebnn_run`` and ``programs_test`` with these flags; skips where the compiler has not got them.
+
+    Compiling takes minutes: REBNN_ADDRESS or REBNN_THREAD may name a folder that keeps the objects for the next time.
+    """
+    folder = Path(os.environ.get(name, folder))
+    folder.mkdir(exist_ok=True)
     (folder / "empty.cpp").write_text("int main() {}")
     empty = subprocess.run(["g++", *flags, folder / "empty.cpp", "-o", folder / "empty"], capture_output=True)
     if empty.returncode or subprocess.run([folder / "empty"], capture_output=True).returncode:
@@ -35,7 +40,7 @@ def built_with(folder: Path, *flags: str) -> Path:
 def sanitized(tmp_path_factory):
     """Of address and undefined-behaviour sanitizer."""
     flags = ("-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=all")
-    return built_with(tmp_path_factory.mktemp("sanitized"), *flags)
+    return built_with(tmp_path_factory.mktemp("sanitized"), "REBNN_ADDRESS", *flags)
 
 
 def run(program, *words):
@@ -43,10 +48,10 @@ def run(program, *words):
     return subprocess.run([program, *map(str, words)], env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture
-def pairs(files, image, exported, tmp_path):
+@pytest.fixture(scope="module")
+def pairs(files, image, exported, tmp_path_factory):
     """Program and image of two classifiers, two one-stage detectors and a two-stage one, in one list."""
-    picture = write_ppm(tmp_path / "a.ppm", PIXELS)
+    picture = write_ppm(tmp_path_factory.mktemp("picture") / "a.ppm", PIXELS)
     made = [(path, image[0]) for _, path, _ in files]
     rtmdet = {"model.test_cfg.score_thr": 0.02, "test_dataloader.dataset.pipeline.1.scale": (160, 128)}
     regions = {"rpn_head.rpn_cls": 0.02, "rpn_head.rpn_reg": 0.02, "roi_head.bbox_head.fc_cls": 0.05}
@@ -55,7 +60,7 @@ def pairs(files, image, exported, tmp_path):
         ("rtmdet_rebnn_r18_coco_320", rtmdet, {"bbox_head.rtm_cls.0": 0.01}, {"smaller": True}),
         ("faster_rcnn_rebnn_r18_demo", {"model.test_cfg.rcnn.score_thr": 0.02}, regions, {}),
     ]:
-        made.append((exported(name, options, spread, name, **choice)[2], picture))
+        made.append((exported(name, options, spread, **choice)[2], picture))
     return [word for pair in made for word in pair]
 
 
@@ -67,7 +72,7 @@ def test_whole_networks_in_turn_and_in_two_threads(sanitized, pairs):
 
 
 def test_two_threads_do_not_race(tmp_path, pairs):
-    folder = built_with(tmp_path, "-fsanitize=thread")
+    folder = built_with(tmp_path, "REBNN_THREAD", "-fsanitize=thread")
     done = run(folder / "programs_test", *pairs)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
