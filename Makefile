@@ -37,12 +37,12 @@ install: .venv/.installed
 test: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
 	@$(BIN)/mypy $(call fail,types; see the lines above)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
 
 quick: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . $(call fail,lint; 'ruff check --fix .' and 'ruff format .' mend most of it)
 	@$(BIN)/mypy $(call fail,types; see the lines above)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(call fail,tests; 'pytest --last-failed' runs the failed ones again)
 
 docs: install
 	@$(BIN)/python -m sphinx -W --keep-going -q docs build/docs $(call fail,the pages were not built; each WARNING above names a file and a line)

@@ -85,5 +85,19 @@ def calibration_regions(detector: Any, images: Sequence[Tensor], batch: int, fla
     finally:
         handle.remove()
     regions = torch.cat(found)
-    regions = torch.cat([regions, regions[: -len(regions) % batch]]) if len(regions) % batch else regions
-    return list((regions.flatten(1) if flat else regions).split(batch))
+    return in_batches(regions.flatten(1) if flat else regions, batch)
+
+
+def in_batches(regions: Tensor, batch: int) -> list[Tensor]:
+    """(R, ...) -> tensors of ``batch`` rows; the last one is filled up with the first rows, again and again if need be.
+
+    Raises:
+        UserError: There is no row.
+    """
+    if not len(regions):
+        raise UserError(
+            "--int8-rest: the detector proposes no region in these images; name a folder with images of its data set"
+        )
+    calls = -(-len(regions) // batch)
+    rows = torch.arange(calls * batch) % len(regions)
+    return list(regions[rows].split(batch))

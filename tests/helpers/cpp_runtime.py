@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOUND = importlib.util.find_spec("executorch")
 NEEDS = [
+    pytest.mark.xdist_group("runtime"),  # one worker, which compiles the library once
     pytest.mark.slow,
     pytest.mark.skipif(not FOUND, reason="executorch is not installed: pip install 'executorch>=1.5.1,<1.6'"),
     pytest.mark.skipif(not shutil.which("g++"), reason="needs g++"),

@@ -6,12 +6,11 @@ from cpp_runtime import NEEDS
 from graph_toys import settle
 from torch import nn
 
-from rebnn_mm.deploy.file.card import Preprocessing
 from rebnn_mm.deploy.targets.executorch.export import edge_module, export_executorch
 from rebnn_mm.deploy.targets.executorch.int8 import with_int8_linears, with_int8_rest
 from rebnn_mm.deploy.targets.executorch.program import load_executorch
 from rebnn_mm.deploy.targets.network import network_of
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 pytestmark = NEEDS
@@ -85,28 +84,3 @@ def test_attention_on_bits_counts_as_signs(built):
     _, report = with_int8_rest(edge, [x], [[x]])
     assert report.taken == ("linear layer 16 -> 4",)
     assert with_int8_linears(edge, [x]) is not edge
-
-
-def test_images_of_a_folder(tmp_path):
-    pytest.importorskip("mmcv")
-    image = pytest.importorskip("PIL.Image")
-    from rebnn_mm.integrations.calibration import calibration_images
-
-    card = Preprocessing((10.0, 20.0, 30.0), (1.0, 2.0, 4.0), "bgr", (8, 8))
-    with pytest.raises(MissingFileError, match="no such folder; name one with images"):
-        calibration_images(tmp_path / "none", card, (8, 8))
-    with pytest.raises(UserError, match="no image is in it"):
-        calibration_images(tmp_path, card, (8, 8))
-    with pytest.raises(UserError, match="needs the size of the images"):
-        calibration_images(tmp_path, card, None)
-    with pytest.raises(UserError, match="networks that take images"):
-        calibration_images(tmp_path, None, (8, 8))
-    (tmp_path / "inner").mkdir()
-    image.new("RGB", (16, 8), (30, 22, 12)).save(tmp_path / "inner" / "a.png")
-    (plain,) = calibration_images(tmp_path, card, (8, 8))
-    assert plain.shape == (1, 3, 8, 8) and plain[0, :, 0, 0].tolist() == [2.0, 1.0, 0.0]
-    (fitted,) = calibration_images(tmp_path, card, (8, 8), fit=True)
-    assert fitted[0, 0].count_nonzero() == 32 and (fitted[0, :, 4:] == 0).all()
-    (tmp_path / "b.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="b.png cannot be decoded"):
-        calibration_images(tmp_path, card, (8, 8))
