@@ -181,6 +181,8 @@ def write_program(
         for _, samples in groupby(m.samples, lambda inputs: [x.shape for x in inputs])
         for line in compare_program(program.data, m.network, list(samples), m.decides, name)
     ]
+    if calibrate or int8_linear:
+        lines.append("  of methods in 8 bits: what rounding to these changes counts above as signs that turned")
     write_bytes(path, data)
     shapes = tuple(tuple(x.shape) for m in methods.values() for x in m.inputs)
     return ExecutorchReport(program.placement, shapes, len(data), program.memory, tuple(lines), sizes)

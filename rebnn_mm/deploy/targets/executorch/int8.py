@@ -6,6 +6,7 @@ reads, however far behind, is never rounded to few values that were fixed before
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +40,14 @@ class Int8Rest:
 
     def lines(self, method: str, images: int) -> list[str]:
         """What is printed."""
-        taken = "; ".join(self.taken) or "no layer, as 1-bit layers read all of them"
-        return [f"{method} in 8 bits, by {images} inputs: {taken}", *(f"  left in float: {name}" for name in self.left)]
+        taken = "; ".join(_counted(self.taken)) or "no layer, as 1-bit layers read all of them"
+        left = [f"  left in float: {name}" for name in _counted(self.left)]
+        return [f"{method} in 8 bits, by {images} inputs: {taken}", *left]
+
+
+def _counted(names: Sequence[str]) -> list[str]:
+    """Each name once, with the number of times."""
+    return [name if count == 1 else f"{count} times {name}" for name, count in Counter(names).items()]
 
 
 def with_int8_linears(module: nn.Module, inputs: Sequence[Tensor], sizes: Sizes | None = None) -> nn.Module:

@@ -48,7 +48,7 @@ def test_what_a_sign_reads_is_left_and_the_program_agrees(net, built, tmp_path):
     (x,), *_ = samples = images(4)
     report = export_executorch(net, tmp_path / "m.pte", inputs=[x], calibrate=samples, verify=samples)
     text = str(report)
-    assert "forward in 8 bits, by 4 inputs: convolution 3x3, 16 -> 24 channels; convolution 1x1, 24 -> 6" in text
+    assert "forward in 8 bits, by 4 inputs: convolution 3x3, 16 -> 24 channels; 2 times convolution 1x1, 24 ->" in text
     assert "linear layer 24 -> 5" in text
     for name in ("convolution 3x3, 8 -> 16 channels", "convolution 1x1, 16 -> 16 channels"):
         assert f"left in float: {name}, which a 1-bit layer reads" in text
