@@ -419,7 +419,9 @@ def test_classifier_trains_and_tests_through_the_same_tools(tool, tmp_path):
     assert len(pickle.loads((tmp_path / "out.pkl").read_bytes())) == 4
     predicted = tmp_path / "packed.pkl"
     tool("export")(config, tmp_path / "w" / "latest.pth", tmp_path / "m.rebnn", *more)
-    tool("test")(config, tmp_path / "m.rebnn", "--work-dir", tmp_path / "t2", "--out", predicted, *more)
+    dumped = (tmp_path / "w" / config.name).read_text()
+    tool("test")(config, tmp_path / "m.rebnn", "--work-dir", tmp_path / "w", "--out", predicted, *more)
+    assert (tmp_path / "w" / config.name).read_text() == dumped  # the training's config is not written over
     for trained, packed in zip(*(pickle.loads(p.read_bytes()) for p in (tmp_path / "out.pkl", predicted)), strict=True):
         assert torch.equal(trained["pred_score"], packed["pred_score"])
     tool("test")(*command, "--show-dir", tmp_path / "shown")

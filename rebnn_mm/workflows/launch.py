@@ -238,6 +238,9 @@ def _runner_around(cfg: Config, path: str, model: dict[str, Any]) -> Runner:
     if get_device() != "cpu":
         raise UserError(f"{path} runs on the CPU, and mmengine takes {get_device()!r}: set CUDA_VISIBLE_DEVICES=-1")
     cfg.load_from = None
+    # the runner writes its config into the work dir: under another name than that of the training, which may lie there
+    name = Path(cfg.filename or "config.py")
+    cfg = Config(cfg.to_dict(), cfg.text, str(name.with_stem(f"{name.stem}_{model['type'].lower()}")))
     cfg.model = dict(**model, path=path, config=cfg.to_dict())
     cfg.pop("data_preprocessor", None)  # it is in the model; the runner would hand it over to its type
     return build_runner(cfg)

@@ -34,6 +34,7 @@ _PASSES = (
     passes.fold_norms,
     passes.spell_norms,
     passes.spell_slopes,
+    passes.spell_gelus,
     spell_group_norms,
     spell_comparisons,
     spell_attention,

@@ -5,6 +5,7 @@ All of them read ``meta['shape']``, and give it to the nodes that they make.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -131,6 +132,27 @@ def spell_slopes(traced: Traced) -> None:
             below = call(traced, _aten.clamp.default, (x, None, 0.0), shape)
             product = call(traced, _aten.mul.Tensor, (below, shaped), shape)
             node.replace_all_uses_with(call(traced, _aten.add.Tensor, (above, product), shape))
+    traced.tidy()
+
+
+def spell_gelus(traced: Traced) -> None:
+    """``gelu(x, approximate='tanh')`` -> ``x * (tanh(c (x + 0.044715 x^3)) + 1) / 2``, ``c = sqrt(2 / pi)``.
+
+    XNNPACK takes it for the other GELU, which differs by up to 5e-4.
+    """
+    for node in list(traced.graph.nodes):
+        if node.target != _aten.gelu.default or node.kwargs.get("approximate") != "tanh":
+            continue
+        x, shape = node.args[0], node.meta["shape"]
+        with traced.graph.inserting_before(node):
+            inner = call(traced, _aten.mul.Tensor, (x, x), shape)
+            inner = call(traced, _aten.mul.Tensor, (inner, 0.044715 * math.sqrt(2 / math.pi)), shape)
+            inner = call(traced, _aten.add.Tensor, (inner, math.sqrt(2 / math.pi)), shape)
+            inner = call(traced, _aten.mul.Tensor, (inner, x), shape)
+            inner = call(traced, _aten.tanh.default, (inner,), shape)
+            inner = call(traced, _aten.add.Tensor, (inner, 1.0), shape)
+            half = call(traced, _aten.mul.Tensor, (x, 0.5), shape)
+            node.replace_all_uses_with(call(traced, _aten.mul.Tensor, (half, inner), shape))
     traced.tidy()
 
 

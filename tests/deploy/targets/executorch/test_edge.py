@@ -104,6 +104,16 @@ def test_a_convolution_of_one_channel_is_one_of_the_delegate(edge):
     assert found[-1] == REAL
 
 
+def test_a_gelu_by_tanh_is_spelled(edge):
+    torch.manual_seed(0)
+    net = settle(Net(after=nn.GELU(approximate="tanh")))
+    network, module, inputs = edge(net, 3 * torch.randn(1, 8, 8, 8))
+    with torch.no_grad():
+        assert (network(*inputs) - module(*inputs)).abs().max() < 1e-6
+    assert aten.gelu.default not in calls(module) and aten.tanh.default in calls(module)
+    assert aten.gelu.default in agree(edge, settle(Net(after=nn.GELU())), torch.randn(1, 8, 8, 8))
+
+
 def test_norms_and_slopes_that_no_layer_takes_up_are_sums_and_products(edge):
     torch.manual_seed(0)
     after = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.PReLU(8))
