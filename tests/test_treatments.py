@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.estimators import ElasticSTE
 from rebnn_mm.layers import BinaryLayer, ChannelShift, RPReLU, composed
 
 pytestmark = pytest.mark.slow
@@ -64,6 +65,10 @@ def layer_members() -> dict[str, Member]:
 MEMBERS: dict[str, Member] = {
     **layer_members(),
     **{name: Member(kind, images) for name, kind in registered("estimators").items()},
+    "ElasticSTE": Member(lambda: ElasticSTE(unsigned=True), images),  # its signs depend on both parameters
+    "ReBNNConv2d of elastic inputs": Member(
+        lambda: MODELS.get("ReBNNConv2d")(4, 6, 3, estimator=dict(type="ElasticSTE")), images
+    ),
     "ReBNNConv2d of stage one": Member(lambda: MODELS.get("ReBNNConv2d")(4, 6, 3, activation_only=True), images),
     "ReBNNConv2d of real inputs": Member(lambda: MODELS.get("ReBNNConv2d")(4, 6, 3, weight_only=True), images),
     "ChannelShift": Member(lambda: ChannelShift(4), images),
@@ -93,7 +98,7 @@ def train(module: nn.Module, x: torch.Tensor) -> nn.Module:
     module.train()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if parameters:
-        optimizer = torch.optim.SGD(parameters, lr=1e-3)
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
         optimizer.zero_grad()
         sum(output.square().mean() for output in tensors(module(x))).backward()
         optimizer.step()

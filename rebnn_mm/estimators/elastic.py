@@ -56,7 +56,8 @@ class ElasticSTE(nn.Module):
     """The sign of an elastic activation, and its values, for ``estimator=dict(type='ElasticSTE')``.
 
     ``beta`` starts at 0. ``alpha`` starts at the mean of ``|x|``, and twice of it for ``unsigned``, whose threshold is
-    then the mean, at the first batch of a training; the paper does not say where it starts. Before, it is 1.
+    then the mean, at the first batch of a training; the paper does not say where it starts. Before, it is 1, and it
+    stays 1 where it is frozen, where that batch is all 0, and in a module that ``torch.fx`` traced.
 
     Args:
         unsigned: The input is not below 0, as behind a ReLU or a softmax: values are 0 and ``alpha`` instead of
@@ -75,8 +76,10 @@ class ElasticSTE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signs that stand for the two values: same shape, in {-1, +1}."""
-        if self._fresh and self.training and not isinstance(x, torch.fx.Proxy):
+        traced = isinstance(x, torch.fx.Proxy)
+        if self._fresh and self.training and not traced and self.alpha.requires_grad:
             self._start(x)
+            self._fresh = False
         if self.unsigned:
             return elastic_sign(x, self.alpha, self.beta)
         return clipped_sign(x - self.beta)
@@ -98,9 +101,7 @@ class ElasticSTE(nn.Module):
     def _start(self, x: Tensor) -> None:
         start = x.detach().abs().float().mean().view(1) * (2 if self.unsigned else 1)
         dist.all_reduce(start, "mean")  # each process has a batch of its own
-        if bool(start > 0):
-            self.alpha.copy_(start)
-            self._fresh = False
+        self.alpha.copy_(torch.where(start > 0, start, self.alpha))
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -24,6 +24,8 @@ class LearnedScale(BinaryBase):
     Whether alpha still follows is read from the tensors and from nothing else: it does while it equals
     ``_alpha_start``, the value that the layer itself gave it. A copy (EMA, ``deepcopy``, pickle) thus agrees with what
     its own tensors hold, whatever was written into them. None: alpha was trained or loaded, and is a plain parameter.
+    To hold alpha where it starts, give it ``requires_grad=False``: with a learning rate of 0, an average that was
+    copied before the training sees no write, and its alpha follows its weights.
     """
 
     alpha: nn.Parameter | None

@@ -80,6 +80,7 @@ def count_config(cfg: Config, shape: tuple[int, ...]) -> ModelCount:
     rpn = (cfg.model.get("test_cfg") or {}).get("rpn")
     if rpn is not None and "nms" in rpn:
         rpn.nms.iou_threshold = 1.0
+        rpn.min_bbox_size = -1  # boxes of an untrained model often end without an area
     model = build_model(cfg)
     if text:
         from rebnn_mm.integrations.bert import token_noise

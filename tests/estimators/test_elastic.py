@@ -70,13 +70,20 @@ def test_alpha_starts_at_the_first_batch_of_a_training_alone(unsigned, times):
     activation, x = ElasticSTE(unsigned), torch.rand(3, 7) + 0.1
     activation.eval()(x)
     assert activation.alpha.item() == 1
-    activation.train()(0 * x)  # says nothing of what comes
+    activation.train().requires_grad_(False)(x)
     assert activation.alpha.item() == 1
+    activation.requires_grad_()
     copied = copy.deepcopy(activation)
     for each in (activation, copied):
         each(x)
         each(100 * x)
         torch.testing.assert_close(each.alpha.data, times * x.mean().view(1))
+
+
+def test_a_first_batch_of_zeros_leaves_alpha_a_number():
+    activation = ElasticSTE()
+    activation(torch.zeros(5))
+    assert activation.alpha.item() == 1
 
 
 def test_a_loaded_alpha_is_left_alone():
