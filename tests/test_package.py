@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("wheel")  # one worker, which builds it once
 ROOT = Path(__file__).resolve().parents[1]
 
 

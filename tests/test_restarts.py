@@ -16,7 +16,7 @@ from PIL import Image
 
 pytest.importorskip("mmpretrain")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("restarts")]  # one worker, which trains once to compare with
 ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "tests" / "helpers"
 IMAGES, EPOCHS, RANKS = 12, 3, 2

@@ -21,7 +21,10 @@ from rebnn_mm.integrations.packed import load_packed_model  # noqa: E402
 from rebnn_mm.layers import binary_layers  # noqa: E402
 from rebnn_mm.workflows.export import export_config  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("threads")
+pytestmark = [
+    pytest.mark.usefixtures("threads"),
+    pytest.mark.xdist_group("packed detector"),  # one worker, which packs it once
+]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,10 @@ import pytest
 import torch
 from arm import COMPILER, EMULATOR, needs_arm
 
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("g++"), reason="needs g++"),
+    pytest.mark.xdist_group("regions"),  # one worker, which compiles once
+]
 RUNTIME = Path(__file__).parents[4] / "runtime"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 CHANNELS, SIZE, CLASSES = 5, (96, 128), 3
