@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from image_models import make_image_models, picture
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 pytest.importorskip("mmdet")
@@ -229,6 +230,7 @@ def test_browse_writes_classification_truth(tool, data, tmp_path):
 def test_colours_beyond_the_ends_of_a_float_image_are_drawn_as_the_ends(tmp_path):
     from mmpretrain.structures import DataSample
 
+    init_default_scope("mmdet")  # another config was read before
     image = torch.tensor([300.0, 128.0, -20.0]).view(3, 1, 1).expand(3, 64, 64)  # BGR, as after colour jitter
     DrawTruth("mmpretrain", {"classes": ("a",)})(
         dict(inputs=image, data_samples=DataSample().set_gt_label(0)), tmp_path / "a.png"

@@ -63,7 +63,7 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
 def build_visualizer(scope: str, metainfo: dict[str, Any]) -> Any:
     """The library's visualizer, without storage backends, with class names and colours set."""
     kind = "DetLocalVisualizer" if scope == "mmdet" else "UniversalVisualizer"
-    visualizer = VISUALIZERS.build(dict(type=kind, name=f"rebnn_mm_{scope}"))
+    visualizer = VISUALIZERS.build(dict(type=kind, name=f"rebnn_mm_{scope}", _scope_=scope))
     meta = dict(metainfo)
     if scope == "mmdet" and len(meta.get("palette") or ()) < len(meta.get("classes") or ()):
         meta["palette"] = "random"  # seeded by mmdet, so the same in every picture
