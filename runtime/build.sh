@@ -47,7 +47,7 @@ for source in "$kernels"/*.cpp; do
     # contraction would turn a * b + c into a fused one, and results would differ from the training layers'
     compile "$source" -std=c++17 -O3 -g0 -ffp-contract=off -fPIC -fvisibility=hidden -pthread -Wno-maybe-uninitialized $isa
 done
-for source in blob memory real_conv layer threads delegate json image read_image boxes roi_align regions program network detector c_api; do
+for source in blob memory real_conv nearest layer threads delegate json image read_image boxes roi_align regions program network detector c_api; do
     compile "$here/src/$source.cpp" $own $images
 done
 extra=

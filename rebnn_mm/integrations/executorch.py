@@ -152,7 +152,7 @@ def _method(module: nn.Module, x: Tensor, verify: bool, sizes: Sizes | None = No
     network = network_of(module, [x])
     assert isinstance(network, GraphNetwork)
     given = [as_taken(x)]
-    edge = edge_module([network], given, one_size=sizes is None)
+    edge = edge_module([network], given)
     if sizes is None or not verify:
         return Method(edge, given, network, [given, *noise_like(given, 7)] if verify else [])
     samples = [part for size in sizes.some() for part in noise_like([x.new_empty(*x.shape[:2], *size)], 4)]

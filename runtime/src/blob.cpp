@@ -13,9 +13,10 @@ namespace {
 
 constexpr size_t kHeader = 288, kAlignment = 16, kVectors = 15;
 constexpr int64_t kLargest = int64_t(1) << 20;   // of any size, as for the kernels
+constexpr int64_t kTimes = 64;                   // of nearest upsampling, so that a result's size fits into 64 bits
 constexpr int64_t kProducts = int64_t(1) << 24;  // in a sum: float32 counts exactly up to there
 enum Flags : uint32_t { kClamp = 1, kResidualLast = 2, kSignsIn = 4, kMaxPool = 8 };
-enum Kind : uint32_t { kConvolution = 0, kLinear = 1, kReal = 2 };
+constexpr uint32_t kAllowed[] = {kClamp | kResidualLast | kSignsIn, kClamp | kResidualLast | kSignsIn, kClamp | kMaxPool, 0};  // of each Kind
 
 template <class T>
 T read_at(const uint8_t* bytes, size_t offset) {
@@ -45,6 +46,28 @@ bool is_real(const rebnn_conv2d_spec& s) {
            s.c_out * s.kernel_h <= kProducts && s.kernel_h * s.kernel_w * s.c_in * ((s.c_out + 63) / 64) <= kProducts;
 }
 
+// Whether the sizes are those of nearest upsampling, which repeats a pixel `stride` times in each direction.
+bool is_nearest(const rebnn_conv2d_spec& s) {
+    if (s.c_in != s.c_out || s.stride_h > kTimes || s.stride_w > kTimes) return false;
+    return s.kernel_h * s.kernel_w * s.dilation_h * s.dilation_w * s.groups == 1 && s.padding_h == 0 && s.padding_w == 0;
+}
+
+bool fits(Kind kind, const rebnn_conv2d_spec& s) {
+    if (!is_convolution(s)) return false;
+    switch (kind) {
+        case Kind::linear: return is_linear(s);
+        case Kind::real: return is_real(s);
+        case Kind::nearest: return is_nearest(s);
+        default: return true;
+    }
+}
+
+// Bytes of the weight.
+int64_t weight_bytes(Kind kind, const rebnn_conv2d_spec& s) {
+    const int64_t elements = s.c_out * s.kernel_h * s.kernel_w * (s.c_in / s.groups);
+    return kind == Kind::nearest ? 0 : kind == Kind::real ? 4 * elements : (elements + 7) / 8;
+}
+
 // Whether inputs stand in front of results, all of them at places of their own, and nothing else is there. The shortcut
 // may be the input itself.
 bool are_places(const Blob& b) {
@@ -63,26 +86,24 @@ bool are_pairs(const rebnn_conv2d_spec& s) {
 
 const char* read_spec(const uint8_t* bytes, Blob* blob) {
     const auto kind = read_at<uint32_t>(bytes, 24), flags = read_at<uint32_t>(bytes, 28);
-    const uint32_t allowed = kind == kReal ? kClamp | kMaxPool : kClamp | kResidualLast | kSignsIn;
-    if (kind > kReal || flags & ~allowed || read_at<uint32_t>(bytes, 156)) return "the layer is of an unknown kind: build this library anew";
-    blob->linear = kind == kLinear;
-    blob->real = kind == kReal;
+    if (kind > uint32_t(Kind::nearest) || flags & ~kAllowed[kind] || read_at<uint32_t>(bytes, 156)) return "the layer is of an unknown kind: build this library anew";
+    blob->kind = Kind(kind);
     blob->max_pool = flags & kMaxPool;
     blob->signs_in = flags & kSignsIn;
     rebnn_conv2d_spec& s = blob->spec;
     int64_t* sizes[] = {&s.c_in,      &s.c_out,     &s.kernel_h,   &s.kernel_w,   &s.stride_h, &s.stride_w,
                         &s.padding_h, &s.padding_w, &s.dilation_h, &s.dilation_w, &s.groups};
     for (size_t i = 0; i < 11; ++i) *sizes[i] = read_at<int64_t>(bytes, 32 + 8 * i);
-    if (!is_convolution(s) || (blob->linear && !is_linear(s)) || (blob->real && !is_real(s))) return "the 1-bit layer has sizes that no layer has";
+    if (!fits(blob->kind, s)) return "the 1-bit layer has sizes that no layer has";
     s.clamp = flags & kClamp ? 1 : 0;
     s.residual_last = flags & kResidualLast ? 1 : 0;
     s.clamp_low = read_at<double>(bytes, 120);
     s.clamp_high = read_at<double>(bytes, 128);
-    if (blob->real && !s.clamp) return "a real-valued convolution lacks its clamp";
+    if (blob->kind == Kind::real && !s.clamp) return "a real-valued convolution lacks its clamp";
     if (s.clamp && !(s.clamp_low <= s.clamp_high)) return "the 1-bit layer's clamp is empty";
     int32_t* places[] = {&blob->x, &blob->residual, &blob->floats, &blob->signs, &blob->arguments};
     for (size_t i = 0; i < 5; ++i) *places[i] = read_at<int32_t>(bytes, 136 + 4 * i);
-    if (blob->real && (blob->residual >= 0 || blob->signs >= 0)) return "a real-valued convolution has a shortcut or signs";
+    if (blob->kind >= Kind::real && (blob->residual >= 0 || blob->signs >= 0)) return "a real-valued layer has a shortcut or signs";
     return are_places(*blob) ? nullptr : "the 1-bit layer's arguments are misplaced";
 }
 
@@ -91,7 +112,7 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
     const float** vectors[kVectors] = {
         &s.shift, &s.input_scale, &s.input_offset, &s.alpha,       &s.bias,       &s.scale,      &s.offset,     &s.before,
         &s.slope, &s.after,       &s.last_scale,   &s.last_offset, &s.sign_shift, &s.sign_scale, &s.sign_offset};
-    const int64_t elements = s.c_out * s.kernel_h * s.kernel_w * (s.c_in / s.groups), weight = blob->real ? 4 * elements : (elements + 7) / 8;
+    const int64_t weight = weight_bytes(blob->kind, s);
     size_t at = kHeader;
     for (size_t part = 0; part <= kVectors; ++part) {
         const auto count = read_at<int64_t>(bytes, 160 + 8 * part);
@@ -99,7 +120,7 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
         const int64_t wanted = part == 0 ? weight : 4 * (part <= 3 ? s.c_in : s.c_out);
         if (count != wanted) return "the 1-bit layer holds a vector of another length than its channels";
         if (uint64_t(count) > size - at) return "the 1-bit layer is cut off";
-        if (part == 0 && blob->real)
+        if (part == 0 && blob->kind == Kind::real)
             blob->weight = reinterpret_cast<const float*>(bytes + at);
         else if (part == 0)
             s.bits = bytes + at;
@@ -111,9 +132,11 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
     }
     if (at != size) return "the 1-bit layer holds more than its vectors";
     blob->bits_bytes = weight;
-    if (blob->real) {
-        for (size_t i = 0; i < kVectors; ++i)
-            if (!*vectors[i] != (vectors[i] != &s.scale && vectors[i] != &s.offset)) return "a real-valued convolution has other vectors than scale and offset";
+    if (blob->kind >= Kind::real) {
+        for (size_t i = 0; i < kVectors; ++i) {
+            const bool wanted = blob->kind == Kind::real && (vectors[i] == &s.scale || vectors[i] == &s.offset);
+            if (wanted != (*vectors[i] != nullptr)) return "a real-valued convolution has other vectors than scale and offset, or upsampling has any";
+        }
         return nullptr;
     }
     if (!are_pairs(s)) return "the 1-bit layer lacks one of its vectors";

@@ -10,14 +10,15 @@ namespace rebnn {
 
 constexpr uint32_t kBlobVersion = 1;
 
+enum class Kind : uint32_t { convolution = 0, linear = 1, real = 2, nearest = 3 };
+
 // A layer that points into its blob. Places are those among the delegate's arguments, -1 for what is not there.
 struct Blob {
     rebnn_conv2d_spec spec{};
     int64_t bits_bytes = 0;
-    bool linear = false;
-    bool real = false;      // a real-valued convolution: weight instead of spec.bits, and no alpha
-    bool max_pool = false;  // behind it
-    const float* weight = nullptr;  // (c_out, kernel_h, kernel_w, c_in)
+    Kind kind = Kind::convolution;
+    bool max_pool = false;          // behind a real-valued convolution
+    const float* weight = nullptr;  // (c_out, kernel_h, kernel_w, c_in) of one, instead of spec.bits
     bool signs_in = false;
     int32_t x = -1, residual = -1, floats = -1, signs = -1, arguments = 0;
 };

@@ -57,7 +57,7 @@ struct Call {
         if (residual && residual->scalar_type() != ScalarType::Float) return "the shortcut of a 1-bit layer is not float";
         if ((floats && floats->scalar_type() != ScalarType::Float) || (signs && signs->scalar_type() != ScalarType::Int))
             return "a result of a 1-bit layer has another type";
-        return blob.linear ? take_rows(layer) : take_images(layer);
+        return blob.kind == rebnn::Kind::linear ? take_rows(layer) : take_images(layer);
     }
 
 private:
@@ -80,10 +80,10 @@ private:
         sizes = {x->size(0), x->size(bits ? 1 : 2), x->size(bits ? 2 : 3)};
         // with signs on either side, floats are NHWC
         channels_last = order == 1 || signs;
-        const bool out_last = channels_last || layer.blob().real;
+        const bool out_last = channels_last || layer.blob().kind >= rebnn::Kind::real;
         if (signs && !bits && order != 1) return "the input of a 1-bit convolution that gives signs must be NHWC";
         int64_t h = 0, w = 0;
-        if (!layer.output_size(sizes, &h, &w)) return "the input is too small for a 1-bit convolution";
+        if (!layer.output_size(sizes, &h, &w)) return "the input is too small or too large for a layer";
         const auto n = SizesType(sizes.n), height = SizesType(h), width = SizesType(w);
         const SizesType floats_shape[] = {n, SizesType(layer.c_out()), height, width};
         const SizesType signs_shape[] = {n, height, width, 1};
@@ -98,7 +98,7 @@ private:
         SizesType shape[kDims], words[kDims];
         for (size_t i = 0; i < dims; ++i) shape[i] = like[i];
         for (size_t i = 0; i < signs_dims; ++i) words[i] = signs_like[i];
-        if (layer.blob().linear) shape[dims - 1] = SizesType(layer.c_out());
+        if (layer.blob().kind == rebnn::Kind::linear) shape[dims - 1] = SizesType(layer.c_out());
         words[signs_dims - 1] = SizesType((layer.c_out() + 31) / 32);
         if (floats && et::resize_tensor(*floats, {shape, dims}) != et::Error::Ok) return "a 1-bit layer's result does not fit the memory that was planned for it";
         if (signs && et::resize_tensor(*signs, {words, signs_dims}) != et::Error::Ok) return "a 1-bit layer's signs do not fit the memory that was planned for them";

@@ -3,7 +3,15 @@
 #include <cstring>
 #include <utility>
 
+#include "nearest.hpp"
+
 namespace rebnn {
+namespace {
+
+constexpr int64_t kLongest = int64_t(1) << 30;  // of a side: ExecuTorch's sizes have 32 bits
+
+}  // namespace
+
 const char* Layer::prepare(const void* data, size_t size) {
     if (rebnn_abi_version() != REBNN_ABI_VERSION) return "the kernels were built from other sources";
     Memory copy;
@@ -14,7 +22,9 @@ const char* Layer::prepare(const void* data, size_t size) {
         data = copy.data();
     }
     if (const char* wrong = read_blob(data, size, &blob_)) return wrong;
-    const char* wrong = blob_.real ? real_.prepare(blob_) : prepare_plan();
+    const char* wrong = nullptr;
+    if (blob_.kind == Kind::real) wrong = real_.prepare(blob_);
+    if (blob_.kind < Kind::real) wrong = prepare_plan();
     rebnn_conv2d_spec sizes = blob_.spec;  // what the plan copied is not ours to keep
     sizes.bits = nullptr;
     blob_.weight = nullptr;
@@ -39,6 +49,11 @@ const char* Layer::prepare_plan() {
 
 bool Layer::output_size(const Sizes& input, int64_t* h, int64_t* w) const {
     const rebnn_conv2d_spec& s = blob_.spec;
+    if (blob_.kind == Kind::nearest) {
+        *h = input.h * s.stride_h;
+        *w = input.w * s.stride_w;
+        return input.h > 0 && input.w > 0 && *h <= kLongest && *w <= kLongest;
+    }
     const auto along = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
         const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
         return size < 1 || room < 0 ? 0 : room / stride + 1;
@@ -71,9 +86,13 @@ const Layer::Tables* Layer::tables_of(int64_t h, int64_t w) {
 const char* Layer::run(const void* x, const Sizes& sizes, bool channels_last, const float* residual, float* floats,
                        uint32_t* signs, int32_t threads) {
     int64_t out_h = 0, out_w = 0;
-    if (!blob_.real && !plan_.data()) return "the 1-bit layer was not prepared";
-    if (!output_size(sizes, &out_h, &out_w)) return "the input is too small for a layer";
-    if (blob_.real)
+    if (blob_.kind < Kind::real && !plan_.data()) return "the 1-bit layer was not prepared";
+    if (!output_size(sizes, &out_h, &out_w)) return "the input is too small or too large for a layer";
+    if (blob_.kind == Kind::nearest) {
+        nearest(static_cast<const float*>(x), sizes.n, sizes.h, sizes.w, c_in(), channels_last, blob_.spec.stride_h, blob_.spec.stride_w, floats);
+        return nullptr;
+    }
+    if (blob_.kind == Kind::real)
         return real_.run(static_cast<const float*>(x), sizes.n, sizes.h, sizes.w, channels_last, floats, sizes.n * out_h * out_w * c_out(), threads);
     const Tables* tables = tables_of(sizes.h, sizes.w);
     if (!tables) return "out of memory: the input of a 1-bit layer is too large";

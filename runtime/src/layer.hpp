@@ -42,7 +42,7 @@ private:
 
     static constexpr size_t kShapes = 8;  // sizes of the input whose tables are kept: levels of a pyramid
     Blob blob_;
-    RealConv real_;  // of a real-valued convolution, which needs nothing else
+    RealConv real_;  // of a real-valued convolution, which needs nothing else; upsampling needs nothing
     Memory plan_;
     Tables tables_[kShapes];
     size_t next_ = 0;

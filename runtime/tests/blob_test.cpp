@@ -34,12 +34,12 @@ int print(const std::vector<uint8_t>& bytes) {
         return 1;
     }
     const rebnn_conv2d_spec& s = b.spec;
-    std::printf("%d %d", b.linear + 2 * b.real, b.signs_in + 8 * b.max_pool);
+    std::printf("%d %d", int(b.kind), b.signs_in + 8 * b.max_pool);
     for (int64_t v : {s.c_in, s.c_out, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.padding_h, s.padding_w, s.dilation_h,
                       s.dilation_w, s.groups, s.clamp, s.residual_last})
         std::printf(" %" PRId64, v);
     std::printf(" %g %g %d %d %d %d %d\n", s.clamp_low, s.clamp_high, b.x, b.residual, b.floats, b.signs, b.arguments);
-    std::printf("%" PRId64 " %08x\n", b.bits_bytes, rebnn::crc32(b.real ? static_cast<const void*>(b.weight) : s.bits, size_t(b.bits_bytes)));
+    std::printf("%" PRId64 " %08x\n", b.bits_bytes, rebnn::crc32(b.kind == rebnn::Kind::real ? static_cast<const void*>(b.weight) : s.bits, size_t(b.bits_bytes)));
     const float* vectors[] = {s.shift, s.input_scale, s.input_offset, s.alpha,       s.bias,       s.scale,      s.offset,   s.before,
                               s.slope, s.after,       s.last_scale,   s.last_offset, s.sign_shift, s.sign_scale, s.sign_offset};
     for (int i = 0; i < 15; ++i) {
@@ -64,7 +64,7 @@ void sign(std::vector<uint8_t>& bytes) {
 // Run a layer that was taken on an input of its own, as small as it may be; large layers would take too long.
 bool runs(rebnn::Layer& layer) {
     const rebnn::Blob& b = layer.blob();
-    const int64_t h = b.linear ? 1 : 5, w = 6;
+    const int64_t h = b.kind == rebnn::Kind::linear ? 1 : 5, w = 6;
     int64_t out_h, out_w;
     const rebnn::Sizes sizes{1, h, w};
     if (!layer.output_size(sizes, &out_h, &out_w)) return true;

@@ -7,7 +7,7 @@ All numbers are little-endian::
          8     4  VERSION
         12     4  CRC-32 (that of zlib) of everything from offset 16 on
         16     8  size of the whole blob
-        24     4  kind: 0 a 1-bit convolution, 1 a 1-bit linear layer, 2 a real-valued convolution
+        24     4  kind: 0 a 1-bit convolution, 1 a 1-bit linear layer, 2 a real-valued convolution, 3 nearest upsampling
         28     4  flags: the sum of the Flags that hold
         32    88  c_in, c_out, kernel (h, w), stride, padding, dilation, groups: 11 signed 64-bit integers
        120    16  lowest and highest value of the clamp: 2 doubles
@@ -21,6 +21,7 @@ All numbers are little-endian::
 Results come behind inputs. A vector is float32; the bits are those of :mod:`rebnn_mm.deploy.operation.bits`.
 Of a real-valued convolution the weight is float32, (C_out, K_h, K_w, C_in), and its only vectors are scale and offset;
 it has a clamp, one group and no dilation, and stride and padding are alike in both directions.
+Nearest upsampling has no clamp, no vectors and a weight of 0 bytes; its strides are how often a pixel is repeated.
 """
 
 from __future__ import annotations
@@ -134,6 +135,12 @@ def write_real_blob(
     flags = Flags.CLAMP + Flags.MAX_POOL * max_pool
     rows = weight.permute(0, 2, 3, 1).contiguous().numpy().astype("<f4").tobytes()
     return _blob(2, flags, spec, clamp, places, rows, vectors)
+
+
+def write_nearest_blob(channels: int, times: tuple[int, int], places: Places) -> bytes:
+    """The blob of nearest upsampling, the arguments of ``rebnn_mm::nearest2d``."""
+    spec = ConvSpec((channels, channels, 1, 1), times)
+    return _blob(3, Flags(0), spec, (0.0, 0.0), places, b"", {})
 
 
 def _blob(

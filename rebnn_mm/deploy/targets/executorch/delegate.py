@@ -1,4 +1,4 @@
-"""The delegate of 1-bit layers and some real-valued convolutions: each operator becomes a blob for ``runtime/``.
+"""The delegate of 1-bit layers and some real-valued ones: each operator becomes a blob for ``runtime/``.
 
 A delegate and not an operator with an out variant: the run-time makes a layer's plan when the program is loaded and
 frees it with the program. An operator would keep plans by the address of its weight, and give another network's
@@ -19,8 +19,8 @@ from torch.export import ExportedProgram
 from rebnn_mm.deploy.graph.unit import LINEAR, LINEAR_BOTH
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import sides_of
-from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob, write_real_blob
-from rebnn_mm.deploy.targets.executorch.operators import BOTH, REAL, is_ours, operator_of
+from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob, write_nearest_blob, write_real_blob
+from rebnn_mm.deploy.targets.executorch.operators import BOTH, NEAREST, REAL, is_ours, operator_of
 
 _ARGUMENTS = ("x", "bits", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
 
@@ -47,8 +47,8 @@ class RebnnBackend(BackendDetails):
     def preprocess(edge_program: ExportedProgram, compile_specs: list[Any]) -> PreprocessResult:
         """The blob of the one operator in ``edge_program``."""
         (node,) = filter(is_ours, edge_program.graph.nodes)
-        blob = _real_blob(edge_program, node) if operator_of(node) is REAL else _binary_blob(edge_program, node)
-        return PreprocessResult(processed_bytes=blob)
+        write = {REAL: _real_blob, NEAREST: _nearest_blob}.get(operator_of(node), _binary_blob)
+        return PreprocessResult(processed_bytes=write(edge_program, node))
 
 
 def _real_blob(program: ExportedProgram, node: fx.Node) -> bytes:
@@ -57,6 +57,11 @@ def _real_blob(program: ExportedProgram, node: fx.Node) -> bytes:
     geometry, (low, high), max_pool = arguments[4:7]
     places = Places(0, None, 1, None, 2)
     return write_real_blob(weight, ConvSpec.from_ints(geometry), (scale, offset), (low, high), max_pool, places)
+
+
+def _nearest_blob(_: ExportedProgram, node: fx.Node) -> bytes:
+    x, times = node.args
+    return write_nearest_blob(x.meta["val"].shape[1], tuple(times), Places(0, None, 1, None, 2))
 
 
 def _binary_blob(program: ExportedProgram, node: fx.Node) -> bytes:

@@ -28,6 +28,8 @@ from rebnn_mm.deploy.targets.executorch.edge_signs import spell_comparisons
 # delegate's convolutions before both, with pool and norm
 _PASSES = (
     passes.fix_sizes,
+    passes.float_numbers,
+    passes.take_upsampling,
     passes.drop_layouts,
     take_convolutions,
     passes.pool_last,
@@ -39,6 +41,7 @@ _PASSES = (
     spell_comparisons,
     spell_attention,
     spell_products,
+    passes.spell_single_pixels,
     passes.round_pools_down,
     passes.keep_dimensions,
     passes.own_constants,
@@ -83,14 +86,13 @@ def outputs_of(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True, one_size: bool = True) -> EdgeNetwork:
+def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True) -> EdgeNetwork:
     """The network of ``traced`` for inputs of the sizes of ``inputs``; ``traced`` is changed.
 
     Args:
         traced: A fused graph.
         inputs: Of the network.
         real: Whether the delegate may take real-valued convolutions; False leaves them all to XNNPACK.
-        one_size: False lets height and width be others, too, as far as ``torch.export`` finds no size in the graph.
 
     Raises:
         UserError: A pool rounds up at this size.
@@ -101,8 +103,6 @@ def edge_form(traced: Traced, inputs: Sequence[Tensor], real: bool = True, one_s
     for run in _PASSES:
         if real or run is not take_convolutions:
             run(traced)
-        if run is passes.fix_sizes and not one_size:
-            passes.scale_with_input(traced)
         traced.graph.lint()
     return EdgeNetwork(traced).eval()
 

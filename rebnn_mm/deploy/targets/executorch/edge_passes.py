@@ -6,7 +6,6 @@ All of them read ``meta['shape']``, and give it to the nodes that they make.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +17,13 @@ from rebnn_mm.deploy.graph.functions import affine, max_pool_affine, to_first, t
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.targets.executorch.operators import MOST_TIMES, NEAREST
 from rebnn_mm.errors import UserError
 
 _aten = torch.ops.aten
+_ARITHMETIC = (_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.mul.Tensor, _aten.div.Tensor)
 _POOLS = (_aten.max_pool2d.default, _aten.avg_pool2d.default)
+_POOL_DEFAULTS = (None, None, [], 0, 1, False)
 _UPSAMPLE = _aten.upsample_nearest2d.vec
 _GLOBAL = (_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default)
 _SLOPES = (_aten.prelu.default, _aten._prelu_kernel.default)
@@ -42,19 +44,26 @@ def fix_sizes(traced: Traced) -> None:
     traced.tidy()
 
 
-def scale_with_input(traced: Traced) -> None:
-    """Nearest upsampling to a multiple of its input's size -> the same to this multiple of whatever size comes."""
+def float_numbers(traced: Traced) -> None:
+    """Whole numbers beside floats become floats: ExecuTorch makes tensors of them and converts these in each call."""
+    for node in traced.graph.nodes:
+        if node.target in _ARITHMETIC and node.meta.get("float"):
+            node.args = tuple(float(value) if type(value) is int else value for value in node.args)
+
+
+def take_upsampling(traced: Traced) -> None:
+    """Nearest upsampling to a multiple of its input's size -> :data:`NEAREST`, this multiple of whatever size comes."""
     for node in list(traced.graph.nodes):
-        if node.target != _UPSAMPLE or node.args[1] is None:
+        if node.target != _UPSAMPLE:
             continue
-        before, after = node.args[0].meta["shape"][2:], node.meta["shape"][2:]
+        x, after = node.args[0], node.meta["shape"][2:]
+        before = x.meta["shape"][2:]
         times = [large // small for large, small in zip(after, before, strict=True)]
-        if [small * n for small, n in zip(before, times, strict=True)] != list(after):
-            continue  # torch.export will find this size
-        with traced.graph.inserting_before(node):
-            sizes = [traced.graph.call_function(_aten.sym_size.int, (node.args[0], dim)) for dim in (2, 3)]
-            sizes = [traced.graph.call_function(operator.mul, (size, n)) for size, n in zip(sizes, times, strict=True)]
-        node.args = (node.args[0], sizes, None)
+        whole = [small * n for small, n in zip(before, times, strict=True)] == list(after)
+        if whole and max(times) <= MOST_TIMES:  # else torch.export will find the size
+            with traced.graph.inserting_before(node):
+                node.replace_all_uses_with(call(traced, NEAREST, (x, times), node.meta["shape"]))
+    traced.tidy()
 
 
 def drop_layouts(traced: Traced) -> None:
@@ -153,6 +162,23 @@ def spell_gelus(traced: Traced) -> None:
             inner = call(traced, _aten.add.Tensor, (inner, 1.0), shape)
             half = call(traced, _aten.mul.Tensor, (x, 0.5), shape)
             node.replace_all_uses_with(call(traced, _aten.mul.Tensor, (half, inner), shape))
+    traced.tidy()
+
+
+def spell_single_pixels(traced: Traced) -> None:
+    """A max-pool of single pixels, an FPN's extra level -> a depthwise convolution by 1; XNNPACK has no such pool."""
+    for node in list(traced.graph.nodes):
+        if node.target != _POOLS[0] or _both(node.args[1]) != [1, 1]:
+            continue
+        x, _, _, padding, _, up = (*node.args, *_POOL_DEFAULTS[len(node.args) :])
+        if _both(padding) != [0, 0] or up:
+            continue
+        channels = x.meta["shape"][1]
+        ones = constant(traced, f"{node.name}.ones", torch.ones(channels, 1, 1, 1))
+        stride = _both(node.args[2] if len(node.args) > 2 and node.args[2] else node.args[1])
+        with traced.graph.inserting_before(node):
+            arguments = (x, ones, None, stride, [0, 0], [1, 1], channels)
+            node.replace_all_uses_with(call(traced, _aten.conv2d.default, arguments, node.meta["shape"]))
     traced.tidy()
 
 

@@ -188,13 +188,11 @@ def write_program(
     return ExecutorchReport(program.placement, shapes, len(data), program.memory, tuple(lines), sizes)
 
 
-def edge_module(
-    parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True, one_size: bool = True
-) -> nn.Module:
+def edge_module(parts: Sequence[GraphNetwork], inputs: Sequence[Tensor], real: bool = True) -> nn.Module:
     """The edge form of networks that are called one after the other; options as for :func:`edge_form`."""
     values, modules = list(inputs), []
     for part in parts:
-        modules.append(edge_form(part.traced(), values, real, one_size))
+        modules.append(edge_form(part.traced(), values, real))
         with torch.no_grad():
             values = flatten(modules[-1](*values))
     return modules[0] if len(modules) == 1 else Chain(modules)

@@ -24,6 +24,7 @@ class Placement:
     Attributes:
         binary: Delegates of 1-bit layers.
         real: Delegates of real-valued convolutions in this package's kernels.
+        nearest: Delegates of nearest upsampling.
         xnnpack: Within XNNPACK's delegates, ``xnnpack_parts`` in number.
         portable: Left to ExecuTorch's own kernels; a program without any needs no kernel library.
         steps: What each instruction of the program is, in the order of ``rebnn_run --profile``, method after method.
@@ -34,11 +35,13 @@ class Placement:
     xnnpack_parts: int
     portable: dict[str, int]
     real: int = 0
+    nearest: int = 0
     steps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
-            f"this package's kernels: {self.binary} 1-bit layers, {self.real} real-valued convolutions",
+            f"this package's kernels: {self.binary} 1-bit layers, {self.real} real-valued convolutions, "
+            f"{self.nearest} nearest upsamplings",
             f"XNNPACK: {self.xnnpack_parts} parts, {_listed(self.xnnpack)}",
             f"ExecuTorch's own kernels: {_listed(self.portable)}",
         ]
@@ -65,7 +68,7 @@ def placement_of(methods: Sequence[tuple[fx.Graph, Any]]) -> Placement:
     Args:
         methods: Of each method its graph, and its graph module, which holds the lowered parts.
     """
-    binary, real, parts = 0, 0, 0
+    parts, ours = 0, Counter[str]()
     xnnpack: Counter[str] = Counter()
     portable: Counter[str] = Counter()
     steps = []
@@ -86,10 +89,11 @@ def placement_of(methods: Sequence[tuple[fx.Graph, Any]]) -> Placement:
             steps.append(f"XNNPACK: {', '.join(map(_name, inner))}")
         else:
             (step,) = (name_of(n) for n in inner if is_ours(n))
-            real += step.startswith("real")
-            binary += not step.startswith("real")
+            ours[step.split()[0]] += 1
             steps.append(step)
-    return Placement(binary, dict(xnnpack), parts, dict(portable), real, tuple(steps))
+    return Placement(
+        ours["1-bit"], dict(xnnpack), parts, dict(portable), ours["real-valued"], ours["nearest"], tuple(steps)
+    )
 
 
 def _name(node: fx.Node) -> str:

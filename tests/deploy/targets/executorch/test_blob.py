@@ -15,7 +15,13 @@ import rebnn_mm.deploy.kernels
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensors_of
-from rebnn_mm.deploy.targets.executorch.blob import Places, seal, write_blob, write_real_blob
+from rebnn_mm.deploy.targets.executorch.blob import (
+    Places,
+    seal,
+    write_blob,
+    write_nearest_blob,
+    write_real_blob,
+)
 
 KERNELS = Path(rebnn_mm.deploy.kernels.__file__).parent
 RUNTIME = Path(__file__).parents[4] / "runtime"
@@ -36,7 +42,10 @@ def build(folder: Path, *flags: str, layers: bool = False, compiler: str = "g++"
     sources = [RUNTIME / "tests/blob_test.cpp", RUNTIME / "src/blob.cpp", RUNTIME / "src/json.cpp"]
     if layers:
         flags = (*flags, "-DWITH_LAYERS")
-        sources += [*(RUNTIME / f"src/{name}.cpp" for name in ("layer", "memory", "real_conv")), *KERNELS.glob("*.cpp")]
+        sources += [
+            *(RUNTIME / f"src/{name}.cpp" for name in ("layer", "memory", "nearest", "real_conv")),
+            *KERNELS.glob("*.cpp"),
+        ]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     program = folder / "blob_test"
@@ -117,7 +126,8 @@ def test_the_library_reads_real_valued_convolutions(program, tmp_path, max_pool)
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        ("<I 24", 3, "unknown kind"),
+        ("<I 24", 4, "unknown kind"),
+        ("<I 24", 3, "unknown kind"),  # upsampling has no flags
         ("<I 28", 1 + 4, "unknown kind"),
         ("<I 28", 8, "lacks its clamp"),
         ("<q 64", 1, "sizes that no layer has"),
@@ -132,6 +142,36 @@ def test_the_library_reads_real_valued_convolutions(program, tmp_path, max_pool)
 )
 def test_wrong_numbers_in_a_real_valued_convolution_are_refused(program, tmp_path, place, value, sentence):
     blob = bytearray(write_real_blob(*real_layer()))
+    form, offset = place.split()
+    struct.pack_into(form, blob, int(offset), value)
+    (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
+    assert line.startswith("refused: ") and sentence in line
+
+
+@needs_compiler
+def test_the_library_reads_nearest_upsampling(program, tmp_path):
+    first, bits, *vectors = read(program, tmp_path, write_nearest_blob(5, (2, 3), PLAIN))
+    sizes = [5, 5, 1, 1, 2, 3, 0, 0, 1, 1, 1]
+    assert first.split() == [f"{value:g}" for value in (3, 0, *sizes, 0, 0, 0, 0, 0, -1, 1, -1, 2)]
+    assert bits == "0 00000000" and vectors == ["-"] * len(TENSORS)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("<I 28", 1, "unknown kind"),
+        ("<q 32", 6, "sizes that no layer has"),
+        ("<q 64", 0, "sizes that no layer has"),
+        ("<q 64", 65, "sizes that no layer has"),
+        ("<q 80", 1, "sizes that no layer has"),
+        ("<i 140", 0, "a shortcut or signs"),
+        ("<q 160", 1, "another length"),
+        ("<q 208", 20, "is cut off"),
+    ],
+)
+def test_wrong_numbers_in_nearest_upsampling_are_refused(program, tmp_path, place, value, sentence):
+    blob = bytearray(write_nearest_blob(5, (2, 3), PLAIN))
     form, offset = place.split()
     struct.pack_into(form, blob, int(offset), value)
     (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
@@ -240,7 +280,8 @@ def kinds_of_blobs():
     own = (to_bits(torch.randn(square.weight_shape)), square, InputSide(), Epilogue(torch.randn(33)))
     cases.append((own, Places(0, 0, 1, None, 2), dict(linear=True)))
     blobs = [write_blob(*arguments, places, **kind) for arguments, places, kind in cases]
-    return [*blobs, write_real_blob(*real_layer()), write_real_blob(*real_layer(max_pool=False))]
+    blobs += [write_real_blob(*real_layer(pool)) for pool in (True, False)]
+    return [*blobs, write_nearest_blob(5, (2, 3), PLAIN)]
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def test_a_one_stage_detector_gives_mmdets_boxes(built, exported, config, option
 
     spread = {f"bbox_head.{name}": 0.01 for name in last}
     packed, x, program = exported(config, {"model.test_cfg.score_thr": 0.02, **options}, spread)
+    assert exported.report.placement.portable == {}  # it needs no kernel library
     head = packed.bbox_head
     with torch.no_grad():
         maps = DenseMaps(packed)(x)
@@ -118,6 +119,7 @@ def test_a_two_stage_detector_gives_mmdets_boxes(built, exported, head):
     options |= {"model.test_cfg.rpn.max_per_img": 150, "model.test_cfg.rcnn.score_thr": 0.02}
     spread = {"rpn_head.rpn_cls": 0.02, "rpn_head.rpn_reg": 0.02, "roi_head.bbox_head.fc_cls": 0.05}
     packed, x, program = exported("faster_rcnn_rebnn_r18_demo", options, {**spread, "roi_head.bbox_head.fc_reg": 0.05})
+    assert exported.report.placement.portable == {}
     levels = len(packed.rpn_head.prior_generator.strides)
     with torch.no_grad():
         maps = RegionMaps(packed)(x)

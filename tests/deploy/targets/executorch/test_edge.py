@@ -9,7 +9,7 @@ from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy.graph.functions import affine, max_pool_affine
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.targets.executorch.edge import outputs_of
-from rebnn_mm.deploy.targets.executorch.operators import REAL, name_of
+from rebnn_mm.deploy.targets.executorch.operators import NEAREST, REAL, name_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 from rebnn_mm.layers.attention import Attend
@@ -69,6 +69,47 @@ def test_a_pool_in_front_of_its_norm_stands_behind_it_again(edge):
     found = agree(edge, settle(Net(nn.Sequential(*stem))), torch.randn(1, 6, 16, 16))
     assert max_pool_affine not in found
     assert found[:2] == [aten.conv2d.default, aten.max_pool2d.default]
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        (dict(scale_factor=2), True),
+        (dict(size=(24, 8)), True),
+        (dict(size=(8, 8)), True),
+        (dict(size=(12, 9)), False),
+        (dict(size=(4, 8)), False),
+        (dict(scale_factor=2, mode="bilinear"), False),
+    ],
+)
+def test_nearest_upsampling_by_whole_numbers_is_a_step_of_the_delegate(edge, options, taken):
+    torch.manual_seed(0)
+    net = settle(Net(nn.Conv2d(6, 8, 3, padding=1), nn.Upsample(**options)))
+    found = agree(edge, net, torch.randn(1, 6, 8, 8))
+    assert (NEAREST in found) == taken
+
+
+def test_a_pool_of_single_pixels_is_a_convolution(edge):
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 8, 8)
+    found = agree(edge, settle(Net(nn.Conv2d(6, 8, 3, padding=1), nn.MaxPool2d(1, 2))), x)
+    assert found.count(aten.conv2d.default) == 2 and aten.max_pool2d.default not in found
+
+
+class Scaled(nn.Module):
+    """Multiplies by a whole number, as heads do by their stride."""
+
+    def forward(self, x):
+        return 16 * x + 1
+
+
+def test_whole_numbers_beside_floats_become_floats(edge):
+    torch.manual_seed(0)
+    network = settle(Net(nn.Conv2d(6, 8, 3, padding=1), Scaled()))
+    agree(edge, network, torch.randn(1, 6, 8, 8))
+    _, module, _ = edge(network, torch.randn(1, 6, 8, 8))
+    steps = [n for n in module.graph_module.graph.nodes if n.target in (aten.mul.Tensor, aten.add.Tensor)]
+    assert [type(step.args[1]) for step in steps] == [float, float]
 
 
 @pytest.mark.parametrize("bias", [False, True])
