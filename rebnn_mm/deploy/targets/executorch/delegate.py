@@ -60,7 +60,8 @@ def _real_blob(program: ExportedProgram, node: fx.Node) -> bytes:
 
 
 def _nearest_blob(_: ExportedProgram, node: fx.Node) -> bytes:
-    x, times = node.args
+    arguments: Any = node.args
+    x, times = arguments
     return write_nearest_blob(x.meta["val"].shape[1], tuple(times), Places(0, None, 1, None, 2))
 
 

@@ -23,7 +23,7 @@ from rebnn_mm.errors import UserError
 _aten = torch.ops.aten
 _ARITHMETIC = (_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.mul.Tensor, _aten.div.Tensor)
 _POOLS = (_aten.max_pool2d.default, _aten.avg_pool2d.default)
-_POOL_DEFAULTS = (None, None, [], 0, 1, False)
+_POOL_DEFAULTS: tuple[Any, ...] = (None, None, [], 0, 1, False)
 _UPSAMPLE = _aten.upsample_nearest2d.vec
 _GLOBAL = (_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default)
 _SLOPES = (_aten.prelu.default, _aten._prelu_kernel.default)
