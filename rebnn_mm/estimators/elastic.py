@@ -70,14 +70,20 @@ class ElasticSTE(nn.Module):
     def __init__(self, unsigned: bool = False) -> None:
         super().__init__()
         self.unsigned = unsigned
-        self.alpha = nn.Parameter(torch.ones(1))
-        self.beta = nn.Parameter(torch.zeros(1))
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.beta = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set both as the constructor does; torch calls it after ``to_empty`` as well."""
+        self.alpha.fill_(1)
+        self.beta.zero_()
         self._fresh = True  # alpha has no value of its own yet
 
     def forward(self, x: Tensor) -> Tensor:
         """The signs that stand for the two values: same shape, in {-1, +1}."""
-        traced = isinstance(x, torch.fx.Proxy)
-        if self._fresh and self.training and not traced and self.alpha.requires_grad:
+        if self._fresh and self.training and not isinstance(x, torch.fx.Proxy) and self.alpha.requires_grad:
             self._start(x)
             self._fresh = False
         if self.unsigned:
