@@ -7,6 +7,7 @@ from torch import fx
 
 from rebnn_mm.deploy.graph.functions import max_pool_affine
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.pools import MaxPool, read_max_pool
 from rebnn_mm.deploy.graph.traced import Traced
 
 _aten = torch.ops.aten
@@ -59,17 +60,4 @@ def _join(traced: Traced) -> None:
 
 
 def _is_pool(node: fx.Node) -> bool:
-    if node.target != _aten.max_pool2d.default or not isinstance(node.args[0], fx.Node):
-        return False
-    x, kernel, *rest = node.args
-    stride, padding, dilation, ceil = (*rest, *([], 0, 1, False)[len(rest) :])
-
-    def both(value: object) -> list[int]:
-        given = list(value) if isinstance(value, (list, tuple)) else [value]
-        return given * 2 if len(given) == 1 else given
-
-    return (
-        both(kernel) == [3, 3]
-        and (both(stride), both(padding), both(dilation)) == ([2, 2], [1, 1], [1, 1])
-        and not ceil
-    )
+    return read_max_pool(node) == MaxPool([3, 3], [2, 2], [1, 1], [1, 1], False)

@@ -23,6 +23,7 @@ from rebnn_mm.deploy.targets.executorch.blob import Places, write_blob, write_ne
 from rebnn_mm.deploy.targets.executorch.operators import BOTH, NEAREST, REAL, is_ours, operator_of
 
 _ARGUMENTS = ("x", "bits", "geometry", "tensors", "names", "residual", "clamp", "residual_last", "signs")
+_PLAIN = Places(0, None, 1, None, 2)  # one input, and floats
 
 
 class RebnnPartitioner(Partitioner):
@@ -55,14 +56,13 @@ def _real_blob(program: ExportedProgram, node: fx.Node) -> bytes:
     arguments: Any = node.args
     weight, scale, offset = (_constant(program, constant) for constant in arguments[1:4])
     geometry, (low, high), max_pool = arguments[4:7]
-    places = Places(0, None, 1, None, 2)
-    return write_real_blob(weight, ConvSpec.from_ints(geometry), (scale, offset), (low, high), max_pool, places)
+    return write_real_blob(weight, ConvSpec.from_ints(geometry), (scale, offset), (low, high), max_pool, _PLAIN)
 
 
 def _nearest_blob(_: ExportedProgram, node: fx.Node) -> bytes:
     arguments: Any = node.args
     x, times = arguments
-    return write_nearest_blob(x.meta["val"].shape[1], tuple(times), Places(0, None, 1, None, 2))
+    return write_nearest_blob(x.meta["val"].shape[1], tuple(times), _PLAIN)
 
 
 def _binary_blob(program: ExportedProgram, node: fx.Node) -> bytes:

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from rebnn_mm.deploy.graph.convolutions import fold_norm
 from rebnn_mm.deploy.graph.functions import affine, max_pool_affine, to_first, to_last
 from rebnn_mm.deploy.graph.passes.norms import is_affine
+from rebnn_mm.deploy.graph.pools import both, read_max_pool
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.targets.executorch.operators import MOST_TIMES, NEAREST
@@ -23,7 +24,6 @@ from rebnn_mm.errors import UserError
 _aten = torch.ops.aten
 _ARITHMETIC = (_aten.add.Tensor, _aten.sub.Tensor, _aten.rsub.Scalar, _aten.mul.Tensor, _aten.div.Tensor)
 _POOLS = (_aten.max_pool2d.default, _aten.avg_pool2d.default)
-_POOL_DEFAULTS: tuple[Any, ...] = (None, None, [], 0, 1, False)
 _UPSAMPLE = _aten.upsample_nearest2d.vec
 _GLOBAL = (_aten.adaptive_avg_pool2d.default, _aten._adaptive_avg_pool2d.default)
 _SLOPES = (_aten.prelu.default, _aten._prelu_kernel.default)
@@ -168,16 +168,14 @@ def spell_gelus(traced: Traced) -> None:
 def spell_single_pixels(traced: Traced) -> None:
     """A max-pool of single pixels, an FPN's extra level -> a depthwise convolution by 1; XNNPACK has no such pool."""
     for node in list(traced.graph.nodes):
-        if node.target != _POOLS[0] or _both(node.args[1]) != [1, 1]:
+        pool = read_max_pool(node)
+        if pool is None or pool.kernel != [1, 1] or pool.padding != [0, 0] or pool.ceil_mode:
             continue
-        x, _, _, padding, _, up = (*node.args, *_POOL_DEFAULTS[len(node.args) :])
-        if _both(padding) != [0, 0] or up:
-            continue
+        x = node.args[0]
         channels = x.meta["shape"][1]
         ones = constant(traced, f"{node.name}.ones", torch.ones(channels, 1, 1, 1))
-        stride = _both(node.args[2] if len(node.args) > 2 and node.args[2] else node.args[1])
         with traced.graph.inserting_before(node):
-            arguments = (x, ones, None, stride, [0, 0], [1, 1], channels)
+            arguments = (x, ones, None, pool.stride, [0, 0], [1, 1], channels)
             node.replace_all_uses_with(call(traced, _aten.conv2d.default, arguments, node.meta["shape"]))
     traced.tidy()
 
@@ -195,11 +193,11 @@ def round_pools_down(traced: Traced) -> None:
         x, kernel, stride, padding = node.args[:4]
         dilation = node.args[4] if node.target == _POOLS[0] else 1
         sizes = x.meta["shape"][2:]
-        steps = _both(stride) if stride else _both(kernel)
-        spans = [d * (k - 1) + 1 for d, k in zip(_both(dilation), _both(kernel), strict=True)]
+        steps = both(stride or kernel)
+        spans = [d * (k - 1) + 1 for d, k in zip(both(dilation), both(kernel), strict=True)]
         rest = [
             (size + 2 * pad - span) % step
-            for size, span, step, pad in zip(sizes, spans, steps, _both(padding), strict=True)
+            for size, span, step, pad in zip(sizes, spans, steps, both(padding), strict=True)
         ]
         if any(rest):
             raise UserError(
@@ -212,7 +210,7 @@ def round_pools_down(traced: Traced) -> None:
 def keep_dimensions(traced: Traced) -> None:
     """Means over all pixels keep their dimensions, and a reshape behind them drops them; the pool to 1x1 is a mean."""
     for node in list(traced.graph.nodes):
-        if node.target in _GLOBAL and _both(node.args[1]) == [1, 1]:
+        if node.target in _GLOBAL and both(node.args[1]) == [1, 1]:
             keeps = True
         elif node.target == _aten.mean.dim and len(node.args[0].meta["shape"]) == 4:
             if sorted(dim % 4 for dim in node.args[1]) != [2, 3]:
@@ -257,8 +255,3 @@ def constant(traced: Traced, name: str, value: Tensor) -> fx.Node:
     node = traced.add_constant(name, value.contiguous())
     node.meta["shape"] = tuple(value.shape)
     return node
-
-
-def _both(value: Any) -> list[int]:
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    return given * 2 if len(given) == 1 else given

@@ -82,6 +82,15 @@ def read(program: Path, folder: Path, blob: bytes) -> list[str]:
     return subprocess.run([program, "read", folder / "blob"], capture_output=True, text=True).stdout.splitlines()
 
 
+def check_refused(program: Path, folder: Path, blob: bytes, place: str, value: float, sentence: str) -> None:
+    """With ``value`` at ``place`` ("format offset") and a sound checksum, the blob is refused with this sentence."""
+    changed = bytearray(blob)
+    form, offset = place.split()
+    struct.pack_into(form, changed, int(offset), value)
+    (line,) = read(program, folder, seal(bytes(changed[24:])))
+    assert line.startswith("refused: ") and sentence in line
+
+
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("linear", [False, True])
@@ -141,11 +150,7 @@ def test_the_library_reads_real_valued_convolutions(program, tmp_path, max_pool)
     ],
 )
 def test_wrong_numbers_in_a_real_valued_convolution_are_refused(program, tmp_path, place, value, sentence):
-    blob = bytearray(write_real_blob(*real_layer()))
-    form, offset = place.split()
-    struct.pack_into(form, blob, int(offset), value)
-    (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
-    assert line.startswith("refused: ") and sentence in line
+    check_refused(program, tmp_path, write_real_blob(*real_layer()), place, value, sentence)
 
 
 @needs_compiler
@@ -171,11 +176,7 @@ def test_the_library_reads_nearest_upsampling(program, tmp_path):
     ],
 )
 def test_wrong_numbers_in_nearest_upsampling_are_refused(program, tmp_path, place, value, sentence):
-    blob = bytearray(write_nearest_blob(5, (2, 3), PLAIN))
-    form, offset = place.split()
-    struct.pack_into(form, blob, int(offset), value)
-    (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
-    assert line.startswith("refused: ") and sentence in line
+    check_refused(program, tmp_path, write_nearest_blob(5, (2, 3), PLAIN), place, value, sentence)
 
 
 def test_a_real_valued_convolution_that_the_kernels_lack_is_refused():
@@ -220,11 +221,7 @@ def test_every_cut_and_every_changed_byte_is_refused_with_a_sentence(program, tm
     ],
 )
 def test_sound_checksums_over_wrong_numbers_are_refused(program, tmp_path, place, value, sentence):
-    blob = bytearray(write_blob(*layer(), FULL))
-    form, offset = place.split()
-    struct.pack_into(form, blob, int(offset), value)
-    (line,) = read(program, tmp_path, seal(bytes(blob[24:])))
-    assert line.startswith("refused: ") and sentence in line
+    check_refused(program, tmp_path, write_blob(*layer(), FULL), place, value, sentence)
 
 
 @needs_compiler
