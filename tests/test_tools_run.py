@@ -18,6 +18,8 @@ import torch
 
 pytest.importorskip("mmdet")
 
+from ranks import run_ranks
+
 from rebnn_mm.integrations.checkpoint import load_weights
 from rebnn_mm.workflows.demo_data import make_demo_data
 
@@ -288,6 +290,9 @@ def test_traceback_on_request_and_for_foreign_errors(tool, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="a bug below") as caught, one_sentence("x"):
         raise ValueError("a bug below")
     assert not hasattr(caught.value, "__notes__") or "report it" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="closed by peer") as caught, one_sentence("x"):
+        raise RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    assert not hasattr(caught.value, "__notes__") or "another rank" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("where", ["here", "in a worker"])
@@ -345,26 +350,16 @@ def test_stock_launchers_run_the_config(data, tmp_path):
     assert done.returncode == 0 and "pascal_voc/mAP" in done.stdout + done.stderr, done.stderr[-3000:]
 
 
-# mmengine's launchers ask for CUDA; what starts the process group itself goes on without
-RANK = """
-import runpy, sys
-import torch.distributed as dist
-dist.init_process_group("gloo")
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_distributed_training_and_testing(data, tmp_path):
-    (tmp_path / "rank.py").write_text(RANK)
-    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", tmp_path / "rank.py")
     cpu = "model_wrapper_cfg.device_ids=None"  # the default is a GPU for each rank
     more = ("--launcher", "pytorch", *options(data, "train_cfg.max_epochs=1", cpu))
-    done = run(*launch, "tools/train.py", CONFIG, "--work-dir", tmp_path / "w", *more)
-    assert done.returncode == 0, done.stderr[-3000:]
+    how = dict(cwd=ROOT, env=environment(), timeout=300)
+    done = run_ranks(2, "tools/train.py", CONFIG, "--work-dir", tmp_path / "w", *more, **how)
+    assert done.returncode == 0, done.stderr
     rows = scalars(tmp_path / "w")
     assert len([1 for train, _ in rows if train]) == 2  # 12 images, 2 processes, batches of 4
-    done = run(*launch, "tools/test.py", CONFIG, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t", *more)
+    words = ("tools/test.py", CONFIG, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t", *more)
+    done = run_ranks(2, *words, **how)
     metric = float(re.findall(r"pascal_voc/mAP: ([\d.]+)", done.stdout + done.stderr)[-1])
     assert metric == pytest.approx(rows[False, 1]["pascal_voc/mAP"], abs=1e-4)
 

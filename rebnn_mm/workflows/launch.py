@@ -30,6 +30,11 @@ from rebnn_mm.workflows.heads import check_heads
 from rebnn_mm.workflows.precheck import check_loaders, check_loop, check_strategy, explain_batch_of_one
 
 TRACEBACK = "REBNN_MM_TRACEBACK"
+FAULT = "this is a fault in rebnn_mm or below it; please report it with this traceback"
+LOST_RANK = (
+    "another rank of this run has ended, or the network between them failed; what that rank says first is the cause. "
+    "A training goes on with the same command and --resume"
+)
 
 
 @contextmanager
@@ -54,8 +59,16 @@ def one_sentence(tool: str) -> Iterator[None]:
         raise SystemExit(f"{tool}: {_sentence(error)} ({TRACEBACK}=1 shows the traceback)") from None
     except Exception as error:
         if hasattr(error, "add_note"):  # Python 3.11
-            error.add_note(f"{tool}: this is a fault in rebnn_mm or below it; please report it with this traceback")
+            error.add_note(f"{tool}: {LOST_RANK if is_lost_rank(error) else FAULT}")
         raise
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether ``error`` says that the connection to another rank broke, or was never made."""
+    lost = (torch.distributed.DistNetworkError, torch.distributed.DistStoreError)
+    # the collectives' own errors have no class for it: gloo's name the source file, NCCL's the code
+    named = ("gloo/transport", "connectFullMesh", "ncclRemoteError")
+    return isinstance(error, lost) or isinstance(error, RuntimeError) and any(word in str(error) for word in named)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

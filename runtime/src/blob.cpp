@@ -103,7 +103,7 @@ const char* read_spec(const uint8_t* bytes, Blob* blob) {
     if (s.clamp && !(s.clamp_low <= s.clamp_high)) return "the 1-bit layer's clamp is empty";
     int32_t* places[] = {&blob->x, &blob->residual, &blob->floats, &blob->signs, &blob->arguments};
     for (size_t i = 0; i < 5; ++i) *places[i] = read_at<int32_t>(bytes, 136 + 4 * i);
-    if (blob->kind >= Kind::real && (blob->residual >= 0 || blob->signs >= 0)) return "a real-valued layer has a shortcut or signs";
+    if (!blob->on_bits() && (blob->residual >= 0 || blob->signs >= 0)) return "a real-valued layer has a shortcut or signs";
     return are_places(*blob) ? nullptr : "the 1-bit layer's arguments are misplaced";
 }
 
@@ -132,7 +132,7 @@ const char* read_parts(const uint8_t* bytes, size_t size, Blob* blob) {
     }
     if (at != size) return "the 1-bit layer holds more than its vectors";
     blob->bits_bytes = weight;
-    if (blob->kind >= Kind::real) {
+    if (!blob->on_bits()) {
         for (size_t i = 0; i < kVectors; ++i) {
             const bool wanted = blob->kind == Kind::real && (vectors[i] == &s.scale || vectors[i] == &s.offset);
             if (wanted != (*vectors[i] != nullptr)) return "a real-valued convolution has other vectors than scale and offset, or upsampling has any";

@@ -21,6 +21,9 @@ struct Blob {
     const float* weight = nullptr;  // (c_out, kernel_h, kernel_w, c_in) of one, instead of spec.bits
     bool signs_in = false;
     int32_t x = -1, residual = -1, floats = -1, signs = -1, arguments = 0;
+
+    // Whether the layer computes on bits; the others have neither a plan, nor a shortcut, nor signs.
+    bool on_bits() const { return kind == Kind::convolution || kind == Kind::linear; }
 };
 
 // Null, or a sentence that says what is wrong with the bytes. Nothing outside of [data, data + size) is read, whatever

@@ -80,7 +80,7 @@ private:
         sizes = {x->size(0), x->size(bits ? 1 : 2), x->size(bits ? 2 : 3)};
         // with signs on either side, floats are NHWC
         channels_last = order == 1 || signs;
-        const bool out_last = channels_last || layer.blob().kind >= rebnn::Kind::real;
+        const bool out_last = channels_last || !layer.blob().on_bits();
         if (signs && !bits && order != 1) return "the input of a 1-bit convolution that gives signs must be NHWC";
         int64_t h = 0, w = 0;
         if (!layer.output_size(sizes, &h, &w)) return "the input is too small or too large for a layer";

@@ -24,7 +24,7 @@ const char* Layer::prepare(const void* data, size_t size) {
     if (const char* wrong = read_blob(data, size, &blob_)) return wrong;
     const char* wrong = nullptr;
     if (blob_.kind == Kind::real) wrong = real_.prepare(blob_);
-    if (blob_.kind < Kind::real) wrong = prepare_plan();
+    if (blob_.on_bits()) wrong = prepare_plan();
     rebnn_conv2d_spec sizes = blob_.spec;  // what the plan copied is not ours to keep
     sizes.bits = nullptr;
     blob_.weight = nullptr;
@@ -86,7 +86,7 @@ const Layer::Tables* Layer::tables_of(int64_t h, int64_t w) {
 const char* Layer::run(const void* x, const Sizes& sizes, bool channels_last, const float* residual, float* floats,
                        uint32_t* signs, int32_t threads) {
     int64_t out_h = 0, out_w = 0;
-    if (blob_.kind < Kind::real && !plan_.data()) return "the 1-bit layer was not prepared";
+    if (blob_.on_bits() && !plan_.data()) return "the 1-bit layer was not prepared";
     if (!output_size(sizes, &out_h, &out_w)) return "the input is too small or too large for a layer";
     if (blob_.kind == Kind::nearest) {
         nearest(static_cast<const float*>(x), sizes.n, sizes.h, sizes.w, c_in(), channels_last, blob_.spec.stride_h, blob_.spec.stride_w, floats);

@@ -1,16 +1,10 @@
-"""One rank of a distributed training that may die; as a program: ``faulty_rank.py TOOL ARGUMENTS ...`` under torchrun.
-
-``{rank}`` in an argument is the rank's number.
-"""
+"""A hook that kills a rank of a distributed training."""
 
 import os
-import runpy
 import signal
-import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -63,10 +57,3 @@ class Fault(Hook):
         if not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    # mmengine's launchers ask for CUDA; what starts the process group itself goes on without
-    dist.init_process_group("gloo")
-    sys.argv = [word.replace("{rank}", os.environ["RANK"]) for word in sys.argv[1:]]
-    runpy.run_path(sys.argv[0], run_name="__main__")
