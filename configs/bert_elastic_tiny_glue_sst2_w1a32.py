@@ -7,7 +7,7 @@ _base_ = [
     './_base_/teachers/bert_tiny.py',
     './_base_/datasets/glue_sst2.py',
     './_base_/schedules/adam_glue_tiny.py',
-    './_base_/methods/rebnn.py',
+    './_base_/methods/rebnn_weight.py',
     './_base_/runtime/glue.py',
 ]
 model = dict(

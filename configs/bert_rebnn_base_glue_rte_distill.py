@@ -6,7 +6,7 @@ _base_ = [
     './_base_/teachers/bert_base_rte.py',
     './_base_/datasets/glue.py',
     './_base_/schedules/adam_glue.py',
-    './_base_/methods/rebnn.py',
+    './_base_/methods/rebnn_weight.py',
     './_base_/runtime/glue.py',
 ]
 model = dict(

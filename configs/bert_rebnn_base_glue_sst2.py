@@ -4,7 +4,7 @@ _base_ = [
     './_base_/models/bert_base.py',
     './_base_/datasets/glue.py',
     './_base_/schedules/adam_glue.py',
-    './_base_/methods/rebnn.py',
+    './_base_/methods/rebnn_weight.py',
     './_base_/runtime/glue.py',
 ]
 task = 'sst2'

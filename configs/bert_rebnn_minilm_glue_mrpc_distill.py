@@ -5,7 +5,7 @@ _base_ = [
     './_base_/models/bert_minilm.py',
     './_base_/datasets/glue_mrpc.py',
     './_base_/schedules/adam_glue.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/glue.py',
     './_base_/teachers/bert_minilm_mrpc.py',
 ]

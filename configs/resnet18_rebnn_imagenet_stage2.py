@@ -5,7 +5,7 @@ _base_ = [
     './_base_/teachers/resnet34_torchvision.py',
     './_base_/datasets/imagenet_lighting.py',
     './_base_/schedules/adam_linear_256e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(

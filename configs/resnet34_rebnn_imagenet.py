@@ -4,7 +4,7 @@ _base_ = [
     './_base_/models/resnet34_rebnn.py',
     './_base_/datasets/imagenet.py',
     './_base_/schedules/adam_linear_256e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(backbone=dict(conv_cfg={{_base_.binary_conv}}))

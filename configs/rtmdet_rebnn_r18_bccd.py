@@ -4,7 +4,7 @@ _base_ = [
     './_base_/models/rtmdet_rebnn_r18_fpn.py',
     './_base_/datasets/bccd_detection.py',
     './_base_/schedules/adam_16e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(

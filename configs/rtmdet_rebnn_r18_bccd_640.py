@@ -5,7 +5,7 @@ _base_ = [
     './_base_/datasets/bccd_detection.py',
     './_base_/pipelines/square_640.py',
     './_base_/schedules/adam_16e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(

@@ -5,7 +5,7 @@ _base_ = [
     './_base_/datasets/coco_detection.py',
     './_base_/pipelines/square_640.py',
     './_base_/schedules/adam_12e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(

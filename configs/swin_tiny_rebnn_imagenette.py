@@ -4,7 +4,7 @@ _base_ = [
     './_base_/models/swin_tiny.py',
     './_base_/datasets/imagenette.py',
     './_base_/schedules/adam_linear_256e.py',
-    './_base_/methods/rebnn_gradient.py',
+    './_base_/methods/rebnn.py',
     './_base_/runtime/default.py',
 ]
 model = dict(binarize=dict(layer={{_base_.binary_linear}}))

@@ -1,5 +1,4 @@
-# magnitude='weight': gamma from the largest latent weight; 'gradient' is the paper's equation. In short trainings from
-# scratch 'weight' damps flips to a quarter and costs accuracy, see "rules of gamma" in docs/results.md.
+# ReBNN: gamma from the gradient, as the paper has it (B.3.150). custom_hooks.0.magnitude=weight takes the largest latent weight.
 binary_conv = dict(type='ReBNNConv2d')
 binary_linear = dict(type='ReBNNLinear')
-custom_hooks = [dict(type='BalanceHook', magnitude='weight'), dict(type='OscillationHook')]
+custom_hooks = [dict(type='BalanceHook', magnitude='gradient'), dict(type='OscillationHook')]
