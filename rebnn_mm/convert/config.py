@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from rebnn_mm.convert import rule
+from rebnn_mm.convert.stock import expand_stock
 
 
 @MODELS.register_module()
@@ -18,12 +19,20 @@ def Binarized(base: str | type, binarize: dict[str, Any] | None = None, **cfg: A
     is the stock detector: keys (``model.backbone.depth``) and checkpoint names stay where they were.
     Components work likewise: ``rpn_head=dict(type='Binarized', base='RPNHead', binarize=dict(...), ...)``.
 
+    ``base='mmdet::yolox/yolox_s_8xb8-300e_coco.py'`` takes the model of a config that a library ships; the other keys
+    change it, as in a config that inherits: ``bbox_head=dict(num_classes=3)``.
+
     Args:
-        base: Registered name; looked up from the current default scope, or as ``'mmdet.RPNHead'``. Or the class.
+        base: Registered name; looked up from the current default scope, or as ``'mmdet.RPNHead'``. Or the class. Or a
+            library's config.
         binarize: Arguments of :func:`rebnn_mm.convert.binarize`; None leaves the model real-valued.
         cfg: All other keys, for ``base``.
+
+    Raises:
+        ValueError: ``base`` is a library's config that is not there.
     """
-    model = MODELS.build(dict(type=base, **cfg))
+    cfg = expand_stock(dict(cfg, base=base))
+    model = MODELS.build(dict(cfg, type=cfg.pop("base")))
     if binarize is not None:
         rule.binarize(model, **binarize)
     return model

@@ -12,6 +12,7 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
+from rebnn_mm.convert.stock import expand_stock
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.moved import MOVED
 
@@ -36,6 +37,8 @@ def parse_config(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     except (SyntaxError, OSError, KeyError, NameError, TypeError, ConfigParsingError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
     _import_modules(path, cfg)
+    if "model" in cfg:
+        cfg.model = expand_stock(cfg.model)
     apply_options(cfg, options or {})
     if scope_of(cfg) not in SCOPES:
         raise UserError(f"config {path}: default_scope={cfg.get('default_scope')!r}, allowed are {', '.join(SCOPES)}")

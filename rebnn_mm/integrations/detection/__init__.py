@@ -3,6 +3,7 @@
 Importing the package registers them, and the checked loader of images.
 """
 
+from rebnn_mm.integrations.detection.box_masks import BoxMasks
 from rebnn_mm.integrations.detection.datasets import CheckedCocoDataset, CheckedVOCDataset
 from rebnn_mm.integrations.detection.distill import DistilledSingleStageDetector, DistilledTwoStageDetector
 from rebnn_mm.integrations.detection.metrics import CheckedCocoMetric, CheckedVOCMetric
@@ -10,6 +11,7 @@ from rebnn_mm.integrations.images import LoadCheckedImage
 from rebnn_mm.moved import names_of
 
 __all__ = [
+    "BoxMasks",
     "CheckedCocoDataset",
     "CheckedCocoMetric",
     "CheckedVOCDataset",

@@ -1,0 +1,43 @@
+"""``base='mmdet::yolox/yolox_s_8xb8-300e_coco.py'``: the model of a config that a library ships."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+
+from rebnn_mm.errors import UserError
+
+
+def expand_stock(value: Any) -> Any:
+    """``value`` with every ``dict(base='LIBRARY::CONFIG', ...)`` in it replaced by that config's model.
+
+    ``base`` becomes the model's ``type``; the other keys are merged into the model, as a config's into its ``_base_``.
+
+    Raises:
+        ValueError: The library is not installed, or has no such config, or it holds no model.
+    """
+    if isinstance(value, dict):
+        value = ConfigDict({key: expand_stock(item) for key, item in value.items()})  # mmdet reads keys as attributes
+        base = value.get("base")
+        return _merged(value, base) if isinstance(base, str) and "::" in base else value
+    return type(value)(expand_stock(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _merged(own: ConfigDict, base: str) -> ConfigDict:
+    package = base.partition("::")[0]
+    if find_spec(package) is None:  # mmengine would install it
+        raise UserError(f"base={base!r} is a config of {package}, which is not installed: pip install rebnn_mm[mm]")
+    try:
+        stock = get_config(base)
+    except (OSError, ValueError, KeyError) as error:
+        example = "'mmdet::yolox/yolox_s_8xb8-300e_coco.py'"
+        raise UserError(f"base={base!r}: {package} ships no such config; a right one is {example}") from error
+    if "model" not in stock:
+        example = "'mmdet::_base_/models/mask-rcnn_r50_fpn.py'"
+        raise UserError(f"base={base!r} holds no model: give a config that has one, as {example}")
+    merged = Config(dict(model=dict(stock.model, base=stock.model.type)))
+    merged.merge_from_dict(dict(model={key: item for key, item in own.items() if key != "base"}))
+    return merged.model
