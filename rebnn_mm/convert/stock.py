@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 
 from rebnn_mm.errors import UserError
 
@@ -27,6 +26,8 @@ def expand_stock(value: Any) -> Any:
 
 
 def _merged(own: ConfigDict, base: str) -> ConfigDict:
+    from mmengine.hub import get_config  # here: it imports the runner, for a second
+
     package = base.partition("::")[0]
     if find_spec(package) is None:  # mmengine would install it
         raise UserError(f"base={base!r} is a config of {package}, which is not installed: pip install rebnn_mm[mm]")
