@@ -13,16 +13,27 @@ from rebnn_mm.errors import UserError
 def expand_stock(value: Any) -> Any:
     """``value`` with every ``dict(base='LIBRARY::CONFIG', ...)`` in it replaced by that config's model.
 
-    ``base`` becomes the model's ``type``; the other keys are merged into the model, as a config's into its ``_base_``.
+    ``base`` then is that model's ``type``; the other keys are merged into the model, as a config's into its ``_base_``.
 
     Raises:
         ValueError: The library is not installed, or has no such config, or it holds no model.
     """
+    if not _names_config(value):
+        return value  # itself: a config in Python's own syntax would lose what it builds later
+    if not isinstance(value, dict):
+        return type(value)(expand_stock(item) for item in value)
+    value = ConfigDict({key: expand_stock(item) for key, item in value.items()})  # mmdet reads keys as attributes
+    return _merged(value, value.base) if _is_config(value.get("base")) else value
+
+
+def _names_config(value: Any) -> bool:
     if isinstance(value, dict):
-        value = ConfigDict({key: expand_stock(item) for key, item in value.items()})  # mmdet reads keys as attributes
-        base = value.get("base")
-        return _merged(value, base) if isinstance(base, str) and "::" in base else value
-    return type(value)(expand_stock(item) for item in value) if isinstance(value, (list, tuple)) else value
+        return _is_config(value.get("base")) or any(_names_config(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_names_config(item) for item in value)
+
+
+def _is_config(base: Any) -> bool:
+    return isinstance(base, str) and "::" in base
 
 
 def _merged(own: ConfigDict, base: str) -> ConfigDict:

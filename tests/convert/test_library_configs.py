@@ -37,7 +37,7 @@ def test_a_stage_of_a_list_is_changed_by_its_number():
 
 def test_what_names_no_config_stays():
     cfg = dict(type="Binarized", base="RPNHead", layers=[dict(base="mmdet.RPNHead"), (1, "a::b")])
-    assert expand_stock(cfg) == cfg
+    assert expand_stock(cfg) is cfg
 
 
 def test_a_part_within_a_model_is_found():
