@@ -9,3 +9,4 @@ _base_ = [
 ]
 model = dict(binarize=dict(layer={{_base_.binary_linear}}))
 train_cfg = dict(max_epochs=64, val_interval=8)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
