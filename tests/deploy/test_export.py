@@ -264,7 +264,7 @@ def test_tool_writes_a_classifier(classifier, tmp_path):
     card = load_model(tmp_path / "c.rebnn").card
     assert card.classes == tuple("abcdefghij") and card.metrics == {"top1": 0.5}
     assert card.preprocessing == Preprocessing((125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255), "rgb", (32, 32))
-    assert "BalanceHook(magnitude=weight)" in card.method and card.config["default_scope"] == "mmpretrain"
+    assert "BalanceHook(magnitude=gradient)" in card.method and card.config["default_scope"] == "mmpretrain"
     command[3] = tmp_path / "none.pth"
     failed = run(command)
     assert failed.returncode == 1 and "export: checkpoint" in failed.stderr and "Traceback" not in failed.stderr
