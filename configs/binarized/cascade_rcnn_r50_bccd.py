@@ -13,3 +13,4 @@ model = dict(
     binarize=dict(preset='detector'),
     backbone=dict(init_cfg=None, frozen_stages=-1, norm_eval=False, norm_cfg=dict(requires_grad=True)),
     roi_head=dict(bbox_head={stage: dict(num_classes=3) for stage in ('0', '1', '2')}))
+optim_wrapper = dict(paramwise_cfg=dict(latent_lr_mult=10.0))

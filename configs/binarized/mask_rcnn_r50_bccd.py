@@ -23,3 +23,4 @@ train_pipeline = [
     dict(type='BoxMasks'),
     dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(paramwise_cfg=dict(latent_lr_mult=10.0))

@@ -14,3 +14,4 @@ model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(init_cfg=None),
     bbox_head=dict(num_classes=3))
+optim_wrapper = dict(paramwise_cfg=dict(latent_lr_mult=10.0))

@@ -13,3 +13,4 @@ model = dict(
     binarize=dict(preset='detector'),
     data_preprocessor=dict(batch_augments=None),
     bbox_head=dict(num_classes=3))
+optim_wrapper = dict(paramwise_cfg=dict(latent_lr_mult=10.0))

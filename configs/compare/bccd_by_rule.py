@@ -22,6 +22,7 @@ _folder = '../binarized'
 entries = dict(
     rtmdet_real=dict(config=f'{_folder}/rtmdet_s_bccd.py', options=_real),
     rtmdet_rebnn=dict(config=f'{_folder}/rtmdet_s_bccd.py'),
+    rtmdet_rebnn_x1=dict(config=f'{_folder}/rtmdet_s_bccd.py', options={'optim_wrapper.paramwise_cfg.latent_lr_mult': 1}),
     yolox_real=dict(config=f'{_folder}/yolox_s_bccd.py', options=_real),
     yolox_rebnn=dict(config=f'{_folder}/yolox_s_bccd.py'),
     mask_rcnn_real=dict(config=f'{_folder}/mask_rcnn_r50_bccd.py', options={**_mask, **_real}),
