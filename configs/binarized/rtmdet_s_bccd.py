@@ -1,5 +1,5 @@
 # python tools/train.py configs/binarized/rtmdet_s_bccd.py
-# MMDetection's RTMDet-s made 1-bit by one line, from scratch on blood cells (BCCD, 320x240). Expected: not yet measured.
+# MMDetection's RTMDet-s made 1-bit by one line, from scratch on blood cells (BCCD, 320x240). mAP@0.5 0.548 after 8 epochs, its twin 0.623.
 # The real-valued twin: --cfg-options model.binarize=None custom_hooks=[]
 _base_ = [
     '../_base_/datasets/bccd_detection.py',
