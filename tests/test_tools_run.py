@@ -352,7 +352,9 @@ def test_stock_launchers_run_the_config(data, tmp_path):
 
 def test_distributed_training_and_testing(data, tmp_path):
     cpu = "model_wrapper_cfg.device_ids=None"  # the default is a GPU for each rank
-    more = ("--launcher", "pytorch", *options(data, "train_cfg.max_epochs=1", cpu))
+    # without it each rank evaluates by the statistics of batch norms of its own images, and the checkpoint has those of rank 0
+    shared = "default_hooks.shared.type=SyncBuffersHook"
+    more = ("--launcher", "pytorch", *options(data, "train_cfg.max_epochs=1", cpu, shared))
     how = dict(cwd=ROOT, env=environment(), timeout=300)
     done = run_ranks(2, "tools/train.py", CONFIG, "--work-dir", tmp_path / "w", *more, **how)
     assert done.returncode == 0, done.stderr
