@@ -352,7 +352,7 @@ def test_stock_launchers_run_the_config(data, tmp_path):
 
 def test_distributed_training_and_testing(data, tmp_path):
     cpu = "model_wrapper_cfg.device_ids=None"  # the default is a GPU for each rank
-    # without it each rank evaluates by the statistics of batch norms of its own images, and the checkpoint has those of rank 0
+    # else each rank evaluates by batch norms of its own images, and the checkpoint has those of rank 0
     shared = "default_hooks.shared.type=SyncBuffersHook"
     more = ("--launcher", "pytorch", *options(data, "train_cfg.max_epochs=1", cpu, shared))
     how = dict(cwd=ROOT, env=environment(), timeout=300)
