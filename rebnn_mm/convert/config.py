@@ -32,7 +32,8 @@ def Binarized(base: str | type, binarize: dict[str, Any] | None = None, **cfg: A
         ValueError: ``base`` is a library's config that is not there.
     """
     cfg = expand_stock(dict(cfg, base=base))
-    model = MODELS.build(dict(cfg, type=cfg.pop("base")))
+    cfg["type"] = cfg.pop("base")
+    model = MODELS.build(cfg)
     if binarize is not None:
         rule.binarize(model, **binarize)
     return model
