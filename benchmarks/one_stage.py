@@ -1,9 +1,9 @@
 """Heads of one-stage detectors on one 1-bit backbone and neck, packed, beside their twins: one thread, CPU time.
 
-python benchmarks/one_stage.py [--size 320] [--rounds 7] [--classes 3] [--heads rtmdet fcos atss retina] [--parts]
+python benchmarks/one_stage.py [--size 320] [--rounds 7] [--classes 3] [--heads rtmdet fcos atss retinanet] [--parts]
 
-Backbone and neck are those of configs/rtmdet_rebnn_r18_bccd.py, so is RTMDet's head; the others have two 1-bit
-convolutions a tower, made by rule. From an image array to boxes, weights random: few boxes pass the threshold.
+The detectors are those of configs/HEAD_rebnn_r18_bccd.py, which share backbone and neck. From an image array to
+boxes, weights random: few boxes pass the threshold.
 """
 
 import argparse
@@ -23,38 +23,13 @@ from rebnn_mm.workflows.benchmark import predict, real_twin
 from rebnn_mm.workflows.export import export_config, noise
 from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
 
-CONFIG = Path(__file__).parents[1] / "configs" / "rtmdet_rebnn_r18_bccd.py"
-TOWERS = dict(include=("cls_convs", "reg_convs"), types="Conv2d", layer=dict(type="ReBNNConv2d", shortcut=True))
-COMMON = dict(type="Binarized", binarize=TOWERS, in_channels=128, feat_channels=128, stacked_convs=2)
-FOCAL = dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25)
-CENTERNESS = dict(type="CrossEntropyLoss", use_sigmoid=True)
-DELTAS = dict(type="DeltaXYWHBBoxCoder")
-SQUARES = dict(type="AnchorGenerator", ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8, 16, 32])
-ANCHORS = {**SQUARES, "ratios": [0.5, 1.0, 2.0], "octave_base_scale": 4, "scales_per_octave": 3}
-HEADS: dict[str, tuple[str, dict[str, Any]]] = dict(
-    rtmdet=("RTMDet", {}),
-    fcos=(
-        "FCOS",
-        dict(base="FCOSHead", strides=[8, 16, 32], regress_ranges=((-1, 64), (64, 128), (128, 1e8)))
-        | dict(norm_on_bbox=True, centerness_on_reg=True, loss_bbox=dict(type="GIoULoss")),
-    ),
-    atss=("ATSS", dict(base="ATSSHead", anchor_generator=SQUARES, loss_bbox=dict(type="GIoULoss"))),
-    retina=("RetinaNet", dict(base="RetinaHead", anchor_generator=ANCHORS, loss_bbox=dict(type="L1Loss"))),
-)
+CONFIGS = Path(__file__).parents[1] / "configs"
+HEADS = ("rtmdet", "fcos", "atss", "retinanet")
 
 
 def config(name: str, classes: int) -> Config:
-    """The detector with another head."""
-    cfg = read_config(CONFIG)
-    cfg.model.type, head = HEADS[name]
-    if head:
-        own = dict(norm_cfg=dict(type="BN"), num_classes=classes, loss_cls=FOCAL)
-        own |= {} if name == "retina" else dict(loss_centerness=CENTERNESS)
-        own |= {} if name == "fcos" else dict(bbox_coder=DELTAS)
-        cfg.model.bbox_head = {**COMMON, **own, **head}
-        cfg.model.train_cfg = None
-    cfg.model.bbox_head.num_classes = classes
-    return cfg
+    """The config of a head, for so many classes."""
+    return read_config(CONFIGS / f"{name}_rebnn_r18_bccd.py", {"model.bbox_head.num_classes": classes})
 
 
 def detectors(cfg: Config, size: int) -> tuple[Any, Any]:
@@ -97,7 +72,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--classes", type=int, default=3)
-    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
     parser.add_argument("--parts", action="store_true", help="also where the packed time goes")
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel("WARNING")

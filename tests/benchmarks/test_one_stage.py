@@ -24,9 +24,11 @@ def script(monkeypatch):
     return importlib.import_module("one_stage")
 
 
-@pytest.mark.parametrize("name", ["rtmdet", "fcos", "atss", "retina"])
+@pytest.mark.parametrize("name", ["rtmdet", "fcos", "atss", "retinanet"])
 def test_each_head_has_two_1_bit_convolutions_a_tower(script, name):
-    layers = binary_layers(build_model(script.config(name, 3)))
+    cfg = script.config(name, 5)
+    assert cfg.model.bbox_head.num_classes == 5
+    layers = binary_layers(build_model(cfg))
     assert sum("_convs." in key and "bbox_head" in key for key in layers) == 4
     assert sum(key.startswith("backbone") for key in layers) == 16
 
