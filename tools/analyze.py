@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.analysis.report import format_summary, write_report
     from rebnn_mm.analysis.runs import read_runs, summarize
-    from rebnn_mm.workflows.launch import one_sentence
+    from rebnn_mm.workflows.endings import one_sentence
 
     with one_sentence("analyze"):
         runs = read_runs(args.work_dirs)

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     from mmengine.logging import MMLogger
 
     from rebnn_mm.progress import showing_steps
-    from rebnn_mm.workflows.launch import one_sentence
+    from rebnn_mm.workflows.endings import one_sentence
 
     MMLogger.get_current_instance().setLevel("WARNING")  # what becomes 1-bit is told when a model is trained
     with one_sentence("benchmark"):

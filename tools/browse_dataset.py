@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.inspection import browse
-    from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("browse_dataset"):
         files = browse(read_config(args.config, args.cfg_options), args.out, args.split, args.number)

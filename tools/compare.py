@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.compare import read_spec, run_all, write_report
-    from rebnn_mm.workflows.launch import one_sentence
+    from rebnn_mm.workflows.endings import one_sentence
 
     failures = []
     with one_sentence("compare"):

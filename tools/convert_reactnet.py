@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
-    from rebnn_mm.workflows.launch import one_sentence
+    from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.reactnet import convert_file
 
     with one_sentence("convert_reactnet"):

@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.progress import showing_steps
+    from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.export import ExportOptions, export_to
-    from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)

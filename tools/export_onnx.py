@@ -15,13 +15,10 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.deploy.targets.onnx import export_onnx
-    from rebnn_mm.errors import UserError
+    from rebnn_mm.workflows.endings import one_sentence
 
-    # not launch.one_sentence, which needs mmengine: this tool runs with torch and onnx alone
-    try:
+    with one_sentence("export_onnx"):
         export_onnx(args.model, args.out, args.form, args.part)
-    except UserError as error:
-        raise SystemExit(f"export_onnx: {error}") from None
     print(f"written to {args.out}")
 
 

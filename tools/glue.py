@@ -7,6 +7,7 @@ import argparse
 
 from rebnn_mm.bert import TASKS
 from rebnn_mm.workflows import launch
+from rebnn_mm.workflows.endings import one_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
-    with launch.one_sentence("glue"):
+    with one_sentence("glue"):
         from rebnn_mm.workflows.glue import format_glue, read_tasks, run_tasks
 
         results = run_tasks(read_tasks(args), args.resume, args.submission)

@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.checkpoint import is_packed_file
     from rebnn_mm.integrations.images.pipeline import image_suffixes
+    from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.inference import Inferencer, find_images, infer, packed_config
-    from rebnn_mm.workflows.launch import one_sentence
 
     with one_sentence("infer"):
         if args.checkpoint is None and is_packed_file(args.config):

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.workflows.demo_data import CLASSES, make_demo_data
-    from rebnn_mm.workflows.launch import one_sentence
+    from rebnn_mm.workflows.endings import one_sentence
 
     with one_sentence("make_demo_data"):
         root = make_demo_data(args.out, args.train, args.test, seed=args.seed)

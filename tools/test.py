@@ -6,6 +6,7 @@ python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--inex
 import argparse
 
 from rebnn_mm.workflows import launch
+from rebnn_mm.workflows.endings import one_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
-    with launch.one_sentence("test"):
+    with one_sentence("test"):
         cfg = launch.read_run_config(args)
         if args.show_dir:
             launch.use_show_dir(cfg, args.show_dir)

@@ -6,6 +6,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [PATH]] [--amp] [--auto-
 import argparse
 
 from rebnn_mm.workflows import launch
+from rebnn_mm.workflows.endings import one_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
-    with launch.one_sentence("train"):
+    with one_sentence("train"):
         cfg = launch.read_run_config(args)
         if args.amp:
             launch.use_amp(cfg)

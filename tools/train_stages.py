@@ -6,6 +6,7 @@ python tools/train_stages.py STAGE1_CONFIG STAGE2_CONFIG [--resume] [--work-dir 
 import argparse
 
 from rebnn_mm.workflows import launch
+from rebnn_mm.workflows.endings import one_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
-    with launch.one_sentence("train_stages"):
+    with one_sentence("train_stages"):
         from rebnn_mm.workflows.stages import read_stages, train_stages
 
         stages = read_stages(args)

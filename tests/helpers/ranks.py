@@ -12,7 +12,7 @@ import traceback
 
 import torch.distributed as dist
 
-from rebnn_mm.workflows.launch import is_lost_rank
+from rebnn_mm.workflows.endings import is_lost_rank
 
 NO_NETWORK = 75  # EX_TEMPFAIL of sysexits.h
 
