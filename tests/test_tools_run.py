@@ -319,10 +319,18 @@ def test_distributed_training_and_testing(data, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = scalars(tmp_path / "w")
     assert len([1 for train, _ in rows if train]) == 2  # 12 images, 2 processes, batches of 4
-    words = ("tools/test.py", CONFIG, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t", *more)
-    done = run_ranks(2, *words, **how)
+    words = ("tools/test.py", CONFIG, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t")
+    done = run_ranks(2, *words, "--out", tmp_path / "two.pkl", *more, **how)
     metric = float(re.findall(r"pascal_voc/mAP: ([\d.]+)", done.stdout + done.stderr)[-1])
     assert metric == pytest.approx(rows[False, 1]["pascal_voc/mAP"], abs=1e-4)
+    # that metric is about 0 so early: every image's boxes are those of one process, too, and in its order
+    done = run(sys.executable, *words, "--out", tmp_path / "one.pkl", *options(data))
+    assert done.returncode == 0, done.stderr
+    one, two = (pickle.loads((tmp_path / f"{name}.pkl").read_bytes()) for name in ("one", "two"))
+    assert [image["img_id"] for image in one] == [image["img_id"] for image in two]
+    assert any(len(image["pred_instances"]["bboxes"]) for image in one)
+    for mine, theirs in zip(one, two, strict=True):
+        assert torch.equal(mine["pred_instances"]["bboxes"], theirs["pred_instances"]["bboxes"])
 
 
 def handed_over(tmp_path, program, *command, **extra):
