@@ -1,6 +1,6 @@
 # python tools/compare.py configs/compare/bccd_by_rule.py
 # MMDetection's detectors made 1-bit by one line, each beside its real-valued twin, from scratch on BCCD. The two-stage ones have a ResNet-18, 200
-# proposals and 64 samples in place of a ResNet-50, 1,000 and 512, for two cores. An epoch takes one core a minute or two.
+# proposals and 64 samples in place of a ResNet-50, 1,000 and 512, for two cores, DETR a ResNet-18. An epoch takes one core a minute or two.
 metric = 'pascal_voc/mAP'
 baseline = 'rtmdet_real'
 seeds = [0]
@@ -18,6 +18,7 @@ _two_stages = {
 }
 _mask = {**_two_stages, 'model.train_cfg.rcnn.sampler.num': 64}
 _cascade = {**_two_stages, **{f'model.train_cfg.rcnn.{stage}.sampler.num': 64 for stage in range(3)}}
+_detr = {'model.backbone.depth': 18, 'model.neck.in_channels': [512]}
 _folder = '../binarized'
 entries = dict(
     rtmdet_real=dict(config=f'{_folder}/rtmdet_s_bccd.py', options=_real),
@@ -29,4 +30,6 @@ entries = dict(
     mask_rcnn_rebnn=dict(config=f'{_folder}/mask_rcnn_r50_bccd.py', options=_mask),
     cascade_rcnn_real=dict(config=f'{_folder}/cascade_rcnn_r50_bccd.py', options={**_cascade, **_real}),
     cascade_rcnn_rebnn=dict(config=f'{_folder}/cascade_rcnn_r50_bccd.py', options=_cascade),
+    detr_real=dict(config=f'{_folder}/detr_r50_bccd.py', options={**_detr, **_real}),
+    detr_rebnn=dict(config=f'{_folder}/detr_r50_bccd.py', options=_detr),
 )
