@@ -14,6 +14,7 @@ from mmengine.registry import TRANSFORMS, Registry, init_default_scope
 from PIL import Image
 from torch import nn
 
+from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.config import scope_of
 
@@ -146,9 +147,11 @@ def image_channels(cfg: Config, model: nn.Module | None = None) -> int:
 
 
 def first_channels(model: nn.Module) -> int:
-    """Input channels of the model's first convolution, packed ones among them; 3 without one."""
+    """Input channels of the model's first convolution, packed ones and graphs among them; 3 without one."""
     focus = None
     for name, module in model.named_modules():
+        if isinstance(module, GraphNetwork) and len(module.inputs[0].shape) == 4 and module.inputs[0].shape[1]:
+            return module.inputs[0].shape[1]
         if type(module).__name__ == "Focus":  # YOLOX: four pixels of the image become channels of one
             focus = f"{name}."
         weight: Any = getattr(getattr(module, "weight", None), "shape", ())  # a packed layer has it too

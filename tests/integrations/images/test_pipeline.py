@@ -15,9 +15,9 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmpretrain")
 
 from mmcv.transforms import BaseTransform
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import MODELS, TRANSFORMS
 
-from rebnn_mm.deploy import load_model
+from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.images.pipeline import (
     ImageReader,
@@ -326,6 +326,14 @@ def test_channels_come_from_config_means_or_the_first_layer():
     assert image_channels(pipeline_config(FILE), layer) == 6
     assert image_channels(pipeline_config(FILE, data_preprocessor=dict(mean=[1.0] * 5)), layer) == 5
     assert image_channels(pipeline_config(FILE, backbone=dict(in_channels=2)), layer) == 2
+
+
+def test_channels_of_a_packed_backbone_are_those_of_its_graph(tmp_path):
+    """A packed YOLOX, whose config has no means, was given images of its head's 128 channels."""
+    backbone = MODELS.build(dict(type="ReBNNConv2d", in_channels=5, out_channels=8, kernel_size=3)).eval()
+    export_model(backbone, tmp_path / "m.rebnn", check=Check([torch.randn(1, 5, 9, 9)]))
+    packed = torch.nn.Sequential(load_model(tmp_path / "m.rebnn"), torch.nn.Conv2d(8, 2, 1))
+    assert image_channels(pipeline_config(FILE), packed) == 5
 
 
 def test_one_mean_stands_for_all_channels():
