@@ -1,4 +1,4 @@
-"""The one-stage detector of configs/rtmdet_*: it trains whole, packs whole, and reads images of its configs' size."""
+"""The one-stage detectors of configs/: they train whole, pack whole, and RTMDet reads images of its configs' size."""
 
 from __future__ import annotations
 
@@ -28,19 +28,33 @@ pytestmark = [
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NARROW = {
     "model.backbone.base_channels": 16,
-    "model.neck.in_channels": [32, 64, 128],
     "model.neck.out_channels": 32,
     "model.bbox_head.in_channels": 32,
     "model.bbox_head.feat_channels": 32,
-    "model.bbox_head.act_cfg.num_parameters": 32,
 }
-PARTS = {"backbone", "neck", *(f"bbox_head.{kind}_convs.{level}" for kind in ("cls", "reg") for level in range(3))}
+# name of a config, its levels, and the predicting layers of its head
+HEADS = [
+    ("rtmdet_rebnn_r18_bccd", 3, ("rtm_cls", "rtm_reg")),
+    ("rtmdet_rebnn_r18_bccd_stride4", 4, ("rtm_cls", "rtm_reg")),
+    ("fcos_rebnn_r18_bccd", 3, ("conv_cls",)),
+    ("atss_rebnn_r18_bccd", 3, ("atss_cls",)),
+    ("retinanet_rebnn_r18_bccd", 3, ("retina_cls",)),
+]
 
 
 def built(name="rtmdet_rebnn_r18_bccd"):
     torch.manual_seed(0)
-    cfg = read_config(CONFIGS / f"{name}.py", NARROW)
+    narrow = {**NARROW, "model.neck.in_channels": [16, 32, 64, 128] if "stride4" in name else [32, 64, 128]}
+    if name.startswith("rtmdet"):
+        narrow["model.bbox_head.act_cfg.num_parameters"] = 32
+    cfg = read_config(CONFIGS / f"{name}.py", narrow)
     return build_model(cfg), cfg
+
+
+def parts(name, levels):
+    """What the file of a detector has as graphs: each level's towers where norms are its own, else one for all."""
+    towers = [f".{level}" for level in range(levels)] if name.startswith("rtmdet") else [""]
+    return {"backbone", "neck", *(f"bbox_head.{kind}_convs{tower}" for kind in ("cls", "reg") for tower in towers)}
 
 
 def trained(model, steps=3):
@@ -81,18 +95,20 @@ def test_the_twin_holds_the_same_weights():
 
 
 @pytest.mark.slow
-def test_updates_reach_every_layer_and_the_packed_detector_finds_the_same_boxes(tmp_path):
-    model, cfg = built()
+@pytest.mark.parametrize(("name", "levels", "predicting"), HEADS, ids=[name for name, *_ in HEADS])
+def test_updates_reach_every_layer_and_the_packed_detector_finds_the_same_boxes(tmp_path, name, levels, predicting):
+    model, cfg = built(name)
     model, reached = trained(model)
     assert reached == set(binary_layers(model))
-    for head in (model.bbox_head.rtm_cls, model.bbox_head.rtm_reg):  # so that there are boxes to compare
-        for layer in head:
-            torch.nn.init.normal_(layer.weight, std=0.1)
+    for part in predicting:  # so that there are boxes to compare
+        for key, weight in getattr(model.bbox_head, part).named_parameters():
+            if key.endswith("weight"):
+                torch.nn.init.normal_(weight, std=0.1)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / "m.pth")
     report = export_config(cfg, tmp_path / "m.pth", tmp_path / "m.rebnn")
-    assert {said.split(":")[0] for said in report.graphs if "a graph of" in said} == PARTS
+    assert {said.split(":")[0] for said in report.graphs if "a graph of" in said} == parts(name, levels)
     packed = load_packed_model(tmp_path / "m.rebnn")
-    assert sum(isinstance(part, GraphNetwork) for part in packed.modules()) == len(PARTS)
+    assert sum(isinstance(part, GraphNetwork) for part in packed.modules()) == len(parts(name, levels))
     picture = torch.randint(0, 256, (3, 192, 160), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     found = []
     for detector in (model, packed):
