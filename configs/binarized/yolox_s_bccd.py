@@ -1,5 +1,5 @@
 # python tools/train.py configs/binarized/yolox_s_bccd.py
-# MMDetection's YOLOX-s made 1-bit by one line, from scratch on blood cells (BCCD, 320x240). Expected: not yet measured.
+# MMDetection's YOLOX-s made 1-bit by one line, from scratch on blood cells (BCCD, 320x240). mAP@0.5 0.648 after 8 epochs, its twin 0.835.
 # The real-valued twin: --cfg-options model.binarize=None custom_hooks=[]
 _base_ = [
     '../_base_/datasets/bccd_detection.py',
