@@ -111,7 +111,7 @@ def test_a_thousand_loads_leave_nothing_behind(small):
     def resident():
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        # by its whole path: a test before this one may have left its own m.rebnn to torch.compile's cache
+        # by its whole path: other tests use the name m.rebnn, and one of them may still hold its file
         return pages, Path("/proc/self/maps").read_text().count(str(file.resolve()))
 
     if not Path("/proc/self/statm").exists():
