@@ -82,10 +82,9 @@ def packed_channels(model: nn.Module) -> int:
     """Channels of the images that a packed model takes."""
     graph = model.network if isinstance(model, PackedClassifier) else model
     if isinstance(graph, GraphNetwork):
-        channels = graph.inputs[0].shape[1:2]
-        if not channels or channels[0] is None:
+        if graph.image_channels is None:
             raise UserError("the benchmark gives the network images, and it takes something else")
-        return channels[0]
+        return graph.image_channels
     return image_channels(model.cfg, model)  # mmdet's or mmpretrain's model
 
 

@@ -61,6 +61,12 @@ class GraphNetwork(nn.Module):
         except MALFORMED as error:
             raise RebnnFileError(f"the file's graph does not fit its tensors: {error}") from None
 
+    @property
+    def image_channels(self) -> int | None:
+        """Channels of the images that it takes; None if its first input is not (N, C, H, W) of a fixed C."""
+        shape = self.inputs[0].shape
+        return shape[1] if len(shape) == 4 else None
+
     def forward(self, *inputs: Any) -> Any:
         """Compute; nested tuples, lists and dicts of inputs are taken in order.
 

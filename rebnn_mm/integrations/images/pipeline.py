@@ -150,8 +150,8 @@ def first_channels(model: nn.Module) -> int:
     """Input channels of the model's first convolution, packed ones and graphs among them; 3 without one."""
     focus = None
     for name, module in model.named_modules():
-        if isinstance(module, GraphNetwork) and len(module.inputs[0].shape) == 4 and module.inputs[0].shape[1]:
-            return module.inputs[0].shape[1]
+        if isinstance(module, GraphNetwork) and module.image_channels:
+            return module.image_channels
         if type(module).__name__ == "Focus":  # YOLOX: four pixels of the image become channels of one
             focus = f"{name}."
         weight: Any = getattr(getattr(module, "weight", None), "shape", ())  # a packed layer has it too
