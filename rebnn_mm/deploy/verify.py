@@ -25,9 +25,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.layers.modules import PackedLayer
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.errors import UserError
@@ -122,7 +123,7 @@ def _check_parts(trained: nn.Module, packed: nn.Module, index: int, x: Any, chec
         if first.relative > TOLERANCE:
             raise _refusal(first, "")
         return
-    inputs: dict[str, list[Tensor]] = {name: [] for name, *_ in pairs}
+    inputs: dict[str, list[list[Tensor]]] = {name: [] for name, *_ in pairs}
     with _hooks() as hooks:
         for name, part, twin in pairs:
             hooks.append(part.register_forward_hook(_compare_on_same_input(name, twin, inputs[name])))
@@ -157,9 +158,11 @@ def _hooks() -> Iterator[list[Any]]:
             hook.remove()
 
 
-def _compare_on_same_input(name: str, twin: nn.Module, inputs: list[Tensor]) -> Callable[..., None]:
+def _compare_on_same_input(name: str, twin: nn.Module, inputs: list[list[Tensor]]) -> Callable[..., None]:
+    """``inputs`` gets the tensors of each call; a neck's come in a tuple."""
+
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        inputs.append(args[0].clone())
+        inputs.append([x.clone() for x in tensors_of(args)])
         found = dict(_flatten(twin(*args), ""))
         allowed = TOLERANCE if isinstance(twin, GraphNetwork) else 0
         for difference in _differences(0, dict(_flatten(output, "")), found):
@@ -173,25 +176,31 @@ def _compare_on_same_input(name: str, twin: nn.Module, inputs: list[Tensor]) -> 
     return hook
 
 
-def _hold(name: str, recorded: Iterator[Tensor]) -> Callable[..., Any]:
-    """Give a packed part the trained model's input; one of another shape comes behind a choice and is left as it is."""
+def _hold(name: str, recorded: Iterator[list[Tensor]]) -> Callable[..., Any]:
+    """Give a packed part the trained model's inputs; those of another shape come behind a choice and are left alone."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
         expected = next(recorded, None)
-        if expected is None or expected.shape != args[0].shape:
+        values, form = tree_flatten(args)
+        if expected is None or [x.shape for x in expected] != [getattr(x, "shape", None) for x in values]:
             return None
-        _, relative = _gap(expected, args[0])
-        if relative > TOLERANCE:  # the same values in another order are no fault
-            _, relative = _gap(expected.flatten().sort().values, args[0].flatten().sort().values)
-        if relative > TOLERANCE:
-            raise UserError(
-                f"the packed model differs from the trained one: real-valued parts in front of {name} by "
-                f"{relative:.2g} of the largest value, more than rounding does ({TOLERANCE:g}). {_ADVICE}"
-            )
+        for trained, own in zip(expected, values, strict=True):
+            _, relative = _gap(trained, own)
+            if relative > TOLERANCE:  # the same values in another order are no fault
+                _, relative = _gap(trained.flatten().sort().values, own.flatten().sort().values)
+            if relative > TOLERANCE:
+                raise UserError(
+                    f"the packed model differs from the trained one: real-valued parts in front of {name} by "
+                    f"{relative:.2g} of the largest value, more than rounding does ({TOLERANCE:g}). {_ADVICE}"
+                )
         # in the layout that the packed model uses here, so that what follows runs as it does without a hand on it
-        return torch.empty_like(args[0]).copy_(expected), *args[1:]
+        return tree_unflatten(map(_laid_out, expected, values), form)
 
     return hook
+
+
+def _laid_out(values: Tensor, like: Tensor) -> Tensor:
+    return torch.empty_like(like).copy_(values)
 
 
 def _dense(outputs: Mapping[str, Tensor], check: Check) -> list[str]:

@@ -10,9 +10,10 @@ from torch import nn
 from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.deploy.file.container import RebnnFileError, read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
-from rebnn_mm.deploy.graph.parts import Part
+from rebnn_mm.deploy.graph.parts import Part, find_inputs
 from rebnn_mm.deploy.graph.towers import find_towers
 from rebnn_mm.deploy.model.weights import Weights
+from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
@@ -116,6 +117,35 @@ def test_rounding_in_front_of_a_chain_is_no_fault_of_the_chain(tmp_path, model):
 
     x = torch.randn(2, 4, 8, 12)
     report = export_model(model, tmp_path / "m.rebnn", check=Check([x], forward), parts=parts_of(model, x))
+    assert 0 < report.differences[0].relative < 1e-4
+
+
+class Neck(nn.Module):
+    """Takes its maps in a tuple, as those of detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(block() for _ in range(2))
+
+    def forward(self, maps):
+        return tuple(conv(x) for conv, x in zip(self.convs, maps, strict=True))
+
+
+@pytest.mark.parametrize("error", [1e-6, 1e-2])
+def test_rounding_in_front_of_a_part_that_takes_a_tuple(tmp_path, error):
+    torch.manual_seed(0)
+    model, x = settle(nn.ModuleDict(dict(neck=Neck()))), torch.randn(2, 4, 8, 12)
+
+    def forward(m, x):
+        rounded = x + error * isinstance(m["neck"], GraphNetwork)
+        return rounded, m["neck"]((rounded, rounded[..., ::2]))
+
+    parts, check = find_inputs(model, ["neck"], lambda m: forward(m, x)), Check([x], forward)
+    if error > 1e-4:
+        with pytest.raises(UserError, match="real-valued parts in front of neck"):
+            export_model(model, tmp_path / "m.rebnn", check=check, parts=parts)
+        return
+    report = export_model(model, tmp_path / "m.rebnn", check=check, parts=parts)
     assert 0 < report.differences[0].relative < 1e-4
 
 
