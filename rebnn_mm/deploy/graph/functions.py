@@ -12,10 +12,9 @@ from torch.nn.functional import batch_norm, conv2d, embedding, max_pool2d
 
 from rebnn_mm.deploy.layers import pool
 from rebnn_mm.deploy.layers.prepared import is_recorded
+from rebnn_mm.deploy.layers.transpose import to_first, to_last
 from rebnn_mm.deploy.operation.bits import from_bits
 
-NHWC = torch.channels_last
-_LARGE = 1 << 14  # elements
 _VECTOR = 64  # elements that torch computes at once, at most
 _GELU = torch.ops.aten.gelu.default
 
@@ -48,29 +47,6 @@ def affine(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 def embedding_rows(values: Tensor, scale: Tensor, indices: Tensor) -> Tensor:
     """``embedding(dequantize(values, scale), indices)``, of the rows that are read only."""
     return embedding(indices, values).float() * embedding(indices, scale.unsqueeze(1))
-
-
-def to_last(x: Tensor) -> Tensor:
-    """The same values in channels-last memory."""
-    return x.contiguous(memory_format=NHWC)
-
-
-def to_first(x: Tensor) -> Tensor:
-    """The same values in contiguous memory."""
-    if (
-        is_recorded(x)
-        or x.dim() != 4
-        or x.numel() < _LARGE
-        or x.is_contiguous()
-        or not x.is_contiguous(memory_format=NHWC)
-    ):
-        return x.contiguous()
-    # as matrices that are transposed: torch copies those by blocks, three times faster
-    n, c, h, w = x.shape
-    out = torch.empty((n, c, h * w), dtype=x.dtype, device=x.device)
-    for image, rows in zip(out, x.permute(0, 2, 3, 1).reshape(n, h * w, c), strict=True):
-        image.copy_(rows.t())
-    return out.view(n, c, h, w)
 
 
 class Pointwise:

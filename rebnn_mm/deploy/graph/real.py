@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rebnn_mm.deploy.graph.functions import NHWC
+from rebnn_mm.deploy.layers.transpose import NHWC
 
 Way = Callable[[Tensor], Tensor]
 

@@ -177,6 +177,13 @@ int32_t rebnn_mean_run(const char* isa, const float* x, int64_t x_size, int64_t 
     return REBNN_OK;
 }
 
+int32_t rebnn_transpose_run(const char* isa, const float* x, int64_t n, int64_t rows, int64_t columns, float* out,
+                            int64_t size, int32_t threads) {
+    const int32_t kernel = rebnn::find_kernel(isa);
+    if (kernel < 0) return REBNN_UNSUPPORTED_ISA;
+    return run_transpose(*rebnn::kKernels[kernel], x, n, rows, columns, out, size, threads);
+}
+
 int64_t rebnn_real_conv2d_workspace_bytes(const rebnn_real_conv2d_call* call) {
     return call ? rebnn::real_workspace_bytes(*call) : -1;
 }

@@ -37,6 +37,10 @@ int32_t run(const Kernel& kernel, const Tables& tables, Conv conv, int32_t threa
 // rebnn_status.
 int32_t run_pool(const Kernel& kernel, Pool pool, int64_t x_size, int64_t out_size, int32_t threads);
 
+// Transpose n matrices, of `size` floats in all. Returns a rebnn_status.
+int32_t run_transpose(const Kernel& kernel, const float* x, int64_t n, int64_t rows, int64_t columns, float* out,
+                      int64_t size, int32_t threads);
+
 // Run one real-valued convolution, and the bytes of its workspace, -1 if arguments do not fit or it is too large.
 int32_t run_real_conv2d(const Kernel& kernel, const rebnn_real_conv2d_call& call);
 int64_t real_workspace_bytes(const rebnn_real_conv2d_call& call);

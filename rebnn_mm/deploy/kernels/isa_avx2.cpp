@@ -7,6 +7,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "transpose.h"
 #include "unit.h"
 
 #if defined(REBNN_X86)
@@ -229,6 +230,7 @@ const Kernel kAvx2 = {"avx2",
                       compute_block<Avx2>,
                       pool_pixels<Avx2>,
                       sum_pixels<Avx2>,
+                      transpose_columns<Avx2>,
                       real_pixels<Avx2>,
                       depthwise_rows<Avx2>,
                       &kUnitSteps};

@@ -5,6 +5,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "transpose.h"
 #include "unit.h"
 
 #if defined(REBNN_X86)
@@ -268,6 +269,7 @@ const Kernel kAvx512 = {"avx512",
                         compute_block<Avx512>,
                         pool_pixels<Avx512>,
                         sum_pixels<Avx512>,
+                        transpose_columns<Avx512>,
                         real_pixels<Avx512>,
                         depthwise_rows<Avx512>,
                         &kUnitSteps};
@@ -280,6 +282,7 @@ const Kernel kAvx512Wide = {"avx512_wide",
                             compute_block<Avx512Wide>,
                             pool_pixels<Avx512>,
                             sum_pixels<Avx512>,
+                            transpose_columns<Avx512>,
                             real_pixels<Avx512>,
                             depthwise_rows<Avx512>,
                             &kUnitSteps};

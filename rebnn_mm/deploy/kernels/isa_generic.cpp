@@ -9,6 +9,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "transpose.h"
 #include "unit.h"
 
 namespace rebnn {
@@ -145,6 +146,7 @@ const Kernel kGeneric = {"generic",
                          compute_block<Generic>,
                          pool_pixels<Generic>,
                          sum_pixels<Generic>,
+                         transpose_columns<Generic>,
                          real_pixels<Generic>,
                          depthwise_rows<Generic>,
                          &kUnitSteps};

@@ -5,6 +5,7 @@
 #include "pool.h"
 #include "real_conv2d.h"
 #include "tiles.h"
+#include "transpose.h"
 #include "unit.h"
 
 #if defined(REBNN_NEON)
@@ -147,6 +148,7 @@ const Kernel kNeon = {"neon",
                       compute_block<Neon>,
                       pool_pixels<Neon>,
                       sum_pixels<Neon>,
+                      transpose_columns<Neon>,
                       real_pixels<Neon>,
                       depthwise_rows<Neon>,
                       &kUnitSteps};

@@ -127,6 +127,8 @@ struct Kernel {
     void (*pool)(const Pool& pool, int64_t first, int64_t last);
     // Sums over the pixels of one image in torch's order, for its vectors of `lanes` floats, at most 16.
     void (*sum_pixels)(const float* x, int64_t c, int64_t pixels, int64_t lanes, float* out);
+    // Columns [first, last) of a matrix, to rows of out; first is a multiple of the vector's width.
+    void (*transpose)(const float* x, int64_t rows, int64_t columns, int64_t first, int64_t last, float* out);
     // Output pixels [first, last) of a row and one block of channels. x is the first float of the row's first window, out
     // the row's first float.
     void (*real_pixels)(const RealConv& conv, const float* x, int64_t first, int64_t last, int64_t block, float* out);

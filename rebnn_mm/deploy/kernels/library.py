@@ -19,7 +19,7 @@ from rebnn_mm.deploy.operation.steps import TENSORS, Epilogue, InputSide, tensor
 from rebnn_mm.errors import UserError
 
 LIBRARY_NAME = "librebnn_kernels" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-ABI_VERSION = 10
+ABI_VERSION = 11
 ISA_VARIABLE = "REBNN_MM_ISA"
 PURE_TORCH = "torch"
 
@@ -118,6 +118,9 @@ class Library:
             *(pointer, pointer, pointer, size, ctypes.c_int32),
         ]
         functions.rebnn_mean_run.argtypes = [ctypes.c_char_p, pointer, *[size] * 5, pointer, size]
+        functions.rebnn_transpose_run.argtypes = [
+            *(ctypes.c_char_p, pointer, size, size, size, pointer, size, ctypes.c_int32)
+        ]
         functions.rebnn_real_conv2d_workspace_bytes.restype = size
         functions.rebnn_real_conv2d_workspace_bytes.argtypes = [ctypes.POINTER(RealConv2dCall)]
         functions.rebnn_real_conv2d_run.argtypes = [ctypes.c_char_p, ctypes.POINTER(RealConv2dCall)]

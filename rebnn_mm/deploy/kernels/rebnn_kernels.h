@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define REBNN_ABI_VERSION 10
+#define REBNN_ABI_VERSION 11
 
 enum rebnn_status { REBNN_OK = 0, REBNN_UNSUPPORTED_ISA = 1, REBNN_BAD_ARGUMENT = 2, REBNN_OUT_OF_MEMORY = 3 };
 
@@ -121,6 +121,11 @@ REBNN_API int32_t rebnn_max_pool_run(const char* isa, const float* x, int64_t x_
 // 4 to 16. x is (n, pixels, c), out (n, c); pixels and c are at least 1 and at most 2^20.
 REBNN_API int32_t rebnn_mean_run(const char* isa, const float* x, int64_t x_size, int64_t n, int64_t pixels, int64_t c,
                                  int64_t lanes, float* out, int64_t out_size);
+
+// n matrices (rows, columns), each transposed; all of `size` floats. x and out do not overlap; rows and columns are at
+// least 1.
+REBNN_API int32_t rebnn_transpose_run(const char* isa, const float* x, int64_t n, int64_t rows, int64_t columns,
+                                      float* out, int64_t size, int32_t threads);
 
 // clamp(fma(conv(x, weight), scale, offset)), a real-valued convolution of one group, with max_pool clamp(fma(max_pool(conv(
 // x, weight)), scale, offset)) and the pooling above. x is (n, c_in, h, w) in the format that x_channels_last says, out

@@ -10,7 +10,6 @@ from graph_toys import settle
 from torch import nn
 
 from rebnn_mm.deploy.graph.capture import capture
-from rebnn_mm.deploy.graph.functions import to_first
 from rebnn_mm.deploy.graph.lower import lower
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.passes import fuse
@@ -134,13 +133,6 @@ def test_a_bounded_number_of_shapes_is_remembered():
         for _ in range(3):
             tried(torch.randn(size))
     assert len(tried._chosen) <= Tried.REMEMBERED
-
-
-@pytest.mark.parametrize("shape", [(2, 256, 9, 11), (1, 5, 200, 150), (0, 256, 9, 11), (1, 1, 130, 130), (2, 3, 4, 5)])
-def test_the_contiguous_layout(shape):
-    x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    y = to_first(x)
-    assert torch.equal(x, y) and y.is_contiguous()
 
 
 def test_a_plan_for_a_shape_again(threads):

@@ -79,6 +79,28 @@ int wrong_pools() {
     return wrong;
 }
 
+// The same for transposed matrices, whose sizes are above and below those of a vector and of what stays in a cache.
+int wrong_transposes() {
+    int wrong = 0;
+    const int64_t sizes[][3] = {{1, 16, 16}, {2, 5, 37}, {1, 1, 1}, {3, 300, 9}, {1, 40, 1100}};
+    for (const auto& size : sizes) {
+        const int64_t n = size[0], rows = size[1], columns = size[2], all = n * rows * columns;
+        std::vector<float> x(static_cast<size_t>(all)), out(x.size()), expected(x.size());
+        for (int64_t i = 0; i < all; ++i) x[size_t(i)] = float(i);
+        for (int64_t i = 0; i < all; ++i) {
+            const int64_t image = i / (rows * columns), row = i / columns % rows, column = i % columns;
+            expected[size_t((image * columns + column) * rows + row)] = x[size_t(i)];
+        }
+        for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa)
+            for (int32_t threads : {1, 2, 3}) {
+                std::fill(out.begin(), out.end(), -1.f);
+                if (rebnn_transpose_run(name, x.data(), n, rows, columns, out.data(), all, threads)) return -1;
+                wrong += out != expected;
+            }
+    }
+    return wrong;
+}
+
 // The same for depthwise convolutions; the numbers are small integers, so that every order of a sum gives the same.
 int wrong_depthwise() {
     int wrong = 0;
@@ -764,7 +786,8 @@ int main(int, char** arguments) {
                 wrong += wrong_from_signs(layer, floats[15], expected, "case " + std::to_string(cases) + " on " + name);
         }
     }
-    wrong += wrong_pools() + wrong_depthwise() + wrong_real() + wrong_units() + unrefused() + wrong_without_memory();
+    wrong += wrong_pools() + wrong_transposes() + wrong_depthwise() + wrong_real() + wrong_units() + unrefused() +
+             wrong_without_memory();
     for (int isa = 0; const char* name = rebnn_isa_name(isa); ++isa) std::printf("%s ", name);
     std::printf("- %d cases, %d runs, %d wrong\n", cases, runs, wrong);
     return wrong != 0;

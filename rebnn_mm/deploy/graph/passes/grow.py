@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rebnn_mm.deploy.graph.functions import NHWC
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, Unit, unit_fed_by
+from rebnn_mm.deploy.layers.transpose import NHWC
 
 _CAT = torch.ops.aten.cat.default
 

@@ -14,11 +14,10 @@ from rebnn_mm.deploy.graph.functions import (
     conv2d_exact,
     conv2d_last,
     max_pool_affine,
-    to_first,
-    to_last,
 )
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import CONV, CONV_BOTH, IMAGES
+from rebnn_mm.deploy.layers.transpose import to_first, to_last
 
 # the same bits in any layout: they compute each element by itself, or by a maximum, or one window in its own order
 _ANY = """add sub mul div relu relu6 hardtanh clamp clamp_min clamp_max hardswish hardsigmoid tanh prelu leaky_relu neg

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.convolutions import ConvCall, only_reader
-from rebnn_mm.deploy.graph.functions import conv2d_exact, conv2d_last, max_pool_affine, to_first
+from rebnn_mm.deploy.graph.functions import conv2d_exact, conv2d_last, max_pool_affine
 from rebnn_mm.deploy.graph.passes.after import limits_of
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.real import Chain, Tried, Way
@@ -19,6 +19,7 @@ from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.layers.depthwise import DepthwisePlan
 from rebnn_mm.deploy.layers.pool import has_vectors, pixel_mean
 from rebnn_mm.deploy.layers.real_conv2d import RealConv2dPlan
+from rebnn_mm.deploy.layers.transpose import to_first
 from rebnn_mm.deploy.operation.spec import ConvSpec
 
 _MEAN = torch.ops.aten.adaptive_avg_pool2d.default

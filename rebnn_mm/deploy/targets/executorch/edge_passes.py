@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, fx
 
 from rebnn_mm.deploy.graph.convolutions import fold_norm
-from rebnn_mm.deploy.graph.functions import affine, max_pool_affine, to_first, to_last
+from rebnn_mm.deploy.graph.functions import affine, max_pool_affine
 from rebnn_mm.deploy.graph.passes.norms import is_affine
 from rebnn_mm.deploy.graph.pools import both, read_max_pool
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
+from rebnn_mm.deploy.layers.transpose import to_first, to_last
 from rebnn_mm.deploy.targets.executorch.operators import MOST_TIMES, NEAREST
 from rebnn_mm.errors import UserError
 
