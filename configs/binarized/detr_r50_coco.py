@@ -2,7 +2,7 @@
 # MMDetection's DETR made 1-bit by one line, data and schedule's length as there. Expected: not yet measured.
 _base_ = ['mmdet::detr/detr_r50_8xb2-150e_coco.py']
 custom_imports = dict(imports=['rebnn_mm', 'rebnn_mm.integrations.detection'], allow_failed_imports=False)
-model = dict(type='Binarized', base='DETR', binarize=dict(preset='transformer'))
+model = dict(type='Binarized', base='DETR', binarize=dict(preset='transformer', keep_last=False))
 # Adam without weight decay, which would pull latent weights over zero
 optim_wrapper = dict(
     _delete_=True,
