@@ -32,7 +32,9 @@ compile() { # SOURCE FLAGS...
     object=$out/$(basename "$1" .cpp).o
     source=$1
     shift
-    if [ ! -e "$object" ] || [ -n "$(find "$source" "$here" "$kernels" \( -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \) -newer "$object" -path "*$(dirname "$source" | sed 's/.*\///')*" | head -1)" ]; then
+    # any header may be in any of them
+    newer=$(if [ -e "$object" ]; then find "$source" "$here/src" "$here/include" "$kernels" \( -path "$source" -o -name '*.h' -o -name '*.hpp' \) -newer "$object"; else echo none; fi)
+    if [ -n "$newer" ]; then
         $CXX "$@" $CXXFLAGS -c "$source" -o "$object"
     fi
     objects="$objects $object"
