@@ -1,9 +1,11 @@
 """Make stock models of mmpretrain or mmdet 1-bit, train a step, export and time them: one config of each folder.
 
-python benchmarks/sweep.py mmpretrain|mmdet [--only PATTERN] [--missing] [--time] [--page docs/sweep.md]
+With rebnn_mm it takes this package's own configs, which are 1-bit as they are.
+
+python benchmarks/sweep.py mmpretrain|mmdet|rebnn_mm [--only PATTERN] [--missing] [--time] [--page docs/sweep.md]
 
 Each model runs in a process of its own, with random weights and without a network. Results are JSON lines in
-``--out``. ``--page`` adds the lines of both libraries to the page's rows, which it reads first; rows of the same model
+``--out``. ``--page`` adds the lines of all libraries to the page's rows, which it reads first; rows of the same model
 are replaced. A sweep takes what is not done with the package's commit, by the lines or by the page, so one that was
 interrupted goes on where it stopped; with ``--missing`` rows of other commits are left as they are, and ``--only -``
 does nothing but write the page.

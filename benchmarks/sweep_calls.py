@@ -21,6 +21,13 @@ def make_binary(model: nn.Module, rule: dict[str, Any]) -> Any:
     return binarize(model, **rule)
 
 
+def twin(model: nn.Module) -> nn.Module:
+    """A copy of a 1-bit model with plain layers in their place."""
+    from rebnn_mm.workflows.benchmark import real_twin
+
+    return real_twin(model)
+
+
 def binary_layers(model: nn.Module) -> dict[str, Any]:
     """Layers with 1-bit weights by name."""
     from rebnn_mm.layers import binary_layers

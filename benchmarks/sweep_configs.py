@@ -1,4 +1,4 @@
-"""Which stock config of a folder the sweep takes, and how it is read without a network."""
+"""Which configs the sweep takes, and how they are read without a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-LIBRARIES = ("mmpretrain", "mmdet")
+OURS = "rebnn_mm"
+LIBRARIES = ("mmpretrain", "mmdet", OURS)
+# One of this package's configs for each architecture; others differ in data, size of the images and classes
+OWN = (
+    *("resnet18_rebnn_imagenet", "resnet34_rebnn_imagenet", "resnet18_rebnn_cifar10", "resnet20_rebnn_cifar10"),
+    *("reactnet_a_rebnn_imagenette", "deit_tiny_rebnn_imagenette", "swin_tiny_rebnn_imagenette"),
+    *("faster_rcnn_rebnn_r18_voc", "faster_rcnn_rebnn_r18_fast_voc", "faster_rcnn_rebnn_r34_voc"),
+    *("rtmdet_rebnn_r18_bccd", "rtmdet_rebnn_r18_bccd_stride4"),
+    *("fcos_rebnn_r18_bccd", "atss_rebnn_r18_bccd", "retinanet_rebnn_r18_bccd"),
+)
 BOXES = 32
 # A detector's size by a word of its name; other words count as 2
 _SIZES = {"tiny": 0, "t": 0, "b0": 0, "s": 1, "small": 1, "l": 3, "large": 3, "x": 4}
@@ -21,24 +30,32 @@ RULES = {
     "(then those it has no figure for), the shorter name first",
     "mmdet": "of each folder the COCO config with a ResNet-50, else the one of the smallest size by its name, "
     "the shorter name first",
+    OURS: "of this package's configs one for each architecture; each is 1-bit as it is, and its stock model is the "
+    "real-valued twin",
 }
 
 
 def configs_root(library: str) -> Path:
-    """The installed package's ``.mim/configs``, found without importing the package."""
+    """The installed package's ``.mim/configs``, found without importing the package; of this one its own folder."""
+    if library == OURS:
+        return Path(__file__).parents[1] / "configs"
     spec = importlib.util.find_spec(library)
     assert spec is not None and spec.origin is not None, f"{library} is not installed"
     return Path(spec.origin).parent / ".mim" / "configs"
 
 
 def folders(library: str) -> list[str]:
-    """Names of the folders that hold configs, sorted."""
+    """Names of the folders that hold configs, sorted; of this package names of configs."""
+    if library == OURS:
+        return sorted(OWN)
     root = configs_root(library)
     return sorted(path.name for path in root.iterdir() if path.is_dir() and candidates(library, path.name))
 
 
 def candidates(library: str, folder: str) -> list[Path]:
     """The folder's configs in the order of :data:`RULES`: the first that builds is taken."""
+    if library == OURS:
+        return [configs_root(library) / f"{folder}.py"]
     if folder.startswith("_"):
         return []
     paths = [path for path in (configs_root(library) / folder).glob("*.py") if not path.name.startswith("_")]

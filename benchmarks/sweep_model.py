@@ -34,8 +34,9 @@ from sweep_calls import (
     load,
     make_binary,
     takes_size,
+    twin,
 )
-from sweep_configs import candidates, configs_root, read
+from sweep_configs import LIBRARIES, OURS, candidates, configs_root, read
 from sweep_inputs import Inputs, check_input, image, inputs_of, normalized
 from sweep_reasons import FAULT, reason_of
 from sweep_steps import OneSided, built, initialise, run, train_steps
@@ -81,8 +82,9 @@ class Subject:
         """Build the stock model and choose its inputs: the smallest that it trains on, else that it runs on."""
         self.cfg = cfg
         cfg.setdefault("default_scope", self.library)  # a few have none
+        init_default_scope(cfg.default_scope)
         check_input(cfg)
-        self.model = built(cfg)
+        self.model = twin(built(cfg)) if self.library == OURS else built(cfg)
         initialise(self.model)
         options = list(inputs_of(self.model, cfg))
         failed: dict[str, Any] | None = None
@@ -109,11 +111,11 @@ class Subject:
         self.stock = self.model if self.timed else None
         self.model = built(self.cfg)
         total = sum(p.numel() for p in self.model.parameters())
-        report = make_binary(self.model, self.rule)
+        kept = {} if self.library == OURS else make_binary(self.model, self.rule).kept
         layers = binary_layers(self.model)
         found = dict(
             layers=len(layers),
-            kept=dict(Counter(report.kept.values())),
+            kept=dict(Counter(kept.values())),
             weights=sum(layer.weight.numel() for layer in layers.values()) / total,
             bytes_stock=total * 4,
         )
@@ -183,7 +185,7 @@ class Subject:
 
     def _timed_size(self) -> int:
         self.model.eval()
-        for size in (max(TIMED_SIZE[self.library], self.inputs.size), self.inputs.size):
+        for size in (max(TIMED_SIZE[self.cfg.default_scope], self.inputs.size), self.inputs.size):
             try:
                 with torch.no_grad():
                     self.inputs.features(self.model, normalized(image(size, self.inputs.channels)))
@@ -209,8 +211,9 @@ def main() -> None:
     torch.set_num_threads(1)
     out = args.out.resolve()
     os.chdir(configs_root(args.library).parent)  # a few configs name others by 'configs/...'
-    __import__(f"{args.library}.utils").utils.register_all_modules(init_default_scope=False)
-    init_default_scope(args.library)
+    for library in LIBRARIES if args.library == OURS else (args.library,):
+        if library != OURS:
+            __import__(f"{library}.utils").utils.register_all_modules(init_default_scope=False)
     with tempfile.TemporaryDirectory() as workspace:
         subject = Subject(args.library, args.folder, args.time, args.binarize, Path(workspace))
         stages = ["build", "binarize", "train", "forward", "export", "operations", *(["time"] if args.time else [])]

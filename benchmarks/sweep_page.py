@@ -14,12 +14,12 @@ from sweep_rows import COLUMNS, DONE, Row, line_of, read_line, results, row_of, 
 
 Rows = dict[str, Row]
 HEAD = """\
-# Stock models of mmpretrain and mmdet, 1-bit by rule
+# Stock models of mmpretrain and mmdet, 1-bit by rule, and this package's own
 
-Written by `python benchmarks/sweep.py mmpretrain --time --page docs/sweep.md` and the same with `mmdet`. Each stock
-model with random weights is made 1-bit by `rebnn_mm.convert.binarize` with its defaults, trained for one step on noise,
-exported, and compared with its file's model. This says what runs, how large and how fast it is; it says nothing about
-accuracy.
+Written by `python benchmarks/sweep.py mmpretrain --time --page docs/sweep.md` and the same with `mmdet` and
+`rebnn_mm`. Each stock model with random weights is made 1-bit by `rebnn_mm.convert.binarize` with its defaults, trained
+for one step on noise, exported, and compared with its file's model. This says what runs, how large and how fast it is;
+it says nothing about accuracy.
 
 - **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers,
   that are 1-bit.

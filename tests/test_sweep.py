@@ -252,16 +252,28 @@ Extension modules: numpy"""
     assert crash("") == "no message"
 
 
+def test_every_config_of_this_package_that_is_named_is_there():
+    from sweep_configs import candidates, folders
+
+    paths = [path for name in folders("rebnn_mm") for path in candidates("rebnn_mm", name)]
+    assert len(paths) > 10 and all(path.is_file() for path in paths)
+
+
 @pytest.mark.slow
-def test_the_command_takes_a_stock_model_through_and_does_not_repeat_it(tmp_path):
+@pytest.mark.parametrize(
+    "library, folder, config",
+    [("mmpretrain", "resnet", "resnet34_8xb32_in1k"), ("rebnn_mm", "resnet20_rebnn_cifar10", "resnet20_rebnn_cifar10")],
+)
+def test_the_command_takes_a_model_through_and_does_not_repeat_it(tmp_path, library, folder, config):
     pytest.importorskip("mmpretrain")
-    command = [sys.executable, str(BENCHMARKS / "sweep.py"), "mmpretrain", "--only", "resnet", "--out", str(tmp_path)]
+    pytest.importorskip("mmdet")
+    command = [sys.executable, str(BENCHMARKS / "sweep.py"), library, "--only", folder, "--out", str(tmp_path)]
     first = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "1 to do" in first.stdout
-    assert "resnet                 done" in first.stdout
+    assert f"{folder:22} done" in first.stdout
     again = subprocess.run([*command, "--page", str(tmp_path / "page.md")], check=True, capture_output=True, text=True)
     assert "0 to do" in again.stdout
-    assert "| resnet<br><sub>resnet34_8xb32_in1k</sub> |" in (tmp_path / "page.md").read_text()
+    assert f"| {folder}<br><sub>{config}</sub> |" in (tmp_path / "page.md").read_text()
 
 
 @pytest.mark.parametrize(
