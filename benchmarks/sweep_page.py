@@ -24,8 +24,8 @@ it says nothing about accuracy.
 - **1-bit**: share of the model's parameters, and of the multiply-accumulates of its convolutions and linear layers,
   that are 1-bit.
 - **MB**: all parameters in float32, and the packed file. Of a self-supervised model the file holds the backbone alone.
-- **ms**: one image through the stock model in torch and through the packed one, in turn, one thread, median of 9 rounds
-  of processor time. Ratios above 1 are faster than float.
+- **ms**: one image through the stock model in torch and through the packed one (of a detector through backbone and
+  neck), in turn, one thread, median of 9 rounds of processor time. Ratios above 1 are faster than float.
 - **equal**: the packed model's outputs against the trained model's. *exact*: the same bits. A number: the largest
   difference, relative to the largest output, where real-valued parts round in another order; the limit is 1e-4.
 - **stored as**: *graph*, the whole model, which runs with torch alone; *graphs*, the named parts; *layers*, each by
