@@ -11,12 +11,13 @@ from rebnn_mm.deploy.layers.prepared import is_recorded
 from rebnn_mm.deploy.layers.real_steps import native_library
 
 NHWC = torch.channels_last
-_LARGE = 1 << 12  # elements; torch copies fewer in the time that a call takes
+# elements; torch copies fewer in the time that a call takes (Zen 5, one thread)
+_LEAST_TO_LAST, _LEAST_TO_FIRST = 3 << 14, 3 << 13
 
 
 def to_last(x: Tensor) -> Tensor:
     """The same values in channels-last memory."""
-    if _is_copied_here(x) and x.is_contiguous() and not x.is_contiguous(memory_format=NHWC):
+    if _is_copied_here(x, _LEAST_TO_LAST) and x.is_contiguous() and not x.is_contiguous(memory_format=NHWC):
         n, c, h, w = x.shape
         return transposed(x.view(n, c, h * w)).view(n, h, w, c).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=NHWC)
@@ -24,17 +25,17 @@ def to_last(x: Tensor) -> Tensor:
 
 def to_first(x: Tensor) -> Tensor:
     """The same values in contiguous memory."""
-    if _is_copied_here(x) and x.is_contiguous(memory_format=NHWC) and not x.is_contiguous():
+    if _is_copied_here(x, _LEAST_TO_FIRST) and x.is_contiguous(memory_format=NHWC) and not x.is_contiguous():
         n, c, h, w = x.shape
         return transposed(x.permute(0, 2, 3, 1).view(n, h * w, c)).view(n, c, h, w)
     return x.contiguous()
 
 
-def _is_copied_here(x: Tensor) -> bool:
+def _is_copied_here(x: Tensor, least: int) -> bool:
     return (
         not is_recorded(x)
         and x.dim() == 4
-        and x.numel() >= _LARGE
+        and x.numel() >= least
         and x.dtype == torch.float32
         and x.is_cpu
         and not x.is_neg()
