@@ -1,19 +1,9 @@
 # python tools/compare.py configs/compare/imagenette_transformers.py
 # DeiT-tiny and Swin-tiny on Imagenette at 96 pixels: the real-valued twin, 1-bit from labels, and 1-bit with a teacher, a ResNet-18 that is
 # trained here first and found where compare.py leaves it without --out. On 1,000 images an epoch takes 15 s of one core, Swin's a minute.
-metric = 'accuracy/top1'
+_base_ = ['./_base_/imagenette_96.py']
 baseline = 'deit_rebnn'
 seeds = [0, 1, 2]
-options = {
-    'train_cfg.max_epochs': 16,
-    'train_cfg.val_interval': 4,
-    'train_dataloader.dataset.pipeline.1.scale': 96,
-    'val_dataloader.dataset.pipeline.1.scale': 110,
-    'val_dataloader.dataset.pipeline.2.crop_size': 96,
-    'train_dataloader.num_workers': 0,
-    'val_dataloader.num_workers': 0,
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
-}
 _teacher = {'model.teacher.checkpoint': 'work_dirs/compare/imagenette_transformers/teacher/seed0/latest.pth'}
 _deit = {'model.backbone.img_size': 96}
 # windows of 3: the maps are 24, 12, 6 and 3 pixels wide
