@@ -11,7 +11,8 @@ import yaml
 from mmengine.config import Config
 
 OURS = "rebnn_mm"
-LIBRARIES = ("mmpretrain", "mmdet", OURS)
+STOCK = ("mmpretrain", "mmdet")
+LIBRARIES = (*STOCK, OURS)
 # One of this package's configs for each architecture; others differ in data, size of the images and classes
 OWN = (
     *("resnet18_rebnn_imagenet", "resnet34_rebnn_imagenet", "resnet18_rebnn_cifar10", "resnet20_rebnn_cifar10"),

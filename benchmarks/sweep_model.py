@@ -36,7 +36,7 @@ from sweep_calls import (
     takes_size,
     twin,
 )
-from sweep_configs import LIBRARIES, OURS, candidates, configs_root, read
+from sweep_configs import OURS, STOCK, candidates, configs_root, read
 from sweep_inputs import Inputs, check_input, image, inputs_of, normalized
 from sweep_reasons import FAULT, reason_of
 from sweep_steps import OneSided, built, initialise, run, train_steps
@@ -211,9 +211,8 @@ def main() -> None:
     torch.set_num_threads(1)
     out = args.out.resolve()
     os.chdir(configs_root(args.library).parent)  # a few configs name others by 'configs/...'
-    for library in LIBRARIES if args.library == OURS else (args.library,):
-        if library != OURS:
-            __import__(f"{library}.utils").utils.register_all_modules(init_default_scope=False)
+    for library in STOCK if args.library == OURS else (args.library,):
+        __import__(f"{library}.utils").utils.register_all_modules(init_default_scope=False)
     with tempfile.TemporaryDirectory() as workspace:
         subject = Subject(args.library, args.folder, args.time, args.binarize, Path(workspace))
         stages = ["build", "binarize", "train", "forward", "export", "operations", *(["time"] if args.time else [])]

@@ -32,9 +32,8 @@ compile() { # SOURCE FLAGS...
     object=$out/$(basename "$1" .cpp).o
     source=$1
     shift
-    # any header may be in any of them
-    newer=$(if [ -e "$object" ]; then find "$source" "$here/src" "$here/include" "$kernels" \( -path "$source" -o -name '*.h' -o -name '*.hpp' \) -newer "$object"; else echo none; fi)
-    if [ -n "$newer" ]; then
+    # any source may include any header
+    if [ ! -e "$object" ] || [ -n "$(find "$here/src" "$here/include" "$kernels" \( -name "$(basename "$source")" -o -name '*.h' -o -name '*.hpp' \) -newer "$object")" ]; then
         $CXX "$@" $CXXFLAGS -c "$source" -o "$object"
     fi
     objects="$objects $object"

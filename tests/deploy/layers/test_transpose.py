@@ -53,13 +53,13 @@ def test_both_layouts_hold_the_same_values(name, shape):
 
 
 def test_what_is_laid_out_already_is_not_copied():
-    x = torch.randn(2, 64, 20, 20)
+    x = torch.randn(2, 64, 32, 32)
     last = x.contiguous(memory_format=NHWC)
     assert to_first(x).data_ptr() == x.data_ptr() and to_last(last).data_ptr() == last.data_ptr()
 
 
 def test_a_call_that_is_recorded_is_torchs_own():
-    x = torch.randn(1, 64, 20, 20)
+    x = torch.randn(1, 64, 32, 32)
 
     class Both(torch.nn.Module):
         def forward(self, x):
