@@ -8,6 +8,7 @@ read with their values, so that one learning rate hardly suits both (docs/recipe
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from mmengine.logging import print_log
@@ -33,7 +34,8 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
     1-bit layers, a real-valued twin for example, is trained as by mmengine's constructor.
 
     Raises:
-        UserError: ``latent_lr_mult`` is not a positive number, or the optimizer has no ``lr``.
+        UserError: ``latent_lr_mult`` is not a positive number, the optimizer has no ``lr``, or modules share a
+            parameter and ``bypass_duplicate`` is not set.
     """
 
     def _validate_cfg(self) -> None:
@@ -63,7 +65,18 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
                     group["lr"] = group.get("lr", self.base_lr) * mult
             what = f"{len(latent)} latent weights learn {mult:g} times as fast" if latent else "no 1-bit layer"
             print_log(f"latent_lr_mult={mult:g}: {what}", logger="current", level=logging.INFO)
+        _refuse_shared(params)
         params[:] = _joined(params)
+
+
+def _refuse_shared(groups: list[dict[str, Any]]) -> None:
+    """As torch does for a parameter in two groups; within one group, where it only warns, it would be updated twice."""
+    count = Counter(id(parameter) for group in groups for parameter in group["params"])
+    if shared := sum(times > 1 for times in count.values()):
+        raise UserError(
+            f"optim_wrapper: {shared} parameters belong to several modules, whose options may differ; "
+            "paramwise_cfg=dict(bypass_duplicate=True) lets the first module's options count"
+        )
 
 
 def _joined(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,3 +65,14 @@ def test_a_learning_rate_is_needed():
     cfg["paramwise_cfg"] = dict(latent_lr_mult=2)
     with pytest.raises(UserError, match="optim_wrapper.optimizer has no lr"):
         build_optim_wrapper(Net(), cfg)
+
+
+@pytest.mark.parametrize("mult", [1, 10])
+def test_a_shared_parameter_is_refused_or_updated_once(mult):
+    """In one group torch would warn and update it twice; of mmengine's two groups torch refuses the second."""
+    layer = ReBNNConv2d(4, 4, 3)
+    model = nn.Sequential(nn.Sequential(layer), nn.Sequential(layer))
+    with pytest.raises(UserError, match=r"3 parameters belong to several modules.*bypass_duplicate=True"):
+        rates(model, latent_lr_mult=mult)
+    found, _ = rates(model, latent_lr_mult=mult, bypass_duplicate=True)
+    assert found == {"0.0.weight": 0.1 * mult, "0.0.bias": 0.1, "0.0.alpha": 0.1}

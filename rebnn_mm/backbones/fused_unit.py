@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from rebnn_mm import native
 from rebnn_mm.estimators import CLIPPED, POLYNOMIAL
 from rebnn_mm.layers import BinaryConv2d, ChannelShift, RPReLU
-from rebnn_mm.layers.fused import fuses, operation_of, scale_and_sign
+from rebnn_mm.layers.fused import fuses, is_watched, operation_of, scale_and_sign
 from rebnn_mm.layers.unit import UnitOperation, unit_product
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LARGEST = 1 << 15  # products in a sum: integers are kept in 16 bits
 
 
@@ -51,18 +50,14 @@ def _is_stock(unit: Any) -> bool:
         and norm.running_mean is not None
         and type(unit.act) in (RPReLU, nn.PReLU, nn.Identity)
         and type(unit.shift) in (ChannelShift, nn.Identity)
-        and not any(_is_watched(part) for part in _parts(unit))
+        and not any(is_watched(part) for part in _parts(unit))
     )
 
 
 def _parts(unit: Any) -> list[nn.Module]:
     """All modules that the unit calls; ``unit.modules()`` takes longer than the rest of the question."""
-    parts = [unit.shift, unit.conv, unit.conv.estimator, unit.norm, unit.act]
+    parts = [unit.shift, unit.conv, unit.norm, unit.act]
     return [*parts, unit.act.before, unit.act.prelu, unit.act.after] if isinstance(unit.act, RPReLU) else parts
-
-
-def _is_watched(part: nn.Module) -> bool:
-    return "forward" in vars(part) or any(getattr(part, hooks) for hooks in _HOOKS)
 
 
 def fused_unit(unit: Any, x: Tensor, shortcut: Tensor) -> Tensor:

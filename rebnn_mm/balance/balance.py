@@ -186,21 +186,24 @@ class Balance:
         _refuse_late_gradients(optimizer, args, kwargs)
         ends_interval = (self.updates + 1) % self.rule.flip_interval == 0
         for entry in self._entries.values():
-            weight, gamma = entry.layer.weight, entry.layer.gamma
-            alpha = entry.layer.alpha.view_as(gamma)
+            weight = entry.layer.weight
             if entry.signs is None:
                 entry.signs = weight >= 0
             entry.magnitude = None
-            if weight.grad is None or not weight.requires_grad:  # not reached by this iteration's loss, or frozen
-                continue
-            if ends_interval and self.rule.gamma is None:
+            if ends_interval and self.rule.gamma is None and _learns(weight):
+                alpha = entry.layer.alpha.view_as(entry.layer.gamma)
                 entry.magnitude = self.rule.magnitude_before(weight, weight.grad, alpha)
-            if self.rule.gamma == 0:
+        if self.rule.gamma == 0:
+            return
+        # after all magnitudes: of a weight that layers share, they are to be of the task's gradient alone
+        for entry in self._entries.values():
+            weight, gamma, learned = entry.layer.weight, entry.layer.gamma, entry.layer.alpha
+            if not _learns(weight):
                 continue
-            grad_w, grad_alpha = F.reconstruction_grad(weight, alpha, gamma)
+            grad_w, grad_alpha = F.reconstruction_grad(weight, learned.view_as(gamma), gamma)
             weight.grad.add_(grad_w)
-            if (grad := entry.layer.alpha.grad) is not None:
-                grad.add_(grad_alpha.view_as(grad))
+            if learned.grad is not None:
+                learned.grad.add_(grad_alpha.view_as(learned.grad))
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -220,6 +223,11 @@ class Balance:
                 gamma = self.rule.next_gamma(entry.signs, signs, entry.magnitude)
                 layer.gamma.copy_(gamma.view_as(layer.gamma) * onset)
             entry.signs = signs
+
+
+def _learns(weight: Any) -> bool:
+    """Whether this update moves it: it is not frozen, and the iteration's loss has reached it."""
+    return weight.requires_grad and weight.grad is not None
 
 
 def _take_over(optimizer: Optimizer, new: Balance) -> None:

@@ -57,8 +57,9 @@ def binarize(
 
     A new layer takes over the ``weight`` and ``bias`` parameters themselves, so values, device, dtype and weight tying
     stay, and state-dict names only gain ``alpha``, ``gamma`` (and ``input_norm.*``): checkpoints of the real-valued
-    model load. An ``nn.MultiheadAttention`` becomes a :class:`rebnn_mm.layers.attention.BinaryMultiheadAttention`,
-    whose projections are copies, and which takes checkpoints with the packed one. Build the optimizer afterwards.
+    model load, with ``strict=False`` where norms in front of signs have statistics that they lack. An
+    ``nn.MultiheadAttention`` becomes a :class:`rebnn_mm.layers.attention.BinaryMultiheadAttention`, whose projections
+    are copies, and which takes checkpoints with the packed one. Build the optimizer afterwards.
 
     What stays real-valued, besides what the arguments name, is in the report with its reason: subclasses that compute
     something else; layers that are parametrized, have hooks or are frozen; depthwise convolutions; squeeze-and-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def _read_kept(kept: Path, state: np.ndarray) -> ShardIndex | None:
                 return None
             names = arrays["names"].tobytes().decode()
             return ShardIndex(tuple(names.split("\n")), arrays["offsets"], arrays["sizes"], arrays["labels"])
-    except (OSError, ValueError, KeyError):  # none, or a damaged one, which is written anew
+    # none, or a damaged one, which is written anew
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

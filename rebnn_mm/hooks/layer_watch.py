@@ -64,7 +64,9 @@ class LayerWatch:
         update_flips = torch.zeros_like(flips) if self.update_flips is None else self.update_flips
         shares = [flips, flips_back, update_flips, in_band, (size > 1).sum()]
         signs = signs.flatten(1)
-        dead = signs.all(dim=1) | ~signs.any(dim=1) | (size > 1).all(dim=1)
+        dead = signs.all(dim=1) | ~signs.any(dim=1)
+        if self.layer.clips_weight:
+            dead = dead | (size > 1).all(dim=1)
         nan = torch.full((), torch.nan, device=weight.device)
         update = [*self._scales(), nan, nan] if self.update is None else self.update
         values = [*(share / weight.numel() for share in shares), dead.float().mean(), *update]

@@ -127,14 +127,23 @@ def estimate(model: Any, batches: Iterable[Any]) -> int:
 
 @contextmanager
 def _averaging(norms: list[Any]) -> Iterator[None]:
-    """Within the block the norms' statistics begin anew and weigh all batches alike: momentum None of torch's."""
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    """Within the block the norms' statistics begin anew and weigh all batches alike: momentum None of torch's.
+
+    A norm that no batch has reached, one of a branch for predictions for example, keeps what it had.
+    """
+    before = [
+        (norm, norm.momentum, norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone())
+        for norm in norms
+    ]
     try:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
         yield
     finally:
-        for norm, momentum, count in before:
+        for norm, momentum, mean, variance, count in before:
             norm.momentum = momentum
+            if not norm.num_batches_tracked:
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_(variance)
             norm.num_batches_tracked.copy_(count)

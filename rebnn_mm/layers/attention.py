@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import ElasticSTE, clipped_sign, clipped_step
+from rebnn_mm.layers.interface import binary_layers
 
 SCORES = ("real", "binary", "elastic")
 
@@ -233,5 +234,8 @@ def binary_twin(attention: nn.MultiheadAttention, scores: str, linear: dict[str,
     )
     missing, unexpected = twin.load_state_dict(old.state_dict(), strict=False)
     assert not unexpected and not [name for name in missing if name.endswith((".weight", ".bias"))]
+    for projection in binary_layers(twin).values():
+        if getattr(projection, "alpha", None) is not None:
+            projection.reset_alpha()  # the weights were not trained with it: alpha follows what may yet initialise them
     learns = weight.requires_grad
     return twin.to(weight.device, weight.dtype).train(old.training).requires_grad_(learns)

@@ -103,7 +103,7 @@ class _BinaryProduct(torch.autograd.Function):
             if any(needs[:3]):
                 kept, latent, scale = ctx.saved_tensors
                 result = _gradients(ctx.op, grad, kept, latent, scale, needs)
-            of_bias = grad.sum([d for d in range(grad.dim()) if d != _channels(ctx.op, grad)]) if needs[3] else None
+            of_bias = _gradient_of_bias(grad, _channels(ctx.op, grad)) if needs[3] else None
         if torch.is_grad_enabled():  # create_graph=True: the gradients may be used, but have none themselves
             return *refuse_second(grad, ctx.saved_tensors, (*result, of_bias)), None
         return *result, of_bias, None
@@ -111,6 +111,12 @@ class _BinaryProduct(torch.autograd.Function):
 
 def _channels(op: Operation, y: Tensor) -> int:
     return y.dim() - 1 if op.geometry is None else 1
+
+
+def _gradient_of_bias(grad: Tensor, channels: int) -> Tensor:
+    """(C_out,): the sum over all axes but the channels'."""
+    others = [d for d in range(grad.dim()) if d != channels]
+    return grad.sum(others) if others else grad  # of one vector; over no axis torch would sum over all
 
 
 def _gradients(

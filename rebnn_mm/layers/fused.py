@@ -17,6 +17,7 @@ from rebnn_mm.layers.weight_sign import WeightSign
 
 # what a class has to leave as it is, so that the function computes the same
 _KEPT = ("forward", "_binary_input", "_scaled_conv", "_scaled_product", "_conv_forward")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _composed = 0
 
 
@@ -50,17 +51,27 @@ def is_plain(x: Any) -> bool:
     )
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Whether a module has hooks, or a ``forward`` that is not its class's: then it has to be called."""
+    return "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def _has_slope(kind: Any) -> bool:
+    """Whether an estimator's class is a sign with a ``slope``: not a subclass with another ``forward``."""
+    described = next((base for base in kind.__mro__ if "slope" in vars(base)), None)
+    return described is not None and kind.forward is described.forward
+
+
 def fuses(layer: Any, x: Any) -> bool:
     """Whether the layer's result for ``x`` may come from the function."""
     if not is_plain(x) or _composed or not (layer.binarizes_weight and layer.binarizes_input):
         return False
     conv = isinstance(layer, nn.Conv2d)
-    estimator = layer.estimator
     return (
         computes_as(type(layer), _base_of(type(layer)))
         and x.dim() == (4 if conv else max(x.dim(), 1))
-        and hasattr(estimator, "slope")
-        and not (estimator._forward_hooks or estimator._forward_pre_hooks or estimator._backward_hooks)
+        and _has_slope(type(layer.estimator))
+        and not is_watched(layer.estimator)
         and is_plain(layer.weight)
         and _dtype(x, layer.weight) is not None
         and (not conv or _padding(layer) is not None)

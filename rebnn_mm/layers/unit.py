@@ -5,7 +5,8 @@
 Layer by layer a unit keeps three maps of floats for its backward: the input of convolution, norm and activation. Here
 it keeps its input and the integers ``c``, in 16 bits, which determine the rest: z is computed again. With
 ``keep='code'`` it keeps a byte for each element of the input, as :mod:`rebnn_mm.layers.kept` has it, and a byte for
-each z: its sign, exactly, and its magnitude to within 1/16, which only the gradient of ``slope`` is made of.
+each z: its sign, exactly, and its magnitude to within 1/16 between 2^-8 and 240 and as the nearer of the two beyond,
+which only the gradient of ``slope`` is made of.
 
 The steps run through native kernels, on a CPU and in float32; elsewhere a unit runs layer by layer.
 """

@@ -123,9 +123,10 @@ def test_what_is_kept():
 
 
 @pytest.mark.parametrize("method", ["Sign", "ReBNN"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_short_codes(method, stride):
+@pytest.mark.parametrize(("stride", "scale"), [(1, 1), (2, 1), (2, 50)])
+def test_short_codes(method, stride, scale):
     unit, x, shortcut = make(method, stride=stride)
+    shortcut = shortcut * scale if shortcut is not x else shortcut
     _, exact, _, _ = run(unit, x, shortcut, False)
     unit.conv.keep = "code"
     _, short, _, _ = run(unit, x, shortcut, False)

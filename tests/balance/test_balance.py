@@ -153,6 +153,23 @@ def test_layers_by_name_in_a_list_and_of_a_model():
     assert list(balanced_layers(mixed)) == ["2"]
 
 
+def test_layers_with_one_weight_have_the_same_magnitude():
+    """Of the task's gradient alone, whichever layer comes first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(ReBNNLinear(8, 8), ReBNNLinear(8, 8))
+    model[1].weight = model[0].weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Balance(optimizer, model, magnitude="gradient", flip_weighted=False, begin=0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).square().sum().backward()
+        alphas = [layer.alpha.detach().clone() for layer in model]
+        largest = [F.gradient_magnitude(model[0].weight, model[0].weight.grad, alpha.view(-1, 1)) for alpha in alphas]
+        optimizer.step()
+        for layer, magnitude in zip(model, largest, strict=True):
+            torch.testing.assert_close(layer.gamma, magnitude.view_as(layer.gamma))
+
+
 def test_two_optimizers_have_a_balance_each():
     model = toy()
     first, second = (torch.optim.SGD(part.parameters(), lr=0.1) for part in (model.conv, model.head))

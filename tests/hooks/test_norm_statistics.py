@@ -64,13 +64,28 @@ def test_each_norm_takes_the_average_of_the_batches_means_and_variances():
     assert model.norm.momentum == 0.1 and int(model.norm.num_batches_tracked) == 0
 
 
-def test_momentum_comes_back_after_an_error():
+def test_what_was_there_comes_back_after_an_error():
     model = net()
+    model.norm.running_mean.fill_(7)
+    before = statistics(model)
     with pytest.raises(TypeError):
         estimate(model, [dict(nothing=1)])
     assert model.norm.momentum == 0.1
     with pytest.raises(ValueError, match="there is none"):
         estimate(model, [])
+    after = statistics(model)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_a_norm_that_no_batch_reaches_keeps_its_statistics():
+    model = net()
+    model.for_predictions = nn.BatchNorm2d(3)
+    model.for_predictions.running_mean.fill_(5), model.for_predictions.running_var.fill_(9)
+    before = statistics(model)
+    estimate(model, [dict(x=[torch.randn(4) for _ in range(8)])])
+    after = statistics(model)
+    assert torch.equal(after["for_predictions"], before["for_predictions"])
+    assert not torch.equal(after["norm"], before["norm"])
 
 
 def train(make_runner, tmp_path, folder, *hooks, epochs=2, **options):

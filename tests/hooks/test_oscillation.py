@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader
 
 from rebnn_mm import functional as F
 from rebnn_mm.analysis import read_oscillation
+from rebnn_mm.files.oscillation import COLUMNS
 from rebnn_mm.hooks import BalanceHook, OscillationHook
-from rebnn_mm.layers import BinaryLayer, ReBNNLinear
+from rebnn_mm.hooks.layer_watch import LayerWatch
+from rebnn_mm.layers import BinaryLayer, IRNetConv2d, ReActConv2d, ReBNNLinear
 
 
 class Spy(Hook):
@@ -206,6 +208,14 @@ class Other(BaseModel):
 
     def forward(self, x, mode="loss"):
         return dict(loss=self.layer(x.mean((2, 3))).square().mean())
+
+
+def test_a_channel_beyond_1_is_dead_where_that_clips_its_gradient():
+    for kind, expected in ((ReActConv2d, 1.0), (IRNetConv2d, 0.0)):
+        layer = kind(8, 8, 3)
+        layer.weight.data.copy_(torch.randn(8, 8, 3, 3).sign() * 2)
+        values = dict(zip(COLUMNS, LayerWatch("conv", layer, 0.1).snapshot().tolist(), strict=True))
+        assert values["dead_channel_share"] == expected and values["saturated_share"] == 1
 
 
 def test_other_methods_frozen_and_unreached_layers(tmp_path):

@@ -137,3 +137,16 @@ def test_wrong_options():
         Attend(2, scores="bits")
     with pytest.raises(UserError, match="no multiple of num_heads=3"):
         BinaryMultiheadAttention(8, 3)
+
+
+def test_alpha_of_a_twin_follows_what_initialises_it_afterwards():
+    """mmdet's DETR draws every parameter of several axes anew in ``init_weights()``."""
+    twin = binary_twin(nn.MultiheadAttention(8, 2), "real", dict(type="ReBNNLinear"))
+    for parameter in twin.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=3)
+    x = torch.randn(5, 2, 8)
+    twin.train()(x, x, x)
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        layer = twin.get_submodule(name)
+        torch.testing.assert_close(layer.alpha, layer.weight.abs().mean(1))

@@ -189,6 +189,11 @@ def test_what_follows_a_layer_gets_the_composed_one():
     layer(x)
     assert len(seen) == 1
     handle.remove()
+    handle = layer.estimator.register_full_backward_pre_hook(lambda module, grad: seen.append(grad))
+    layer(x.clone().requires_grad_()).sum().backward()
+    assert len(seen) == 2
+    handle.remove()
+    layer.zero_grad()
     assert fuses(layer, x)
 
     class Other(type(layer)):
@@ -209,6 +214,31 @@ def test_what_follows_a_layer_gets_the_composed_one():
     torch.testing.assert_close(own.weight.grad, -layer.weight.grad)
 
 
+class Shifted(PolynomialSTE):
+    """A sign of its own, and the slope that it inherits."""
+
+    def forward(self, x):
+        return super().forward(x - 1)
+
+
+def shifted():
+    return Shifted()
+
+
+def shifted_by_hand():
+    estimator = PolynomialSTE()
+    estimator.forward = Shifted().forward
+    return estimator
+
+
+@pytest.mark.parametrize("estimator", [shifted, shifted_by_hand])
+def test_an_estimator_with_a_forward_of_its_own_is_called(estimator):
+    layer, x = conv("ReBNN")
+    expected = layer(x - 1)
+    layer.estimator = estimator()
+    assert not fuses(layer, x) and torch.equal(layer(x), expected)
+
+
 def test_only_what_is_wanted_has_a_gradient():
     layer, x = conv("ReBNN")
     layer.weight.requires_grad_(False)
@@ -219,6 +249,15 @@ def test_only_what_is_wanted_has_a_gradient():
     x.requires_grad_()
     layer(x).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_vector_through_a_linear_layer(method):
+    layer, x = linear(method, torch.float64)
+    one, batch = (run(layer, value, False) for value in (x[0, 0], x[0, :1]))
+    torch.testing.assert_close(one[0], batch[0][0])
+    for found, expected in zip(one[1], batch[1], strict=True):
+        torch.testing.assert_close(found, expected.view_as(found))
 
 
 def test_an_empty_batch_and_checkpointing():

@@ -40,9 +40,9 @@ struct Sum {
     }
 };
 
-// z in 8 bits: its sign, 4 bits of exponent and 3 of mantissa, rounded. Magnitudes below 2^-12 become that, those above
-// 15 * 2^3 become that.
-constexpr int32_t kCodeBase = (127 - 12) << 3;
+// z in 8 bits: its sign, 4 bits of exponent and 3 of mantissa, rounded. Magnitudes below 2^-8 become that, those above
+// 240 = 15 * 2^4 become that.
+constexpr int32_t kCodeBase = (127 - 8) << 3;
 REBNN_INLINE uint8_t short_code(float z) {
     uint32_t bits;  // unsigned: the largest NaN is as large as an int32_t
     std::memcpy(&bits, &z, 4);

@@ -115,7 +115,7 @@ class BertClassifier(BaseModel):
             return
         source = _read_pretrained(self.pretrained, self.bert_config)
         missing, unexpected = self.net.load_state_dict(source.state_dict(), strict=False)
-        own = [name for name in missing if not name.endswith(("alpha", "beta", "gamma"))]
+        own = [name for name in missing if not (name.endswith(("alpha", "beta", "gamma")) or ".input_norm." in name)]
         if own or unexpected:
             raise UserError(f"pretrained={self.pretrained!r} lacks {own[:3]}, and has {unexpected[:3]} in excess")
         print_log(f"weights start from {self.pretrained}", "current")

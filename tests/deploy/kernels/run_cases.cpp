@@ -306,7 +306,7 @@ float slope_at(float x, bool polynomial) {
 }
 
 float value_of_code(uint8_t code) {
-    return std::ldexp(1.f + float(code % 8) / 8, (code & 127) / 8 - 12) * (code & 128 ? 1.f : -1.f);
+    return std::ldexp(1.f + float(code % 8) / 8, (code & 127) / 8 - 8) * (code & 128 ? 1.f : -1.f);
 }
 
 // What a step gives for one element by its definition in rebnn_kernels.h; the terms of its sums in `terms`.
@@ -357,9 +357,9 @@ bool unit_is_right(const UnitCase& u) {
         }
         if (step == REBNN_UNIT_FORWARD && u.call.code_out) {  // z in 8 bits: at most half a step of an eighth away
             const float scale = u.scale[channel], shortcut = u.call.shortcut ? u.shortcut[i] : 0.f;
-            const float z = float(u.counts[i]) * scale + u.offset[channel] + shortcut, least = std::ldexp(1.f, -12);
+            const float z = float(u.counts[i]) * scale + u.offset[channel] + shortcut, least = std::ldexp(1.f, -8);
             const float held = value_of_code(u.code_out[i]);
-            if (std::fabs(held - z) > std::max(std::fabs(z) / 16, least * 1.5f) && std::fabs(z) < 15) return false;
+            if (std::fabs(held - z) > std::max(std::fabs(z) / 16, least * 1.5f) && std::fabs(z) < 240) return false;
         }
     }
     const size_t count = step == REBNN_UNIT_COUNTS     ? 2

@@ -137,6 +137,12 @@ def test_weights_from_a_folder_that_transformers_saved(tmp_path):
     assert torch.equal(layer.alpha, scale_init(theirs[f"{name}.weight"]).flatten())
 
 
+def test_norms_in_front_of_signs_are_not_in_pretrained_weights(tmp_path):
+    BertForPreTraining(BertConfig(**SMALL)).save_pretrained(tmp_path)
+    model = BertClassifier("rte", SMALL, dict(type="ReBNNLinear", input_norm=True), pretrained=str(tmp_path))
+    model.init_weights()
+
+
 def test_pretrained_that_cannot_be_used(tmp_path):
     BertForPreTraining(BertConfig(**{**SMALL, "num_hidden_layers": 1})).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"num_hidden_layers=1 \(the config has 2\); set it under model.bert"):
