@@ -35,6 +35,8 @@ class PackedClassifier(nn.Module):
         self.card = card
         self.network = network
         preprocessing = card.preprocessing or Preprocessing((), ())
+        if [len(spec.shape) for spec in network.inputs] != [4]:
+            raise UserError("a classifier takes images, (N, C, H, W), and the network does not")
         self.in_channels = network.inputs[0].shape[1]
         if len(preprocessing.mean) not in (0, self.in_channels):
             raise UserError(f"preprocessing is for {len(preprocessing.mean)} channels, the network for others")

@@ -94,7 +94,8 @@ class Rounding:
         if not isinstance(tensor, Tensor) or name not in self._names:
             return tensor
         if self.kind == "float16":
-            return tensor.half()
+            half = tensor.half()
+            return half if torch.equal(half.float(), tensor) else tensor
         scale = self._scales.get(name)
         if scale is None or tensor.shape[:1] != scale.shape:
             return tensor

@@ -59,6 +59,10 @@ class Check:
     exact: bool = False
     chosen: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not len(self.inputs):
+            raise UserError("Check(inputs=[]): give at least one input to compare on")
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from rebnn_mm.deploy.targets.executorch.export import (
     write_program,
 )
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed
-from rebnn_mm.deploy.targets.executorch.program_card import program_card, resize_of
+from rebnn_mm.deploy.targets.executorch.program_card import left_out, program_card, resize_of
 from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import network_of
 from rebnn_mm.errors import UserError
@@ -126,7 +127,8 @@ def export_detector(
         if regions.METHOD in methods:
             read = calibration_regions(model, given, regions.BATCH, head.is_flat)
             calibrate[regions.METHOD] = [[rows] for rows in read]
-    return write_program(path, methods, text, allow_slow, sizes, int8_linear, calibrate)
+    report = write_program(path, methods, text, allow_slow, sizes, int8_linear, calibrate)
+    return replace(report, left_out=left_out(card))
 
 
 def largest_size(card: ModelCard) -> tuple[int, int]:

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "rebnn/runtime.hpp"
 
@@ -66,8 +67,49 @@ void remember(j_common_ptr jpeg) {
     std::longjmp(error->back, 1);
 }
 
+// The orientation in a photo's EXIF data, 1 to 8; 1 where there is none, or it is damaged: the photo is then as it is.
+int orientation_of(const uint8_t* data, size_t size) {
+    constexpr size_t kHead = 6;  // "Exif", two zeros, then TIFF
+    if (size < kHead + 8 || std::memcmp(data, "Exif\0\0", kHead) != 0) return 1;
+    data += kHead;
+    size -= kHead;
+    const bool big = data[0] == 'M';
+    const auto number = [&](size_t at, size_t bytes) {
+        uint32_t value = 0;
+        for (size_t i = 0; i < bytes; ++i) value |= uint32_t(data[at + i]) << 8 * (big ? bytes - 1 - i : i);
+        return value;
+    };
+    const size_t fields = number(4, 4);
+    if (fields > size - 2) return 1;
+    size_t at = fields + 2;
+    for (uint32_t count = number(fields, 2); count > 0 && at + 12 <= size; --count, at += 12)
+        if (number(at, 2) == 0x0112) {
+            const int found = int(number(at + 8, 2));
+            return found >= 1 && found <= 8 ? found : 1;
+        }
+    return 1;
+}
+
+// Upright, as Python's readers give it: 2 to 4 are mirrored or upside down, 5 to 8 lie on a side.
+Image upright(Image image, int orientation) {
+    if (orientation == 1) return image;
+    const int32_t w = image.width, h = image.height, c = image.channels;
+    const bool lies = orientation >= 5;
+    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    Image turned{lies ? h : w, lies ? w : h, c, std::vector<uint8_t>(image.pixels.size())};
+    uint8_t* out = turned.pixels.data();
+    for (int32_t y = 0; y < turned.height; ++y)
+        for (int32_t x = 0; x < turned.width; ++x, out += c) {
+            const int32_t along = lies ? y : x, down = lies ? x : y;
+            const size_t column = size_t(from_right ? w - 1 - along : along), row = size_t(from_below ? h - 1 - down : down);
+            std::memcpy(out, image.pixels.data() + (row * size_t(w) + column) * size_t(c), size_t(c));
+        }
+    return turned;
+}
+
 // No object with a destructor may live here: longjmp would pass it by. Null, or what is wrong.
-const char* decode_jpeg(std::FILE* file, JpegError* error, Image* image, int64_t most) {
+const char* decode_jpeg(std::FILE* file, JpegError* error, Image* image, int* orientation, int64_t most) {
     jpeg_decompress_struct jpeg;
     jpeg.err = jpeg_std_error(&error->base);
     error->base.error_exit = remember;
@@ -80,7 +122,10 @@ const char* decode_jpeg(std::FILE* file, JpegError* error, Image* image, int64_t
     }
     jpeg_create_decompress(&jpeg);
     jpeg_stdio_src(&jpeg, file);
+    jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&jpeg, TRUE);
+    for (jpeg_saved_marker_ptr marker = jpeg.marker_list; marker && *orientation == 1; marker = marker->next)
+        *orientation = orientation_of(marker->data, marker->data_length);
     if (int64_t(jpeg.image_width) * jpeg.image_height > most) {
         jpeg_destroy_decompress(&jpeg);
         return "it has too many pixels";
@@ -104,8 +149,9 @@ const char* decode_jpeg(std::FILE* file, JpegError* error, Image* image, int64_t
 Image read_jpeg(std::FILE* file, const std::string& path) {
     JpegError error{};
     Image image;
-    if (const char* wrong = decode_jpeg(file, &error, &image, kMostPixels)) throw Error(path + " is no sound JPEG: " + wrong);
-    return image;
+    int orientation = 1;
+    if (const char* wrong = decode_jpeg(file, &error, &image, &orientation, kMostPixels)) throw Error(path + " is no sound JPEG: " + wrong);
+    return upright(std::move(image), orientation);
 }
 #endif
 

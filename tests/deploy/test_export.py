@@ -86,7 +86,28 @@ def test_float16_states_its_error_and_equals_the_rounded_model(classifier, tmp_p
         export_model(model, tmp_path / "m.rebnn", float16=True)
 
 
+class Scaled(nn.Module):
+    """A weight that the graph holds multiplied: no longer a number of 16 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3), ReBNNConv2d(8, 8, 3)
+
+    def forward(self, x):
+        return self.conv(nn.functional.conv2d(x, self.stem.weight * 0.1234))
+
+
+def test_a_weight_that_a_pass_changed_is_rounded_once(tmp_path):
+    torch.manual_seed(0)
+    model, x = Scaled().eval(), torch.randn(2, 3, 12, 12)
+    export_model(model, tmp_path / "m.rebnn", check=Check([x]), float16=True)
+    model.stem.weight.data.copy_(model.stem.weight.half())
+    assert torch.equal(load_model(tmp_path / "m.rebnn")(x), model(x))
+
+
 def test_what_cannot_be_exported_says_why(tmp_path):
+    with pytest.raises(ValueError, match="give at least one input"):
+        Check([])
     with pytest.raises(ValueError, match="nothing to pack"):
         export_model(nn.Conv2d(3, 4, 3), tmp_path / "m.rebnn")
     with pytest.raises(ValueError, match="float64: call model.float"):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.file.container import read_file, write_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
+from rebnn_mm.layers import ReBNNLinear
 
 # small maps: starting threads would cost more than they save
 pytestmark = [pytest.mark.usefixtures("threads"), pytest.mark.slow]
@@ -145,6 +147,8 @@ def changed(info, **changes):
     for key, value in changes.items():
         if key == "operator":
             nodes[0][0] = value
+        elif key == "inputs":
+            info["graphs"][""]["inputs"] = value
         elif key == "tensor":
             nodes[0][1][1] = {"tensor": value}
         elif key == "geometry":
@@ -172,6 +176,8 @@ def changed(info, **changes):
         (dict(preprocessing=dict(mean=("a",), std=(0.0,))), "not as many numbers"),
         (dict(preprocessing=dict(foo=1)), "preprocessing is malformed"),
         (dict(metrics=3), "metrics is a int"),
+        (dict(inputs=[dict(dtype="float32", shape=[None], least=[0])]), "a classifier takes images"),
+        (dict(inputs=[dict(dtype="float32", shape=[None], least=[0], most=[-1])]), "at most"),
     ],
 )
 def test_headers_that_do_not_fit_the_tensors(small, tmp_path, change, message):
@@ -206,3 +212,29 @@ def test_a_copy_runs_alike(small):
     model = load_model(small[0])
     images = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
     assert torch.equal(copy.deepcopy(model)(images), model(images))
+
+
+class Thresholds(nn.Module):
+    """A 1-bit layer behind another one and a GELU: its signs become thresholds, which loading computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 3)
+        self.a, self.b = ReBNNLinear(16, 32), ReBNNLinear(32, 16)
+
+    def forward(self, x):
+        return self.last(self.b(nn.functional.gelu(self.a(self.first(x)))))
+
+
+def test_torchs_default_type_and_device_do_not_count(tmp_path):
+    torch.manual_seed(0)
+    model, x = Thresholds().eval(), torch.randn(2, 5, 16)
+    export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
+    expected = load_model(tmp_path / "m.rebnn")(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            packed = load_model(tmp_path / "m.rebnn")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(packed(x), expected)

@@ -17,8 +17,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from rebnn_mm.deploy.graph.blocks import BLOCKS, check_blocks, nodes_of
 from rebnn_mm.deploy.graph.sizes import ONE_SIZE, needs_one_size, usual_sizes
 from rebnn_mm.deploy.graph.traced import InputSpec, Traced
-from rebnn_mm.deploy.graph.trial import holds_for_others
+from rebnn_mm.deploy.graph.trial import holds_for_others, within_bounds
 from rebnn_mm.errors import UserError
+
+_aten = torch.ops.aten
+_DROPOUT = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 
 
 def capture(
@@ -53,6 +56,7 @@ def capture(
         if any_size:
             raise UserError(f"{module._get_name()} takes another way for other sizes of its input: {ONE_SIZE}")
         traced = _traced(_functional(module, _export(module, inputs, [{0} for _ in inputs])))
+    traced.inputs = within_bounds(traced.inputs, traced.runnable(), module, inputs)
     for x, spec, places in zip(inputs, traced.inputs, sizes, strict=True):
         if any_size and any(x.shape[place] > 1 and spec.shape[place] is not None for place in places):
             raise UserError(f"{module._get_name()} computes with the size of its input {tuple(x.shape)}: {ONE_SIZE}")
@@ -70,7 +74,22 @@ def _export(module: nn.Module, inputs: Sequence[Tensor], sizes: Sequence[set[int
         given = _as_declared(module, shapes)
         program = torch.export.export(module, tuple(inputs), dynamic_shapes=given, strict=False)
         check_blocks(program.graph_module)
+    _drop_dropout(program.graph_module)
     return program
+
+
+def _drop_dropout(module: fx.GraphModule) -> None:
+    """Remove dropouts of rate 0 or out of training, in place: they return their input itself, which may be written to.
+
+    What makes a graph functional takes their result for another tensor.
+    """
+    for node in list(nodes_of(module)):
+        if node.target in _DROPOUT and (not node.args[2] or node.args[1] == 0):
+            node.replace_all_uses_with(node.args[0])
+            node.graph.erase_node(node)
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule):
+            part.recompile()
 
 
 def _functional(module: nn.Module, program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -123,24 +142,33 @@ def _base(target: Any) -> Any:
     return None if packet is None else getattr(packet, schema.overload_name or "default", None)
 
 
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(value.alias_info is not None for value in schema.returns)
-
-
 def _writes_into_views(module: fx.GraphModule) -> bool:
     """Whether an in-place operator's tensor shares memory with another one, so that more than its name changes."""
+    written: set[int] = set()
     for node in nodes_of(module):
         schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None or not schema.is_mutable:
-            continue
-        written = node.args[0]
-        aliased = _is_view(written) and _base(written.target) is None
-        if _base(node.target) is None or written.op != "call_function" or aliased:
-            return True
-        if any(_is_view(user) and _base(user.target) is None for user in written.users):
-            return True
-    return False
+        if node.op == "call_function" and schema is not None and schema.is_mutable:
+            if _base(node.target) is None or node.args[0].op != "call_function":
+                return True
+            written |= _memory(node)
+    owners: dict[int, set[fx.Node]] = {}
+    for node in nodes_of(module):
+        for place in _memory(node) & written:
+            owners.setdefault(place, set()).add(_first(node))
+    return any(len(nodes) > 1 for nodes in owners.values())
+
+
+def _memory(node: fx.Node) -> set[int]:
+    """The storages that a node's tensor is in, as ``torch.export`` followed them."""
+    value = node.meta.get("val")
+    return {value.untyped_storage()._cdata} if isinstance(value, Tensor) and value.layout == torch.strided else set()
+
+
+def _first(node: fx.Node) -> fx.Node:
+    """Behind in-place operators, which return what they were given, the node that made the tensor."""
+    while _base(node.target) is not None:
+        node = node.args[0]
+    return node
 
 
 def _traced(program: torch.export.ExportedProgram) -> Traced:
@@ -220,17 +248,20 @@ def _block(node: fx.Node, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]
 
 
 def _input_spec(value: Tensor, program: torch.export.ExportedProgram) -> InputSpec:
-    shape, least = [], []
+    shape: list[int | None] = []
+    least: list[int] = []
+    most: list[int | None] = []
     for place, size in enumerate(value.shape):
         # one that the network made a Python number of is a symbol with a fixed value
         known = size if isinstance(size, int) else size.node.maybe_as_int()
+        shape.append(known)
         if known is not None:
-            shape.append(known)
             least.append(known)
-        else:
-            bounds = program.range_constraints.get(size.node.expr)
-            shape.append(None)
-            low = 1 if bounds is None else int(bounds.lower)
-            # torch.export treats 0 and 1 as special and starts at 2; a batch may be empty
-            least.append(low if low > 2 else min(place, 1))
-    return InputSpec(str(value.dtype).removeprefix("torch."), tuple(shape), tuple(least))
+            most.append(None)
+            continue
+        bounds = program.range_constraints.get(size.node.expr)
+        low, high = (1, None) if bounds is None else (int(bounds.lower), bounds.upper)
+        # torch.export treats 0 and 1 as special and starts at 2; a batch may be empty
+        least.append(low if low > 2 else min(place, 1))
+        most.append(int(high) if getattr(high, "is_Integer", False) else None)  # else infinity
+    return InputSpec(str(value.dtype).removeprefix("torch."), tuple(shape), tuple(least), tuple(most))

@@ -18,7 +18,7 @@ from rebnn_mm.deploy.operation.steps import sides_of
 from rebnn_mm.errors import UserError, UserTypeError
 
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything
-MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, OverflowError)
+MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 
 
 class Program:

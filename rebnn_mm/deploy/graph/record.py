@@ -2,7 +2,8 @@
 
 ::
 
-    inputs   [{dtype, shape, least}, ...]             see :class:`~rebnn_mm.deploy.graph.capture.InputSpec`
+    inputs   [{dtype, shape, least, most}, ...]       see :class:`~rebnn_mm.deploy.graph.traced.InputSpec`; most is not
+                                                      there where no dimension has a largest size
     nodes    [[operator, args, kwargs, form], ...]    in the order of computation
     output   a value
     single   true where the graph is for one image, (1, ...), and others are computed one by one; else not there
@@ -67,7 +68,12 @@ def encode(traced: Traced) -> dict[str, Any]:
             places[node] = {"node": len(nodes) - 1}
         elif node.op == "output":
             output = _output(node.args[0], places)
-    return dict(inputs=[asdict(spec) for spec in traced.inputs], nodes=nodes, output=output)
+    return dict(inputs=[_input(spec) for spec in traced.inputs], nodes=nodes, output=output)
+
+
+def _input(spec: InputSpec) -> dict[str, Any]:
+    own = asdict(spec)
+    return own if any(own["most"]) else {key: value for key, value in own.items() if key != "most"}
 
 
 def _form(value: Any) -> int | str | None:
@@ -222,10 +228,12 @@ def _index(value: Any) -> int:
 
 
 def _input_spec(row: Any) -> InputSpec:
-    spec = InputSpec(row["dtype"], tuple(row["shape"]), tuple(row["least"]))
-    whole = all(type(size) is int and size >= 0 for size in spec.least)
-    if spec.dtype not in _INPUT_DTYPES or not whole or len(spec.shape) != len(spec.least):
+    shape, least = tuple(row["shape"]), tuple(row["least"])
+    most = tuple(row.get("most", [None] * len(shape)))
+    if row["dtype"] not in _INPUT_DTYPES or not len(shape) == len(least) == len(most):
         raise ValueError(f"an input of {row}")
-    if not all(size is None or (type(size) is int and size >= 0) for size in spec.shape):
-        raise ValueError(f"an input of the shape {spec.shape}")
-    return spec
+    if not all(size is None or (type(size) is int and size >= 0) for size in (*shape, *most)):
+        raise ValueError(f"an input of the shape {shape}, at most {most}")
+    if not all(type(size) is int and size >= 0 for size in least):
+        raise ValueError(f"an input of at least {least}")
+    return InputSpec(row["dtype"], shape, least, most)

@@ -16,26 +16,32 @@ class InputSpec:
 
     Attributes:
         dtype: ``'float32'``, ``'int64'``, ...
-        shape: For each dimension a fixed size, or None where any size within ``least`` will do.
+        shape: For each dimension a fixed size, or None where any size from ``least`` to ``most`` will do.
         least: Smallest size of each dimension.
+        most: Largest size of each dimension, None where there is none.
     """
 
     dtype: str
     shape: tuple[int | None, ...]
     least: tuple[int, ...]
+    most: tuple[int | None, ...]
 
     def check(self, x: Tensor, name: str) -> None:
         """Raise UserError unless ``x`` is such a tensor."""
         if str(x.dtype).removeprefix("torch.") != self.dtype:
             raise UserError(f"{name} is {x.dtype}; the network takes {self.dtype}")
-        fits = x.dim() == len(self.shape) and all(
-            size >= least if wanted is None else size == wanted
-            for size, wanted, least in zip(x.shape, self.shape, self.least, strict=True)
+        bounds = [
+            (least, most) if wanted is None else (wanted, wanted)
+            for wanted, least, most in zip(self.shape, self.least, self.most, strict=True)
+        ]
+        fits = x.dim() == len(bounds) and all(
+            least <= size and (most is None or size <= most)
+            for size, (least, most) in zip(x.shape, bounds, strict=True)
         )
         if not fits:
             sizes = ", ".join(
-                str(wanted) if wanted is not None else f">={least}"
-                for wanted, least in zip(self.shape, self.least, strict=True)
+                f">={least}" if most is None else str(least) if least == most else f"{least} to {most}"
+                for least, most in bounds
             )
             raise UserError(f"{name} has the shape {tuple(x.shape)}; the network takes ({sizes})")
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from rebnn_mm.deploy.graph.traced import InputSpec
+
+_FARTHEST = 16  # times the size of an example that are tried at most
 
 
 def tensors_of(values: Any) -> list[Tensor]:
@@ -52,12 +57,59 @@ def holds_for_others(
     careful = program.module()
     with torch.no_grad():
         for others in _others(inputs, sizes, odd):
-            if _results(careful, others) is None:
-                wanted = _results(module, others)
-                found = None if wanted is None else _results(graph, others)
-                if wanted is not None and (found is None or not alike(wanted, found)):
-                    return False
+            if _results(careful, others) is None and not _agrees(graph, module, others, fails=True):
+                return False
     return True
+
+
+def within_bounds(
+    specs: Sequence[InputSpec], graph: Callable[..., Any], module: nn.Module, inputs: Sequence[Tensor]
+) -> list[InputSpec]:
+    """``specs`` with the bounds that the graph needs, of those that ``torch.export`` found while it followed the code.
+
+    A bound is there for a branch (``if x.shape[0] > 4``), for the length of a table, or for nothing: a pyramid's last
+    level of one pixel has one. A size beyond each is tried, and one for which ``torch.export`` writes no bound: the
+    batch of one.
+
+    Args:
+        specs: The graph's inputs, with those bounds.
+        graph: Its calls.
+        module: In eval mode.
+        inputs: What it was exported with.
+    """
+    for size, most in {(x.shape[d], m) for x, spec in zip(inputs, specs, strict=True) for d, m in enumerate(spec.most)}:
+        if most is None or most > _FARTHEST * size:  # too large to be tried: the bound stays
+            continue
+        places = [
+            [d for d, own in enumerate(spec.most) if (x.shape[d], own) == (size, most)]
+            for x, spec in zip(inputs, specs, strict=True)
+        ]
+        larger = size * (most // size + 1)  # a multiple, as halves of it may be taken
+        beyond = [_resized(x, own, lambda _, larger=larger: larger) for x, own in zip(inputs, places, strict=True)]
+        if _agrees(graph, module, beyond, fails=False):
+            specs = [
+                replace(spec, most=tuple(None if d in own else m for d, m in enumerate(spec.most)))
+                for spec, own in zip(specs, places, strict=True)
+            ]
+    batch = [spec.shape[:1] == (None,) and len(x) > 1 for x, spec in zip(inputs, specs, strict=True)]
+    if any(batch):
+        one = [x[:1] if opened else x for x, opened in zip(inputs, batch, strict=True)]
+        if not _agrees(graph, module, one, fails=True):
+            specs = [
+                replace(spec, least=(2, *spec.least[1:])) if opened else spec
+                for spec, opened in zip(specs, batch, strict=True)
+            ]
+    return list(specs)
+
+
+def _agrees(graph: Callable[..., Any], module: nn.Module, inputs: list[Tensor], fails: bool) -> bool:
+    """Whether the graph computes what ``module`` does for ``inputs``; ``fails`` where the module fails."""
+    with torch.no_grad():
+        wanted = _results(module, inputs)
+        if wanted is None:
+            return fails
+        found = _results(graph, inputs)
+    return found is not None and alike(wanted, found)
 
 
 def _others(inputs: Sequence[Tensor], sizes: Sequence[Collection[int]], odd: bool) -> list[list[Tensor]]:

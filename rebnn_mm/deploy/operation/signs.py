@@ -20,11 +20,11 @@ def to_signs(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     bits = (x >= 0).permute(0, 2, 3, 1)
     bits = nn.functional.pad(bits, (0, words(c) * 32 - c)).view(n, h, w, words(c), 32)
-    values = bits.long() << torch.arange(32)
+    values = bits.long() << torch.arange(32, device=bits.device)
     return values.sum(-1).to(torch.int32)  # wraps around: bit 31 is the sign of an int32
 
 
 def from_signs(signs: Tensor, channels: int) -> Tensor:
     """(N, C, H, W) in {-1, +1}, float32, from its signs."""
-    bits = signs.unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
+    bits = signs.unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=signs.device) & 1
     return (bits.flatten(3)[..., :channels] * 2 - 1).permute(0, 3, 1, 2).float()

@@ -35,7 +35,9 @@ class Turn:
             channels: How many.
             positive: (C,) float32 -> (C,) bool, whether the function of each channel is at least 0.
         """
-        lowest, largest = (torch.full((channels,), end, device="cpu") for end in (-LARGEST, LARGEST))
+        lowest, largest = (
+            torch.full((channels,), end, dtype=torch.float32, device="cpu") for end in (-LARGEST, LARGEST)
+        )
         first, last = positive(lowest), positive(largest)
         below, above = _place(lowest), _place(largest)
         for _ in range(32):  # there are fewer than 2**32 numbers

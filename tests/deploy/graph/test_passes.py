@@ -232,6 +232,46 @@ def test_writing_in_place_is_made_functional(packed):
     assert torch.equal(packed(module, x)[1](x), module(x))
 
 
+def _write_a_chunk(y):
+    y.chunk(2, 1)[0].mul_(3)
+    return y
+
+
+def _write_a_part(y):
+    y.split([2, 6], 1)[1].relu_()
+    return y
+
+
+def _write_rows(y):
+    for row in y.unbind(1)[:2]:
+        row.add_(1)
+    return y
+
+
+def _write_behind_dropout(y):
+    nn.functional.dropout(y, 0.5, training=False).mul_(2)
+    return y
+
+
+def _write_a_cast(y):
+    y.type_as(y).add_(1)
+    return y
+
+
+@pytest.mark.parametrize("write", [_write_a_chunk, _write_a_part, _write_rows, _write_behind_dropout, _write_a_cast])
+def test_who_reads_the_whole_tensor_sees_what_was_written_into_a_part(packed, write):
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv()
+
+        def forward(self, x):
+            return write(self.conv(x))
+
+    module, x = settle(Writes()), image()
+    assert torch.equal(packed(module, x)[1](x), module(x))
+
+
 def test_memory_layouts_are_the_trained_networks(packed):
     class Channels(nn.Module):
         """Norm on the last axis, as ConvNeXt has it: what follows is computed in channels-last memory when trained."""

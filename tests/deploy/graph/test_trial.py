@@ -13,7 +13,7 @@ from rebnn_mm.deploy.graph.capture import capture
 from rebnn_mm.deploy.graph.sizes import needs_one_size
 from rebnn_mm.deploy.graph.trial import alike
 from rebnn_mm.errors import UserError
-from rebnn_mm.layers import ReBNNConv2d
+from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear
 
 
 class Patches(nn.Module):
@@ -110,3 +110,54 @@ def test_a_level_of_one_pixel_is_no_other_way(packed):
     _, network = packed(model, torch.randn(2, 3, 8, 8), any_size=True)
     x = torch.randn(1, 3, 24, 20)
     assert all(map(torch.equal, network(x), model(x)))
+
+
+class Branches(nn.Module):
+    """Another way from a size on, of one dimension."""
+
+    def __init__(self, place, size):
+        super().__init__()
+        self.conv = ReBNNConv2d(3, 4, 3, padding=1, input_norm=True)
+        self.place, self.size = place, size
+
+    def forward(self, x):
+        y = self.conv(x)
+        return (-y if x.shape[self.place] > self.size else y).sum((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "taken"),
+    [
+        (2, 100, r"\(>=0, 3, 1 to 100, >=1\)"),
+        (0, 4, r"\(0 to 4, 3, >=1, >=1\)"),
+        (0, 1, r"\(>=2, 3, >=1, >=1\)"),
+    ],
+)
+def test_a_graph_is_refused_beyond_the_sizes_of_its_branch(packed, place, size, taken):
+    model, x = settle(Branches(place, size)), torch.randn(2, 3, 8, 8)
+    traced, network = packed(model, x)
+    least, most = traced.inputs[0].least[place], traced.inputs[0].most[place]
+    for inside in (max(least, 1), most or 9):
+        shape = [inside if d == place else n for d, n in enumerate(x.shape)]
+        assert torch.equal(network(torch.ones(shape)), model(torch.ones(shape)))
+    outside = least - 1 if most is None else most + 1
+    with pytest.raises(UserError, match=f"the network takes {taken}"):
+        network(torch.ones([outside if d == place else n for d, n in enumerate(x.shape)]))
+
+
+def test_a_table_that_ends_is_a_bound(packed):
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Parameter(torch.randn(12, 4))
+            self.linear = ReBNNLinear(4, 4, input_norm=True)
+
+        def forward(self, x):
+            return self.linear(x + self.places[: x.shape[1]])
+
+    model, x = settle(Places()), torch.randn(2, 5, 4)
+    traced, network = packed(model, x, any_size=True)
+    assert traced.inputs[0].most == (None, 12, None)
+    assert torch.equal(network(torch.ones(1, 12, 4)), model(torch.ones(1, 12, 4)))
+    with pytest.raises(UserError, match="1 to 12"):
+        network(torch.randn(2, 13, 4))

@@ -138,7 +138,7 @@ def _slope(traced: Traced, unit: Unit, user: fx.Node) -> fx.Node | None:
         return flat_constant(traced, user.args[1]) if fits and (not unit.is_linear or rank == 2) else None
     if user.target == _aten.leaky_relu.default:
         slope = float(user.args[1]) if len(user.args) > 1 else 0.01
-        return traced.add_constant(f"leaky_relu_{slope:g}", torch.tensor([slope]))
+        return traced.add_constant(f"leaky_relu_{slope:g}", torch.tensor([slope], dtype=torch.float32, device="cpu"))
     return None
 
 

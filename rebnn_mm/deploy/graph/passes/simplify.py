@@ -11,17 +11,16 @@ from rebnn_mm.deploy.graph.traced import Traced
 
 _aten = torch.ops.aten
 _SAME = {_aten.alias.default, _aten.detach.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
-_DROPOUT = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 _PADS = {_aten.pad.default, _aten.constant_pad_nd.default}
 _VIEWS = {_aten.view.default, _aten._unsafe_view.default}
 
 
 def simplify(traced: Traced) -> None:
-    """Drop aliases and dropout, let views accept any memory layout, drop casts to the same type, fold constants."""
+    """Drop aliases, let views accept any memory layout, drop casts to the same type, fold constants."""
     for node in list(traced.graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _SAME or _is_copy(node) or _pads_nothing(node) or _drops_nothing(node) or _keeps_type(node):
+        if node.target in _SAME or _is_copy(node) or _pads_nothing(node) or _keeps_type(node):
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
             continue
@@ -41,11 +40,6 @@ def _pads_nothing(node: fx.Node) -> bool:
     """Whether the node pads by zero elements on all sides."""
     sizes = node.args[1] if node.target in _PADS else None
     return isinstance(sizes, (list, tuple)) and all(type(size) is int and size == 0 for size in sizes)
-
-
-def _drops_nothing(node: fx.Node) -> bool:
-    """Whether the node is a dropout of rate 0, or one that is not in training."""
-    return node.target in _DROPOUT and (not node.args[2] or bool(node.args[1] == 0))
 
 
 def _keeps_type(node: fx.Node) -> bool:

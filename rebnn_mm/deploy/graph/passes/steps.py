@@ -107,7 +107,7 @@ def threshold(channels: int, steps: list[Step]) -> tuple[Tensor, Tensor]:
         return x >= 0
 
     turn = Turn.of(channels, positive)
-    one = torch.ones(channels)
+    one = torch.ones(channels, dtype=torch.float32, device="cpu")
     scale = torch.where(turn.first == turn.last, 0.0, torch.where(turn.last, one, -one))
     edge = torch.where(turn.last, -turn.above, turn.below)
     return scale, torch.where(turn.first == turn.last, torch.where(turn.first, one, -one), edge)

@@ -135,7 +135,8 @@ def _counts(unit: Unit) -> Tensor:
     """All integers that a product may be; zeros of a padding make room for those between."""
     shape = unit.spec.weight_shape
     most = shape[1] * shape[2] * shape[3]
-    return torch.arange(-most, most + 1, 1 if any(unit.spec.padding) else 2, dtype=torch.float32)
+    step = 1 if any(unit.spec.padding) else 2
+    return torch.arange(-most, most + 1, step, dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class _Changes:
         All numbers are halves of integers far below 2**24: nothing is rounded.
         """
         twice, once = self.count == 2, self.count == 1
-        up = torch.where(self.first, 1.0, -1.0)
+        up = torch.where(self.first, 1.0, -1.0).float()
         ones = torch.ones_like(up)
         # no change: 0 n + the sign; one: it is turned from the first sign on; two: it has the first sign far outside
         scale = torch.where(twice, up, torch.where(once, -up, torch.zeros_like(up)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rebnn_mm.deploy.targets.executorch.edge import edge_form
 from rebnn_mm.deploy.targets.executorch.file import sealed
 from rebnn_mm.deploy.targets.executorch.lowering import as_taken, check_installed, lower_methods
 from rebnn_mm.deploy.targets.executorch.placement import Placement
-from rebnn_mm.deploy.targets.executorch.program_card import program_card
+from rebnn_mm.deploy.targets.executorch.program_card import left_out, program_card
 from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 from rebnn_mm.deploy.targets.network import Chain, example_inputs, graphs_in_order, network_of
 from rebnn_mm.errors import UserError
@@ -37,6 +37,7 @@ class ExecutorchReport:
         memory: Bytes that the program plans for intermediate results.
         check: What the comparison with the packed network found, one line each; empty if there was none.
         sizes: Of the images, where the program takes several; ``memory`` is for the largest.
+        left_out: What of the test pipeline the C++ library does not do.
     """
 
     placement: Placement
@@ -45,6 +46,7 @@ class ExecutorchReport:
     memory: int
     check: tuple[str, ...] = ()
     sizes: Sizes | None = None
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         shapes = ", ".join(str(shape) for shape in self.inputs)
@@ -52,7 +54,7 @@ class ExecutorchReport:
             low, high = self.sizes.least, self.sizes.most
             shapes += f", images of {low[0]}x{low[1]} to {high[0]}x{high[1]}, multiples of {self.sizes.multiple}"
         sizes = f"inputs {shapes}; file {self.size / 1e6:.2f} MB, memory for results {self.memory / 1e6:.1f} MB"
-        return "\n".join([str(self.placement), sizes, *self.check])
+        return "\n".join([str(self.placement), sizes, *self.check, *self.left_out])
 
 
 def export_executorch(
@@ -107,7 +109,8 @@ def export_executorch(
     samples = [] if verify is False else [given, *noise_like(given, 7)] if verify is True else verify
     method = Method(module, given, Chain(parts), samples, kind == "classifier")
     calibrated = {"forward": calibrate} if calibrate else None
-    return write_program(path, {"forward": method}, text, allow_slow, int8_linear=int8_linear, calibrate=calibrated)
+    report = write_program(path, {"forward": method}, text, allow_slow, int8_linear=int8_linear, calibrate=calibrated)
+    return replace(report, left_out=left_out(card))
 
 
 @dataclass(frozen=True)

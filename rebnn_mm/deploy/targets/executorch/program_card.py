@@ -36,6 +36,17 @@ from rebnn_mm.deploy.targets.executorch.sizes import Sizes
 FORMAT = 1
 METHOD = "rebnn_card"
 KINDS = ("classifier", "network", "detector")
+_MOVES = (
+    "Resize",
+    "Crop",
+    "Pad",
+    "Flip",
+    "Rotate",
+    "Affine",
+    "Translate",
+    "Shear",
+    "Expand",
+)  # words in types of steps
 
 
 def program_card(
@@ -109,6 +120,34 @@ def resize_of(card: ModelCard) -> dict[str, Any]:
         elif kind == "CenterCrop":
             crop = True
     return dict(resize=resize, crop=crop)
+
+
+def left_out(card: ModelCard) -> tuple[str, ...]:
+    """Steps of the test pipeline that move pixels and that the card cannot tell, one sentence each."""
+    return tuple(
+        f"the C++ library does not do {_written(step)} of the test pipeline: images differ from those of Python"
+        for step in _pipeline(card.config or {})
+        if not _is_told(step)
+    )
+
+
+def _is_told(step: dict[str, Any]) -> bool:
+    kind = str(step.get("type", "")).rpartition(".")[2]
+    plain = step.get("backend", "cv2") == "cv2" and step.get("interpolation", "bilinear") == "bilinear"
+    if kind == "ResizeEdge":
+        return plain and step.get("edge", "short") == "short"
+    if kind == "Resize":
+        return plain and step.get("scale") is not None
+    if kind == "Pad":  # behind an image, an input is 0
+        value = step.get("pad_val", 0)
+        value = value.get("img", 0) if isinstance(value, dict) else value
+        return not any(value if isinstance(value, (list, tuple)) else [value])
+    return kind == "CenterCrop" or not any(word in kind for word in _MOVES)
+
+
+def _written(step: dict[str, Any]) -> str:
+    options = ", ".join(f"{key}={value!r}" for key, value in step.items() if key != "type")
+    return f"{str(step['type']).rpartition('.')[2]}({options})"
 
 
 def _pipeline(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,10 +121,25 @@ def _bound(target: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
 
 
 def leaves_by_name(output: Any, name: str) -> dict[str, Value | Tensor]:
-    """Values of a nested output under names: keys of dicts as they are, places in lists behind ``name``."""
+    """Values of a nested output under names: keys of dicts as they are, places in lists behind ``name``.
+
+    A key that stands in several dicts, ``cls`` of each level, is followed by the dict's own place or key: ``cls_0``.
+
+    Raises:
+        UserError: Two values would have one name all the same.
+    """
     if isinstance(output, dict):
-        return {key: leaf for own, item in output.items() for key, leaf in leaves_by_name(item, str(own)).items()}
-    if isinstance(output, (list, tuple)):
-        named = [leaves_by_name(item, f"{name}_{index}") for index, item in enumerate(output)]
-        return {key: leaf for own in named for key, leaf in own.items()}
-    return {name: output} if isinstance(output, (Value, Tensor)) else {}
+        named = {str(own): leaves_by_name(item, str(own)) for own, item in output.items()}
+    elif isinstance(output, (list, tuple)):
+        named = {str(index): leaves_by_name(item, f"{name}_{index}") for index, item in enumerate(output)}
+    else:
+        return {name: output} if isinstance(output, (Value, Tensor)) else {}
+    count = Counter(key for leaves in named.values() for key in leaves)
+    found: dict[str, Value | Tensor] = {}
+    for place, leaves in named.items():
+        for key, leaf in leaves.items():
+            key = key if count[key] == 1 else f"{key}_{place}"
+            if key in found:
+                raise UserError(f"two outputs of the network would be named {key!r}: rename one of its keys")
+            found[key] = leaf
+    return found

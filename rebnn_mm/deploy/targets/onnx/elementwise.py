@@ -17,7 +17,7 @@ _INF = float("inf")
 _UNARY = dict(
     **dict(abs="Abs", acos="Acos", atan="Atan", ceil="Ceil", cos="Cos", erf="Erf", exp="Exp", floor="Floor"),
     **dict(hardswish="HardSwish", log="Log", mish="Mish", neg="Neg", reciprocal="Reciprocal", relu="Relu"),
-    **dict(round="Round", selu="Selu", sigmoid="Sigmoid", sign="Sign", sin="Sin", sqrt="Sqrt", tanh="Tanh"),
+    **dict(selu="Selu", sigmoid="Sigmoid", sign="Sign", sin="Sin", sqrt="Sqrt", tanh="Tanh"),
 )
 _SOFTPLUS_LINE = 15  # log(1 + exp(15)) is 15 up to the last digits of float32
 _ANY_NUMBER = ("abs", "neg", "relu", "sign")
@@ -93,12 +93,18 @@ def _remainder(g: Builder, a: Any, b: Any) -> Value:
 
 def _logical(kind: str, on_bits: str = "") -> Callable[..., Value]:
     def handler(g: Builder, a: Any, b: Any) -> Value:
-        a, b = (g.value(x) if isinstance(x, (Value, Tensor)) else g.scalar(x, torch.bool) for x in (a, b))
-        if on_bits and a.dtype != torch.bool:
+        if on_bits and torch.result_type(_dummy(a), _dummy(b)) != torch.bool:
             return binary(g, on_bits, a, b)
+        a, b = (g.value(x) if isinstance(x, (Value, Tensor)) else g.scalar(bool(x), torch.bool) for x in (a, b))
         return g.op(kind, g.cast(a, torch.bool), g.cast(b, torch.bool), rank=rank_of(a, b))
 
     return handler
+
+
+def _round(g: Builder, x: Any, decimals: int = 0) -> Value:
+    if decimals:
+        raise UserError("it rounds to decimals")
+    return g.op("Round", floating(g, x))
 
 
 def _bitwise_not(g: Builder, x: Any) -> Value:
@@ -108,6 +114,8 @@ def _bitwise_not(g: Builder, x: Any) -> Value:
 
 def _clamp(g: Builder, x: Any, lowest: Any = None, highest: Any = None) -> Value:
     x = g.value(x)
+    if any(isinstance(bound, float) for bound in (lowest, highest)):
+        x = floating(g, x)
     if all(bound is None or isinstance(bound, (int, float)) for bound in (lowest, highest)):
         if not x.dtype.is_floating_point:
             return g.op(
@@ -176,7 +184,8 @@ def _to(g: Builder, x: Any, dtype: Any = None, *rest: Any) -> Value:
 
 
 def _power(g: Builder, a: Any, b: Any) -> Value:
-    if b == 2 and isinstance(b, (int, float)):
+    if isinstance(b, (int, float)) and b == 2:
+        a, _ = together(g, a, b)
         return g.op("Mul", a, a)
     return binary(g, "Pow", a, b)
 
@@ -203,6 +212,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.floor_divide": lambda g, a, b: _div(g, a, b, "floor"),
     "aten.remainder": _remainder,
     "aten.pow": _power,
+    "aten.round": _round,
     "aten.square": lambda g, x: g.op("Mul", x, x),
     "aten.maximum": lambda g, a, b: binary(g, "Max", a, b),
     "aten.minimum": lambda g, a, b: binary(g, "Min", a, b),

@@ -88,8 +88,10 @@ def _slice(g: Builder, x: Any, dim: int = 0, start: Any = None, end: Any = None,
 
 
 def _narrow(g: Builder, x: Any, dim: int, start: Any, length: Any) -> Value:
-    stop = g.op("Add", g.vector([start]), g.vector([length])) if _moves(start, length) else start + length
-    return _slice(g, x, dim, start, stop)
+    if _moves(start, length):
+        return _slice(g, x, dim, start, g.op("Add", g.vector([start]), g.vector([length])))
+    end = start + length
+    return _slice(g, x, dim, start, None if start < 0 and end == 0 else end)  # the last ones end at the end, not at 0
 
 
 def _moves(*values: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +23,7 @@ from rebnn_mm.deploy.targets.openvino.core import compile_model, core
 from rebnn_mm.deploy.targets.openvino.report import OpenVinoReport, primitives
 from rebnn_mm.deploy.targets.openvino.units import UNIT
 from rebnn_mm.errors import MissingPackageError, UserError
-from rebnn_mm.files.atomic import write_bytes
+from rebnn_mm.files.atomic import atomic_path
 
 
 def export_openvino(
@@ -146,6 +148,11 @@ def _write(model: Any, out: Path) -> int:
         # 1-bit weights are stored as bits; float16 would round what is real-valued
         save_model(model, path, compress_to_fp16=False)
         contents = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}
-    for suffix, content in contents.items():
-        write_bytes(out.with_suffix(suffix), content)
+    with ExitStack() as both:  # on the disk before either takes its name: one file fits no other's half
+        for suffix, content in contents.items():
+            part = both.enter_context(atomic_path(out.with_suffix(suffix)))
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
     return sum(map(len, contents.values()))

@@ -13,7 +13,7 @@ from rebnn_mm.deploy.targets.executorch import program, verify
 from rebnn_mm.deploy.targets.executorch.file import ProgramFileError, read_program, sealed
 from rebnn_mm.deploy.targets.executorch.placement import Placement
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
-from rebnn_mm.deploy.targets.executorch.program_card import program_card, resize_of
+from rebnn_mm.deploy.targets.executorch.program_card import left_out, program_card, resize_of
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 
 PROGRAM = bytes(range(100))
@@ -91,6 +91,23 @@ def config(*steps):
 def test_the_card_tells_how_the_test_pipeline_resizes(steps, resize, crop):
     wanted = None if resize is None else dict(zip(("mode", "height", "width"), resize, strict=True))
     assert resize_of(ModelCard(config=config(*steps))) == dict(resize=wanted, crop=crop)
+
+
+def test_what_the_card_cannot_tell_of_the_test_pipeline_is_said():
+    told = config(
+        dict(type="ResizeEdge", scale=256, edge="short"), dict(type="CenterCrop", crop_size=224),
+        dict(type="Resize", scale=(32, 32)), dict(type="Pad", size_divisor=32, pad_val=dict(img=(0, 0, 0))),
+    )  # fmt: skip
+    assert left_out(ModelCard(config=told)) == () == left_out(ModelCard())
+    steps = [
+        dict(type="mmpretrain.ResizeEdge", scale=256, edge="short", backend="pillow", interpolation="bicubic"),
+        dict(type="ResizeEdge", scale=256, edge="long"),
+        dict(type="Resize", scale_factor=0.5),
+        dict(type="EfficientNetCenterCrop", crop_size=224),
+        dict(type="Pad", size=(64, 64), pad_val=dict(img=(114, 114, 114))),
+    ]
+    found = left_out(ModelCard(config=config(*steps)))
+    assert len(found) == len(steps) and "does not do Resize(scale_factor=0.5) of the test pipeline" in found[2]
 
 
 def test_the_card_is_json_that_names_layouts():

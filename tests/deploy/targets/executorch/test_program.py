@@ -129,6 +129,25 @@ def test_jpeg_and_png_are_read(built, files, image, tmp_path):
         assert "no sound" in refused(run(built, files[0][1], tmp_path / f"cut_{name}"))
 
 
+@pytest.mark.parametrize("endian", "<>")
+def test_photos_are_read_upright(built, files, image, tmp_path, endian):
+    """As Python's readers do: a phone writes how it was held into the file."""
+    pil = pytest.importorskip("PIL.Image")
+    from PIL import ImageOps
+
+    found = set()
+    for orientation in range(1, 9):
+        exif = pil.Exif()
+        exif.endian, exif[0x0112] = endian, orientation
+        pil.fromarray(image[1][:-4]).save(tmp_path / "photo.jpg", quality=95, subsampling=0, exif=exif.tobytes())
+        ImageOps.exif_transpose(pil.open(tmp_path / "photo.jpg")).save(tmp_path / "upright.png")
+        photo, upright = (run(built, files[0][1], tmp_path / name) for name in ("photo.jpg", "upright.png"))
+        labels = photo.stdout.splitlines()[:5]
+        assert labels == upright.stdout.splitlines()[:5] and len(labels) == 5
+        found.add(tuple(labels))
+    assert len(found) == 8
+
+
 def test_other_files_and_options_are_refused_with_a_sentence(built, files, image, tmp_path):
     model = files[0][1]
     (tmp_path / "text.ppm").write_text("no image at all")

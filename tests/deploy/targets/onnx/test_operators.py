@@ -85,6 +85,9 @@ ELEMENTWISE = {
     "where": lambda x: torch.where(x > 0, x, 0.0) + x.masked_fill(x < -0.5, 3.0) * (x != 0),
     "logic": lambda x: (torch.logical_and(x > 0, x < 1).bitwise_or(~(x >= -1))).to(torch.float32),
     "casts": lambda x: (x * 10).to(torch.int64) // 3 + (x * 10).int() % 4,
+    "bits": lambda x: ((x * 10).long() & 3) + ((x * 10).long() | 4) + ((x > 0) & True),
+    "integers and numbers": lambda x: (x * 3).long().clamp(-1.5, 2.5) + (x * 3).long() ** 2.0 + (x * 3).long() ** 2,
+    "powers of a vector": lambda x: x.abs() ** torch.tensor([0.5, 1.0, 2.0, 3.0]).view(4, 1, 1),
     "extremes": lambda x: torch.maximum(x, x.flip(2)) + torch.minimum(x, x.flip(3)),
     "like": lambda x: torch.full_like(x, 2) + torch.zeros_like(x) + torch.ones_like(x) + x,
 }
@@ -165,6 +168,7 @@ SHAPES = {
     "flip": lambda x: x.flip(1, 3),
     "index": lambda x: x[:, torch.tensor([2, 0])] + x.index_select(1, torch.tensor([1, 3])),
     "arange": lambda x: x + torch.arange(x.shape[3]) + torch.zeros(x.shape[2], 1) + x.new_ones(x.shape[3]),
+    "narrow": lambda x: x.narrow(3, -2, 2) + x.narrow(3, 1, 2) + x.narrow(3, -3, 2) + x.narrow(1, -4, 4)[..., :2],
     "masks": lambda x: x.tril() + x.triu(1),
 }
 
@@ -307,9 +311,20 @@ def test_a_size_that_is_no_multiple_of_eight():
     [
         (nn.Unfold(3), "does not know the operator aten.im2col.default"),
         (nn.AvgPool2d(3, divisor_override=2), "cannot express aten.avg_pool2d.default as .*divisor_override"),
+        (Function(lambda x: x.round(decimals=1)), "cannot express aten.round.decimals as .*rounds to decimals"),
+        (Function(lambda x: [{"a": x, "a_0": x + 1}, {"a": x + 2}]), "two outputs .* named 'a_0'"),
         (nn.AdaptiveMaxPool2d(3), "aten.adaptive_max_pool2d.default as .*output size 1"),
     ],
 )
 def test_what_onnx_cannot_say_is_refused_by_name(module, message):
     with pytest.raises(UserError, match=message):
         to_onnx(network(module, image()), "float")
+
+
+def test_keys_that_stand_in_several_dicts_are_told_apart():
+    levels = Function(lambda x: [{"cls": x + 1, "box": x + 2}, {"cls": x + 3, "box": x + 4}, {"all": x + 5}])
+    agree(levels, image())
+    names = [output.name for output in session(network(levels, image())).get_outputs()]
+    assert names == ["cls_0", "box_0", "cls_1", "box_1", "all"]
+    nested = Function(lambda x: {"p3": {"cls": x + 1}, "p4": {"cls": x + 2}})
+    assert [output.name for output in session(network(nested, image())).get_outputs()] == ["cls_p3", "cls_p4"]

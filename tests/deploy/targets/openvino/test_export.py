@@ -1,6 +1,8 @@
 """Networks in OpenVINO, against the packed ones."""
 
+import errno
 import json
+import os
 import sys
 
 import numpy as np
@@ -22,7 +24,7 @@ from rebnn_mm.deploy.targets.openvino import export_openvino  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.core import compile_model, core  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.export import to_openvino  # noqa: E402
 from rebnn_mm.deploy.targets.openvino.signs import turned_signs  # noqa: E402
-from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError  # noqa: E402
+from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError, UserFileError  # noqa: E402
 from rebnn_mm.layers import ReBNNConv2d, ReBNNLinear  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -191,6 +193,25 @@ def test_results_that_differ_are_refused(plain, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="OpenVINO's results are others than torch's.*nothing was written"):
         export_openvino(plain, tmp_path / "m.xml", size=(12, 12))
     assert not (tmp_path / "m.xml").exists()
+
+
+def test_both_files_are_new_or_neither_is(plain, tmp_path, monkeypatch):
+    out = tmp_path / "m.xml"
+    export_openvino(plain, out, size=(12, 12))
+    before = [out.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")]
+    written = []
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", full)
+        with pytest.raises(UserFileError, match="What was there before is untouched"):
+            export_openvino(plain, out, size=(14, 12))
+    assert [out.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml", "plain.rebnn"]
 
 
 @pytest.mark.slow
