@@ -84,9 +84,9 @@ setup(
         ],
         # BERT on GLUE; transformers 5 dropped functions that mmpretrain 1.3 uses
         "bert": ["onedl-mmengine>=0.10.12,<0.11", "transformers>=4.57,<5", "scipy>=1.11"],
-        "onnx": ["onnx>=1.16"],
+        "onnx": ["onnx>=1.16", "onedl-mmengine>=0.10.12,<0.11"],
         # which is handed the graph as ONNX
-        "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16"],
+        "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16", "onedl-mmengine>=0.10.12,<0.11"],
         # programs without Python and torch; its files are promised for about the next minor release only
         "executorch": ["executorch>=1.5.1,<1.6"],
         # tools/analyze.py draws with it; nothing else does

@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
+_INSTALLED_BY = {
+    **dict.fromkeys(("mmengine", "mmcv", "mmdet", "mmpretrain"), "'rebnn_mm[mm]'"),
+    **dict.fromkeys(("transformers", "scipy"), "'rebnn_mm[bert]'"),
+    "PIL": "pillow",
+}
 
 
 def home() -> Path:
@@ -44,10 +49,16 @@ def main() -> None:
     elif name not in known:
         raise SystemExit(f"rebnn: there is no command {sys.argv[1]!r}; there are {', '.join([*known, 'configs'])}")
     else:
-        tool = _load(known[name])
         # argparse takes the name of the program from the first word
         sys.argv = [f"rebnn {name}", *sys.argv[2:]]
-        tool.main(sys.argv[1:])
+        try:
+            _load(known[name]).main(sys.argv[1:])
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            if package not in _INSTALLED_BY:
+                raise
+            how = _INSTALLED_BY[package]
+            raise SystemExit(f"rebnn {name} needs {package}, which is not installed: pip install {how}") from error
 
 
 def _load(path: Path) -> Any:

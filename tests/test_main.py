@@ -46,3 +46,22 @@ def test_an_unknown_command_is_refused(monkeypatch):
 def test_the_module_runs():
     done = subprocess.run([sys.executable, "-m", "rebnn_mm", "nothing"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "no command 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize(("package", "how"), [("mmdet", r"'rebnn_mm\[mm\]'"), ("PIL", "pillow")])
+def test_a_package_that_is_not_installed_is_named(monkeypatch, package, how):
+    def lacks(path):
+        raise ModuleNotFoundError(f"No module named '{package}.sub'", name=f"{package}.sub")
+
+    monkeypatch.setattr(rebnn, "_load", lacks)
+    with pytest.raises(SystemExit, match=f"rebnn demo needs {package}, which is not installed: pip install {how}"):
+        run(monkeypatch, "demo", "m.rebnn")
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault(monkeypatch):
+    def lacks(path):
+        raise ModuleNotFoundError("No module named 'rebnn_mm.gone'", name="rebnn_mm.gone")
+
+    monkeypatch.setattr(rebnn, "_load", lacks)
+    with pytest.raises(ModuleNotFoundError):
+        run(monkeypatch, "demo", "m.rebnn")

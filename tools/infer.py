@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> None:
 
     with one_sentence("infer"):
         if args.checkpoint is None and is_packed_file(args.config):
+            if args.cfg_options:
+                parser.error("--cfg-options change a config: give CONFIG and MODEL.rebnn")
             cfg, weights = packed_config(args.config), args.config
         elif args.checkpoint is None:
             parser.error("give CONFIG and CHECKPOINT, or a packed file MODEL.rebnn")

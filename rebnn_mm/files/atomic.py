@@ -14,8 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from rebnn_mm.errors import ExistingFileError, MissingFileError, UserFileError
+from rebnn_mm.errors import ExistingFileError, MissingFileError, UserError, UserFileError
 
 try:
     import fcntl
@@ -84,7 +85,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists():
-        raise ExistingFileError(f"{path} exists already: remove it, or choose another --out")
+        raise ExistingFileError(f"{path} exists already: remove it, or choose another place")
     part = path.with_name(f".{path.name}.part")
     with _disk_errors(path, own=True):
         shutil.rmtree(part, ignore_errors=True)
@@ -97,6 +98,25 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             _sync_folder(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def writable_folder(path: str | Path) -> Path:
+    """A folder that results can be written into, made where it is not there: asked for before the work begins.
+
+    Raises:
+        UserFileError: It cannot be made or written: the path of a file, or no right to.
+    """
+    path = Path(path)
+    with _disk_errors(path, own=True):
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
+    return path
+
+
+def refuse_same_file(source: str | Path, out: str | Path) -> None:
+    """Raise UserError where a tool would write over what it reads."""
+    if Path(source).resolve() == Path(out).resolve():
+        raise UserError(f"{out} is the file that is to be read: name another one to write")
 
 
 def _check_place(path: Path) -> None:

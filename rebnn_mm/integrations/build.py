@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,15 +63,17 @@ def _usable(device: str) -> torch.device:
 
 
 def building(build: Callable[[], T]) -> T:
-    """Call ``build``, which builds from a config; a type that no registry has becomes a sentence.
+    """Call ``build``, which builds from a config; a type that no registry has, or does not take its options, is said.
 
     Raises:
-        ValueError: The config names a type that is not registered.
+        ValueError: The config names a type that is not registered, or an option that a type does not have.
     """
     try:
         return build()
     except KeyError as error:
         raise _unknown_type(error) from error
+    except TypeError as error:
+        raise _wrong_options(error) from error
 
 
 def _unknown_type(error: KeyError) -> Exception:
@@ -83,6 +87,26 @@ def _unknown_type(error: KeyError) -> Exception:
         return error
     line = str(error.args[0]).split(". ")[0]
     return UserError(f"the config cannot be built: {line}; check the name, and custom_imports")
+
+
+def _wrong_options(error: TypeError) -> Exception:
+    """A sentence if the call of a registry was refused, as of an option that a type does not have; else itself.
+
+    What goes wrong within a constructor is its own fault, but for options that it hands on to its base class.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    calls = [frame for frame in frames if frame.f_code.co_name == "build_from_cfg"]
+    if not calls or not calls[-1].f_globals["__name__"].startswith(_REGISTRIES):
+        return error
+    given = calls[-1].f_locals.get("args")
+    kind = getattr(calls[-1].f_locals.get("obj_cls"), "__name__", None)
+    text = str(error).splitlines()[0]
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    handed_on = unknown is not None and isinstance(given, dict) and unknown[1] in given
+    if not handed_on and calls[-1] is not frames[-1]:
+        return error
+    what = f"type={kind!r}" if kind else "a part of it"
+    return UserError(f"the config cannot be built: {what}: {text.rpartition('__init__() ')[2]}; check its options")
 
 
 def register_scope(scope: str) -> None:

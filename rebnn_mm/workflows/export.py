@@ -22,6 +22,7 @@ from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.report import ExportReport
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import refuse_same_file
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.config import scope_of
@@ -134,6 +135,8 @@ def export_to(
     """
     if len(source) not in (1, 2):
         raise UserError(f"export takes a config and a checkpoint, or one .rebnn file, and got {len(source)} names")
+    for read in source:
+        refuse_same_file(read, out)
     options, engine = options or ExportOptions(), dict(engine or {})
     name = target_of(out, to, otherwise="rebnn" if len(source) == 2 else None)
     if ("verify" in TARGETS[name].options or engine.get("part") == "boxes") and not options.verify:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.files.atomic import atomic_path
+from rebnn_mm.files.atomic import atomic_path, refuse_same_file
 from rebnn_mm.functional import scale_init
 from rebnn_mm.integrations.checkpoint import load_weights
 from rebnn_mm.workflows.reactnet_layouts import Place, layout_of
@@ -30,6 +30,7 @@ def convert_file(source: str | Path, target: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: ``source`` or the folder of ``target`` is not there.
         ValueError: ``source`` is no checkpoint, or of another layout.
     """
+    refuse_same_file(source, target)
     try:
         state = convert_state(load_weights(source)["state_dict"])
     except ValueError as error:

@@ -10,8 +10,15 @@ import sys
 import pytest
 from small_disk import ROOT, run_on_small_disk
 
-from rebnn_mm.errors import MissingFileError, UserFileError
-from rebnn_mm.files.atomic import atomic_folder, atomic_path, write_bytes, write_text
+from rebnn_mm.errors import MissingFileError, UserError, UserFileError
+from rebnn_mm.files.atomic import (
+    atomic_folder,
+    atomic_path,
+    refuse_same_file,
+    writable_folder,
+    write_bytes,
+    write_text,
+)
 
 
 def names(folder):
@@ -173,3 +180,24 @@ import rebnn_mm.files.atomic, rebnn_mm.files.bits, rebnn_mm.files.oscillation
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_for_results_is_made_or_refused_before_the_work(tmp_path):
+    assert writable_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert writable_folder(str(tmp_path)) == tmp_path and list(tmp_path.rglob("*")) == [
+        tmp_path / "a",
+        tmp_path / "a/b",
+    ]
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserFileError, match=f"cannot write {path}: "):
+            writable_folder(path)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_file_is_not_written_over_itself(tmp_path):
+    (tmp_path / "a").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    refuse_same_file(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(UserError, match="is the file that is to be read"):
+        refuse_same_file(tmp_path / "a", tmp_path / "link")

@@ -90,6 +90,42 @@ def test_unknown_type_is_a_sentence_and_a_constructors_key_error_is_not():
     assert not isinstance(caught.value, UserError)
 
 
+@MODELS.register_module(name="Inner", force=True)
+class _Inner(nn.Module):
+    def __init__(self, size=1):
+        super().__init__()
+        self.size = size + 0
+
+
+@MODELS.register_module(name="Outer", force=True)
+class _Outer(_Inner):
+    """Hands its options on; a fault of its own is none of the config's."""
+
+    def __init__(self, part=None, **kwargs):
+        super().__init__(**kwargs)
+        self.part = MODELS.build(part) if part is not None else None
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (dict(type="Inner", sise=3), "type='_Inner': got an unexpected keyword argument 'sise'"),
+        (dict(type="Outer", sise=3), "type='_Outer': got an unexpected keyword argument 'sise'"),
+        (dict(type="Outer", part=dict(type="Inner", sise=3)), "type='_Inner': got an unexpected"),
+        (dict(type="Outer", part=7), "cfg should be a dict"),
+    ],
+)
+def test_an_option_that_a_type_does_not_have_is_a_sentence(cfg, message):
+    with pytest.raises(UserError, match=f"the config cannot be built: .*{message}.*check its options"):
+        building(lambda: MODELS.build(cfg))
+
+
+def test_a_constructors_own_type_error_is_its_own():
+    with pytest.raises(TypeError, match="concatenate") as caught:
+        building(lambda: MODELS.build(dict(type="Inner", size=[])))
+    assert not isinstance(caught.value, UserError)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

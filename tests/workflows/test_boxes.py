@@ -196,6 +196,12 @@ def test_other_boxes_are_no_file(monkeypatch):
     given = wrong
     with pytest.raises(ValueError, match="more than turned signs explain; no file was written"):
         boxes_check.check_boxes(b"", None, (1, 3, 8, 8))
+    given = tuple(x[:0] for x in boxes)
+    with pytest.raises(ValueError, match="finds 0 of .* 6 boxes"):
+        boxes_check.check_boxes(b"", None, (1, 3, 8, 8))
+    for few in ((boxes[0], boxes[1] / 10, boxes[2]), given):  # weak ones, and none
+        monkeypatch.setattr(boxes_check, "boxes_of", lambda detector, image, few=few: few)
+        assert "this decides nothing" in boxes_check.check_boxes(b"", None, (1, 3, 8, 8))
 
 
 @pytest.mark.slow

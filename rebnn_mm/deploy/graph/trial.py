@@ -77,29 +77,25 @@ def within_bounds(
         module: In eval mode.
         inputs: What it was exported with.
     """
-    for size, most in {(x.shape[d], m) for x, spec in zip(inputs, specs, strict=True) for d, m in enumerate(spec.most)}:
-        if most is None or most > _FARTHEST * size:  # too large to be tried: the bound stays
+    specs = list(specs)
+    pairs = list(zip(inputs, specs, strict=True))
+    bounds = {(size, most) for x, spec in pairs for size, most in zip(x.shape, spec.most, strict=True) if most}
+    for size, most in sorted(bounds):
+        if most > _FARTHEST * size:  # too large to be tried: the bound stays
             continue
-        places = [
-            [d for d, own in enumerate(spec.most) if (x.shape[d], own) == (size, most)]
-            for x, spec in zip(inputs, specs, strict=True)
-        ]
-        larger = size * (most // size + 1)  # a multiple, as halves of it may be taken
-        beyond = [_resized(x, own, lambda _, larger=larger: larger) for x, own in zip(inputs, places, strict=True)]
+        places = [[d for d, own in enumerate(spec.most) if (x.shape[d], own) == (size, most)] for x, spec in pairs]
+        multiple = most // size + 1  # of the size, as halves of it may be taken
+        beyond = [_resized(x, own, lambda size, m=multiple: size * m) for x, own in zip(inputs, places, strict=True)]
         if _agrees(graph, module, beyond, fails=False):
-            specs = [
-                replace(spec, most=tuple(None if d in own else m for d, m in enumerate(spec.most)))
-                for spec, own in zip(specs, places, strict=True)
-            ]
-    batch = [spec.shape[:1] == (None,) and len(x) > 1 for x, spec in zip(inputs, specs, strict=True)]
-    if any(batch):
-        one = [x[:1] if opened else x for x, opened in zip(inputs, batch, strict=True)]
-        if not _agrees(graph, module, one, fails=True):
-            specs = [
-                replace(spec, least=(2, *spec.least[1:])) if opened else spec
-                for spec, opened in zip(specs, batch, strict=True)
-            ]
-    return list(specs)
+            for index, own in enumerate(places):
+                most_sizes = (None if d in own else other for d, other in enumerate(specs[index].most))
+                specs[index] = replace(specs[index], most=tuple(most_sizes))
+    batches = [index for index, (x, spec) in enumerate(pairs) if spec.shape[:1] == (None,) and len(x) > 1]
+    one = [x[:1] if index in batches else x for index, x in enumerate(inputs)]
+    if batches and not _agrees(graph, module, one, fails=True):
+        for index in batches:
+            specs[index] = replace(specs[index], least=(2, *specs[index].least[1:]))
+    return specs
 
 
 def _agrees(graph: Callable[..., Any], module: nn.Module, inputs: list[Tensor], fails: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.errors import UserError
-from rebnn_mm.files.atomic import write_bytes
+from rebnn_mm.files.atomic import refuse_same_file, write_bytes
 from rebnn_mm.progress import step
 
 
@@ -103,7 +103,6 @@ def convert_file(source: str | Path, out: str | Path, to: str | None = None, **o
     if foreign:
         words = ", ".join(f"--{key.replace('_', '-')}" for key in foreign)
         raise UserError(f"--to {name} has no {words}; it takes {', '.join(TARGETS[name].options) or 'no option'}")
-    if Path(source).resolve() == Path(out).resolve():
-        raise UserError(f"{out} is the file that is to be read: name another one to write")
+    refuse_same_file(source, out)
     step(f"writing for {name}")
     return TARGETS[name].write(Path(source), Path(out), **given)

@@ -69,7 +69,10 @@ def chosen_network(path: str | Path, part: str | None) -> PackedClassifier | Gra
     if part is None and "whole" in file.info:
         return build_network(file)
     if part is None:
-        raise UserError(f"{path} is no graph as a whole: name one of its parts, {' or '.join(map(repr, graphs))}")
+        raise UserError(
+            f"{path} is no graph as a whole: name one of its parts, {' or '.join(map(repr, graphs))}, with "
+            "--part; --part boxes is a detector whole"
+        )
     if part not in graphs:
         known = "it is one whole graph: leave the part out" if "" in graphs else f"one of {[*graphs]}"
         raise UserError(f"part={part!r} is no part of {path}: {known}")

@@ -32,8 +32,8 @@ def require_data(path: str | Path, what: str) -> None:
     if "://" in str(path) or os.path.exists(path):
         return
     raise MissingFileError(
-        f"{what} is not at {os.path.abspath(path)}: link your copy there (ln -s SOURCE {path}), make a small one with "
-        f"'python tools/make_demo_data.py', or name its folder with --cfg-options data_root=FOLDER"
+        f"{what} is not at {os.path.abspath(path)}: link your copy there (ln -s SOURCE {path}), or name its folder "
+        "with --cfg-options data_root=FOLDER; 'python tools/make_demo_data.py' makes the data of configs/*_demo.py"
     )
 
 

@@ -9,6 +9,7 @@ from rebnn_mm.deploy import export_model
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.layers import ReBNNConv2d
+from rebnn_mm.workflows.export import export_to
 
 
 @pytest.fixture
@@ -42,8 +43,14 @@ def test_options_of_another_target_are_refused(plain, tmp_path):
 
 def test_a_file_is_not_written_over_itself_nor_made_of_nothing(plain, tmp_path):
     before = plain.read_bytes()
+    for write in (convert_file, lambda source, out: export_to([source], out)):
+        with pytest.raises(UserError, match="is the file that is to be read"):
+            write(plain, plain)
+    checkpoint = tmp_path / "trained.pth"
+    checkpoint.write_bytes(b"trained")
     with pytest.raises(UserError, match="is the file that is to be read"):
-        convert_file(plain, plain)
+        export_to(["config.py", checkpoint], checkpoint, to="rebnn")
+    assert checkpoint.read_bytes() == b"trained"
     with pytest.raises(MissingFileError):
         convert_file(tmp_path / "none.rebnn", tmp_path / "copy.rebnn")
     convert_file(plain, tmp_path / "copy.rebnn")

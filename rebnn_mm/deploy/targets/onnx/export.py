@@ -17,7 +17,7 @@ from rebnn_mm.deploy.targets.onnx.builder import ONNX_TYPES, Builder, Value
 from rebnn_mm.deploy.targets.onnx.convert import convert, leaves_by_name
 from rebnn_mm.deploy.targets.onnx.units import DOMAIN, DOMAIN_VERSION, FORMS, QONNX_DOMAIN, QONNX_DOMAIN_VERSION
 from rebnn_mm.errors import MissingPackageError, UserError
-from rebnn_mm.files.atomic import write_bytes
+from rebnn_mm.files.atomic import refuse_same_file, write_bytes
 
 OPSET = 19
 
@@ -39,7 +39,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
     Raises:
         MissingFileError: ``path`` is no file.
         RebnnFileError: It is damaged, or holds no graph.
-        UserError: An unknown form or part; an operator that this export does not know.
+        UserError: An unknown form or part; an operator that this export does not know; ``out`` is ``path``.
         MissingPackageError: ``pip install rebnn_mm[onnx]`` was not done.
     """
     check_installed()
@@ -47,6 +47,7 @@ def export_onnx(path: str | Path, out: str | Path, form: str = "float", part: st
 
     if form not in FORMS:
         raise UserError(f"form={form!r}: one of {FORMS}")
+    refuse_same_file(path, out)
     network = chosen_network(path, part)
     model = to_onnx(network, form)
     if isinstance(network, PackedClassifier) and network.card.classes:

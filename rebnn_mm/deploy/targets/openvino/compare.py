@@ -70,7 +70,9 @@ def compare(network: Network, model: Any, compiled: Any, inputs: Sequence[Tensor
     largest = max(float(b.abs().max()) for b in expected)
     comparison = Comparison(difference, mean, largest, turned_signs(network, model, inputs), same)
     if not mean <= _TOLERANCE:  # NaN too
-        raise UserError(f"OpenVINO's results are others than torch's: {comparison}; nothing was written")
+        whole = isinstance(network, list) and len(network) > 1
+        parts = ": write its parts one by one, --part backbone and --part neck" if whole else ""
+        raise UserError(f"OpenVINO's results are others than torch's: {comparison}; nothing was written{parts}")
     return comparison
 
 

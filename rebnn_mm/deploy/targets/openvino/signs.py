@@ -22,6 +22,7 @@ from rebnn_mm.deploy.targets.openvino.thresholds import sign_thresholds
 from rebnn_mm.deploy.targets.openvino.units import UNIT
 
 _SIGN = f"{UNIT}/sign"
+_PROBE = "rebnn_probe_"
 Signs = dict[tuple[str, int], Tensor]  # by the layer's name and the number of signs: levels of a pyramid share layers
 
 
@@ -58,14 +59,17 @@ def turned_signs(network: Network, model: Any, inputs: Sequence[Tensor]) -> Turn
 def _openvino_signs(model: Any, inputs: Sequence[Tensor]) -> Signs:
     probe = model.clone()
     nodes = [node for node in probe.get_ordered_ops() if node.get_friendly_name().endswith(_SIGN)]
-    first = len(probe.outputs)
-    # what the signs are taken of: reading the bits themselves crashes OpenVINO 2026.4.1
+    # what the signs are taken of: reading the bits themselves crashes OpenVINO 2026.4.1. Layers may share a map, which
+    # may be an output of the network: a name finds it, where the place among the outputs does not
+    for index, node in enumerate(nodes):
+        node.input_value(0).get_tensor().add_names({f"{_PROBE}{index}"})
     probe.add_outputs([node.input_value(0) for node in nodes])
     compiled = compile_model(probe)
     results = compiled([x.numpy() for x in inputs])
     signs: Signs = {}
-    for node, port in zip(nodes, compiled.outputs[first:], strict=True):
-        bits = torch.from_numpy(results[port] > node.input_value(1).get_node().data)
+    for index, node in enumerate(nodes):
+        values = results[compiled.output(f"{_PROBE}{index}")]
+        bits = torch.from_numpy(values > node.input_value(1).get_node().data)
         signs[node.get_friendly_name().removesuffix(_SIGN), bits.numel()] = bits.flatten()
     return signs
 

@@ -265,6 +265,10 @@ def test_what_cannot_be_exported_is_said(plain, tmp_path, monkeypatch):
     export_model(nn.Sequential(ReBNNConv2d(3, 4, 3), nn.Unfold(3)), tmp_path / "unfold.rebnn")
     with pytest.raises(UserError, match="does not know the operator aten.im2col.default"):
         export_onnx(tmp_path / "unfold.rebnn", out)
+    before = plain.read_bytes()
+    with pytest.raises(UserError, match="is the file that is to be read"):
+        export_onnx(plain, plain)
+    assert plain.read_bytes() == before
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingPackageError, match="pip install onnx"):
         export_onnx(plain, out)
