@@ -21,7 +21,7 @@ from rebnn_mm.deploy.targets.onnx.export import to_onnx
 from rebnn_mm.deploy.targets.openvino.compare import Comparison, compare
 from rebnn_mm.deploy.targets.openvino.core import compile_model, core
 from rebnn_mm.deploy.targets.openvino.report import OpenVinoReport, primitives
-from rebnn_mm.deploy.targets.openvino.units import UNIT
+from rebnn_mm.deploy.targets.openvino.units import UNIT, part_signs
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.files.atomic import atomic_path
 
@@ -101,6 +101,7 @@ def from_onnx(model: Any, shapes: Sequence[Sequence[int]] | None = None) -> Any:
     converted = core().read_model(model.SerializeToString())
     if shapes is not None:
         converted.reshape({port: list(shape) for port, shape in zip(converted.inputs, shapes, strict=True)})
+    part_signs(converted)
     return converted
 
 

@@ -111,6 +111,25 @@ def _float_product(x: Any, weight: Tensor, thresholds: Tensor, spec: ConvSpec, n
     return y.output(0)
 
 
+def part_signs(model: Any) -> None:
+    """Keep signs out of the product before them where OpenVINO 2026.4 takes them wrong: of ``prelu(...) + constant``.
+
+    It computes what stands behind a product, and a sign at its end, in one loop, which leaves out that sum. Another
+    reader of the value or a step that is none of this loop's, here a maximum that changes nothing, prevents it.
+    """
+    from openvino import opset1
+
+    for sign in model.get_ordered_ops():
+        if not sign.get_friendly_name().endswith(f"{UNIT}/sign"):
+            continue
+        value = sign.input_value(0)
+        sources = [source.get_node().get_type_name() for source in value.get_node().input_values()]
+        if value.get_node().get_type_name() == "Add" and "PRelu" in sources and len(value.get_target_inputs()) == 1:
+            apart = opset1.maximum(value, _number(float(np.finfo(np.float32).min)))
+            sign.input(0).replace_source_output(apart.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def _by_output(channels: Tensor, spec: ConvSpec) -> Tensor:
     """One value for each input channel, (C_in,), at its places in the weight: (C_out, C_in/groups, 1, 1)."""
     grouped = channels.view(spec.groups, 1, -1).expand(-1, spec.c_out // spec.groups, -1)

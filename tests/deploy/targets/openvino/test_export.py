@@ -16,6 +16,7 @@ openvino = pytest.importorskip("openvino", reason="optional: pip install rebnn_m
 from graph_toys import TwoParts, settle  # noqa: E402
 from onnx_toys import Linears, ShortcutLast, Units  # noqa: E402
 
+from rebnn_mm.backbones.blocks import Around, BinaryUnit  # noqa: E402
 from rebnn_mm.convert import binarize  # noqa: E402
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model  # noqa: E402
 from rebnn_mm.deploy.graph.parts import Part  # noqa: E402
@@ -67,6 +68,29 @@ def test_every_step_of_a_unit(name, tmp_path):
     assert len(report.on_bits) == on_bits, str(report)
     assert f"{on_bits} of {report.units} 1-bit layers are computed on bits" in str(report)
     assert report.units == units
+
+
+@pytest.mark.parametrize("act", ["none", "prelu", "rprelu"])
+def test_signs_that_another_part_takes(act, tmp_path):
+    """Of a detector's backbone the last map goes into the neck's sign alone, which OpenVINO then takes in its loop."""
+    torch.manual_seed(0)
+    unit = BinaryUnit(16, 16, 3, 1, dict(type="ReBNNConv2d"), dict(type="BN"), Around(act))
+
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unit = unit
+
+        def forward(self, x):
+            return self.unit(x, x)
+
+    x = torch.randn(1, 16, 10, 10)
+    parts = [packed(Unit(), tmp_path, x, "first"), packed(ReBNNConv2d(16, 8, 1), tmp_path, x, "second")]
+    model = to_openvino(parts, [list(x.shape)])
+    compiled = compile_model(model)
+    found = torch.from_numpy(np.array(compiled([x.numpy()])[compiled.outputs[0]]))
+    torch.testing.assert_close(found, parts[1](parts[0](x)), rtol=1e-4, atol=1e-4)
+    assert turned_signs(parts, model, [x]).turned == 0
 
 
 def test_signs_that_turn_are_counted(plain, monkeypatch):
