@@ -53,10 +53,12 @@ def benchmark_model(
         others: What else is timed in the same turns, by name.
 
     Raises:
-        ValueError: A number of threads below 1, fewer than three rounds.
+        ValueError: A number of threads or images below 1, fewer than three rounds.
         RebnnFileError, FileNotFoundError: The file or the checkpoint.
         MissingPackageError: ``onnxruntime`` without onnx and onnxruntime.
     """
+    if min(batch, *size, *threads) < 1:
+        raise UserError(f"size {tuple(size)}, batch {batch}, threads {list(threads)}: all are whole numbers from 1 on")
     torch.set_num_threads(threads[0])
     keep_freed_memory()
     packed = load_model(path)

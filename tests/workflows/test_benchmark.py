@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rebnn_mm.deploy import export_model
+from rebnn_mm.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("threads")
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,12 @@ def test_what_the_tool_does_not_do_is_said(tool, arguments, sentence, capsys):
     with pytest.raises(SystemExit):
         tool("benchmark")(*arguments)
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("numbers", [((32, 0), 1, [1]), ((32, 32), 0, [1]), ((32, 32), 1, [2, 0])])
+def test_numbers_below_one_are_refused_before_anything_is_read(numbers):
+    from rebnn_mm.workflows.benchmark import benchmark_model
+
+    size, batch, threads = numbers
+    with pytest.raises(UserError, match="all are whole numbers from 1 on"):
+        benchmark_model("none.rebnn", size, batch, threads=threads)
