@@ -21,7 +21,10 @@ from rebnn_mm.deploy.graph.trial import holds_for_others, within_bounds
 from rebnn_mm.errors import UserError
 
 _aten = torch.ops.aten
-_DROPOUT = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
+_DROPOUT = {
+    *(_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default),
+    *(_aten.dropout_.default, _aten.feature_dropout_.default, _aten.alpha_dropout_.default),
+}
 
 
 def capture(

@@ -77,6 +77,7 @@ ONE_CALL = {
     "shortcut, RPReLU": lambda: Residual(nn.Sequential(ChannelShift(8), conv(), nn.BatchNorm2d(8)), RPReLU(8)),
     "the layer's own shortcut": lambda: nn.Sequential(conv(shortcut=True), nn.ReLU()),
     "dropout": lambda: nn.Sequential(conv(), nn.Dropout(), nn.ReLU()),
+    "dropout in place": lambda: nn.Sequential(conv(), nn.Dropout(inplace=True), nn.ReLU()),
     "a padding of nothing, a copy": lambda: nn.Sequential(conv(), Copies(), nn.ReLU()),
     "dropout of rate 0 in training": lambda: nn.Sequential(conv(), Drops(), nn.ReLU()),
 }

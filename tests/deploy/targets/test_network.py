@@ -11,8 +11,8 @@ from rebnn_mm.deploy.targets.network import Chain, chosen_network, example_input
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.layers import ReBNNConv2d
 
-IMAGES = InputSpec("float32", (None, 3, None, None), (0, 3, 1, 1))
-TOKENS = InputSpec("int64", (None, None), (0, 1))
+IMAGES = InputSpec("float32", (None, 3, None, None), (0, 3, 1, 1), (None,) * 4)
+TOKENS = InputSpec("int64", (None, None), (0, 1), (None,) * 2)
 
 
 def test_sizes_come_from_the_call_or_the_card():
@@ -33,7 +33,8 @@ def test_sizes_that_are_unknown_or_wrong_are_named():
         with pytest.raises(UserError, match="height and width, 1 to 8192 pixels"):
             example_inputs([IMAGES], ModelCard(), size)
     with pytest.raises(UserError, match=r"an input of size=\(8, 8\) has the shape"):
-        example_inputs([InputSpec("float32", (None, 3, 224, 224), (0, 3, 224, 224))], ModelCard(), (8, 8))
+        fixed = InputSpec("float32", (None, 3, 224, 224), (0, 3, 224, 224), (None,) * 4)
+        example_inputs([fixed], ModelCard(), (8, 8))
 
 
 def test_a_trained_model_needs_inputs_and_stays_as_it_is():
