@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rebnn_mm.analysis.runs import Run, Summary, summarize
 from rebnn_mm.errors import UserError
-from rebnn_mm.files.atomic import writable_folder, write_bytes, write_text
+from rebnn_mm.files.atomic import check_results_folder, write_bytes, write_text
 
 FORMATS = ("png", "svg")
 _MIME = {"png": "image/png", "svg": "image/svg+xml"}
@@ -71,7 +71,9 @@ def write_report(runs: Sequence[Run], out_dir: str | Path, image_format: str = "
         raise UserError(f"image_format={image_format!r} is not one of {FORMATS}")
     from rebnn_mm.analysis.figures import figures  # here: everything else of this package runs without matplotlib
 
-    folder = writable_folder(out_dir)
+    check_results_folder(out_dir)
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     files, images = [], {}
     for name, figure in figures(runs).items():
         stream = io.BytesIO()

@@ -100,17 +100,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def writable_folder(path: str | Path) -> Path:
-    """A folder that results can be written into, made where it is not there: asked for before the work begins.
+def check_results_folder(path: str | Path) -> None:
+    """Ask before the work begins whether its results can be written into a folder, which is not made yet.
 
     Raises:
         UserFileError: It cannot be made or written: the path of a file, or no right to.
     """
     path = Path(path)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     with _disk_errors(path, own=True):
-        path.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path).close()
-    return path
+        TemporaryFile(dir=there).close()
 
 
 def refuse_same_file(source: str | Path, out: str | Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.files.atomic import writable_folder
+from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
 from rebnn_mm.integrations.config import scope_of
@@ -134,10 +134,10 @@ def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str]
         FileNotFoundError: ``source`` does not exist.
         ValueError: A folder without images, or an output that would replace an input.
     """
-    source = Path(source)
+    source, out_dir = Path(source), Path(out_dir)
     if not source.exists():
         raise MissingFileError(f"{source} does not exist: give an image or a folder of images")
-    out_dir = writable_folder(out_dir)
+    check_results_folder(out_dir)
     root = source if source.is_dir() else source.parent
     if out_dir.resolve() == root.resolve():
         raise UserError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")

@@ -13,6 +13,7 @@ from torch import nn
 
 from rebnn_mm.analysis.opcount import ModelCount, count_model
 from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label
@@ -125,6 +126,7 @@ def browse(cfg: Config, out_dir: str | Path, split: str = "train", number: int |
         raise UserError(f"split {split!r}: the config has data for {', '.join(has) or 'no split'}")
     if number is not None and number < 1:
         raise UserError(f"number={number}: write at least one picture")
+    check_results_folder(out_dir)
     dataset = _dataset(cfg, split)
     total = min(len(dataset), number or len(dataset))
     scope = scope_of(cfg)

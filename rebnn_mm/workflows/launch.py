@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.files.atomic import writable_folder
+from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
@@ -100,8 +100,8 @@ def use_show_dir(cfg: Config, folder: str) -> None:
     from rebnn_mm.integrations.images import pictures  # noqa: F401  # registers the hook
 
     # the libraries' own hooks read colour images only, and pictures of equal names overwrite each other
-    folder = os.path.abspath(writable_folder(folder))
-    hooks = [*(cfg.get("custom_hooks") or ()), dict(type="PictureHook", out_dir=folder)]
+    check_results_folder(folder)
+    hooks = [*(cfg.get("custom_hooks") or ()), dict(type="PictureHook", out_dir=os.path.abspath(folder))]
     cfg.custom_hooks = hooks
 
 
@@ -114,7 +114,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     check_loaders(cfg)
     check_strategy(cfg)
-    writable_folder(cfg.work_dir)
+    check_results_folder(cfg.work_dir)
     return building(lambda: RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg))
 
 
@@ -177,7 +177,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
     if out and not out.endswith((".pkl", ".pickle")):
         raise UserError(f"--out {out}: predictions are written as .pkl")
     if out:
-        writable_folder(Path(out).parent)
+        check_results_folder(Path(out).parent)
     cfg.resume = False
     if is_packed_file(checkpoint):
         runner = _runner_around(cfg, checkpoint, dict(type="PackedModel", exact=exact))

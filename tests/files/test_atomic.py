@@ -14,8 +14,8 @@ from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 from rebnn_mm.files.atomic import (
     atomic_folder,
     atomic_path,
+    check_results_folder,
     refuse_same_file,
-    writable_folder,
     write_bytes,
     write_text,
 )
@@ -182,16 +182,14 @@ import rebnn_mm.files.atomic, rebnn_mm.files.bits, rebnn_mm.files.oscillation
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_for_results_is_made_or_refused_before_the_work(tmp_path):
-    assert writable_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert writable_folder(str(tmp_path)) == tmp_path and list(tmp_path.rglob("*")) == [
-        tmp_path / "a",
-        tmp_path / "a/b",
-    ]
+def test_a_folder_for_results_is_asked_for_before_the_work(tmp_path):
+    check_results_folder(tmp_path / "a" / "b")
+    check_results_folder(str(tmp_path))
+    assert not names(tmp_path)
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserFileError, match=f"cannot write {path}: "):
-            writable_folder(path)
+        with pytest.raises(UserFileError, match=f"cannot write {path}: Not a directory"):
+            check_results_folder(path)
     assert (tmp_path / "file").read_text() == "kept"
 
 
