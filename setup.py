@@ -62,6 +62,7 @@ class BuildKernels(build_ext):
 
 
 KERNELS = "rebnn_mm/deploy/kernels"
+MMENGINE = "onedl-mmengine>=0.10.12,<0.11"
 
 setup(
     name="rebnn_mm",
@@ -77,16 +78,16 @@ setup(
     install_requires=["torch>=2.4", "numpy>=1.26"],
     extras_require={
         "mm": [
-            "onedl-mmengine>=0.10.12,<0.11",
+            MMENGINE,
             "onedl-mmcv>=2.3.6,<2.4",
             "onedl-mmdetection>=3.5.1,<3.6",
             "onedl-mmpretrain>=1.3.6,<1.4",
         ],
         # BERT on GLUE; transformers 5 dropped functions that mmpretrain 1.3 uses
-        "bert": ["onedl-mmengine>=0.10.12,<0.11", "transformers>=4.57,<5", "scipy>=1.11"],
-        "onnx": ["onnx>=1.16", "onedl-mmengine>=0.10.12,<0.11"],
+        "bert": [MMENGINE, "transformers>=4.57,<5", "scipy>=1.11"],
+        "onnx": ["onnx>=1.16", MMENGINE],
         # which is handed the graph as ONNX
-        "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16", "onedl-mmengine>=0.10.12,<0.11"],
+        "openvino": ["openvino>=2026.4,<2027", "onnx>=1.16", MMENGINE],
         # programs without Python and torch; its files are promised for about the next minor release only
         "executorch": ["executorch>=1.5.1,<1.6"],
         # tools/analyze.py draws with it; nothing else does

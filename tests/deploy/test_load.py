@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch_defaults import torch_defaults
 
 from rebnn_mm.deploy import Check, ModelCard, Preprocessing, RebnnFileError, export_model, load_model
 from rebnn_mm.deploy.file.container import read_file, write_file
@@ -231,10 +232,6 @@ def test_torchs_default_type_and_device_do_not_count(tmp_path):
     model, x = Thresholds().eval(), torch.randn(2, 5, 16)
     export_model(model, tmp_path / "m.rebnn", check=Check([x], exact=True))
     expected = load_model(tmp_path / "m.rebnn")(x)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.device("meta"):
-            packed = load_model(tmp_path / "m.rebnn")
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch_defaults(torch.float64):
+        packed = load_model(tmp_path / "m.rebnn")
     assert torch.equal(packed(x), expected)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch_defaults import torch_defaults
 
 from rebnn_mm.backbones import ReBNNResNet
 from rebnn_mm.deploy import ModelCard, Preprocessing, export_model, load_model
@@ -501,12 +502,8 @@ def test_operators_keep_a_plan_as_long_as_its_tensors_and_no_longer():
 def test_the_pool_takes_only_what_it_can_read():
     x, scale = torch.randn(1, 4, 6, 6), torch.rand(4)
     expected = max_pool_norm(x, scale, scale)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("meta"):
-            assert torch.equal(max_pool_norm(x, scale, scale), expected)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch_defaults(torch.bfloat16):
+        assert torch.equal(max_pool_norm(x, scale, scale), expected)
     for arguments, match in (
         ((x.double(), scale, scale), "input is torch.float64"),
         ((x, scale.half(), scale), "scale is torch.float16"),
@@ -522,12 +519,8 @@ def test_a_file_is_loaded_whatever_the_defaults_are(tmp_path):
     torch.manual_seed(0)
     net, x = ReBNNResNet(18, base_channels=8).eval(), torch.randn(IMAGES)
     export_model(net, tmp_path / "m.rebnn")
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("meta"):
-            packed = load_model(tmp_path / "m.rebnn")
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch_defaults(torch.bfloat16):
+        packed = load_model(tmp_path / "m.rebnn")
     with torch.no_grad():
         assert same(packed(x), net(x))
     with torch.inference_mode():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_defaults import torch_defaults
 
 pytest.importorskip("mmdet")
 
@@ -102,13 +103,9 @@ def test_detector_is_copied_and_pickled(packed_file, tmp_path):
 @pytest.mark.slow
 def test_detector_is_built_whatever_the_defaults_are(packed_file):
     expected = _found(load_packed_model(packed_file[0]))
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("meta"):
-            packed = load_packed_model(packed_file[0])
+    with torch_defaults(torch.bfloat16):
+        packed = load_packed_model(packed_file[0])
         assert torch.get_default_dtype() == torch.bfloat16
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert torch.equal(_found(packed), expected)
 
 
