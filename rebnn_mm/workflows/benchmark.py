@@ -53,7 +53,8 @@ def benchmark_model(
         others: What else is timed in the same turns, by name.
 
     Raises:
-        ValueError: A number of threads or images below 1, fewer than three rounds.
+        ValueError: A number of threads or images below 1, fewer than three rounds; a config of another model than the
+            file's.
         RebnnFileError, FileNotFoundError: The file or the checkpoint.
         MissingPackageError: ``onnxruntime`` without onnx and onnxruntime.
     """
@@ -68,6 +69,7 @@ def benchmark_model(
         "packed, exact=False": predict(load_model(path, exact=False), images),
     }
     if trained:
+        refuse_other_model(path, trained[0])
         calls |= trained_models(*trained, images)
     if onnxruntime:
         calls |= onnxruntime_models(path, images, threads[0])
@@ -112,6 +114,20 @@ def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
     scope = "mmdet" if "mmdet" in type(preprocessor).__module__ else "mmpretrain"
     samples = [data_sample(scope, tuple(images.shape[2:])) for _ in images]
     return lambda: model.test_step(dict(inputs=list(images), data_samples=copy.deepcopy(samples)))
+
+
+def refuse_other_model(path: str | Path, cfg: Config) -> None:
+    """Refuse times of a file beside those of another config's model. A file that no config was stored in may be any's.
+
+    Raises:
+        UserError: The configs' models differ.
+    """
+    stored = read_file(path).info.get("config")
+    if stored and stored.get("model") != cfg.to_dict()["model"]:
+        raise UserError(
+            f"{path} was exported from another model than the config's: give --compare the config that it was exported "
+            "from, and --cfg-options as they were then"
+        )
 
 
 def trained_models(cfg: Config, checkpoint: str | Path, images: Tensor) -> Calls:

@@ -124,8 +124,8 @@ def export_to(
     Args:
         source: A config and a checkpoint, or a ``.rebnn`` file.
         out: The file to write.
-        to: One of :data:`rebnn_mm.deploy.targets.TARGETS`; None goes by the ending of ``out``; one that says nothing is
-            a ``.rebnn`` file of a config and a checkpoint.
+        to: One of :data:`rebnn_mm.deploy.targets.TARGETS`; None goes by the ending of ``out``; without an ending it
+            is a ``.rebnn`` file of a config and a checkpoint.
         options: For a config and a checkpoint; of a ``.rebnn`` file only ``verify`` is asked for.
         engine: Options of the target, by name; None is its default. ``part='boxes'`` is a detector whole
             (:func:`rebnn_mm.workflows.boxes.export_boxes`, :func:`rebnn_mm.integrations.executorch.export_detector`).

@@ -61,15 +61,15 @@ TARGETS = dict(
 
 
 def target_of(out: str | Path, name: str | None = None, otherwise: str | None = None) -> str:
-    """The target's name, from ``name`` or from how ``out`` ends, or ``otherwise`` for an ending that says nothing.
+    """The target's name, from ``name`` or from how ``out`` ends, or ``otherwise`` for a name without an ending.
 
     Raises:
-        UserError: No target of this name; an ending that says nothing, or that is another target's than ``name``.
+        UserError: No target of this name; an ending that no target has, or that is another target's than ``name``.
     """
     suffixes = {target.suffix: own for own, target in TARGETS.items()}
     suffix = Path(out).suffix
     if name is None:
-        if suffix not in suffixes and otherwise is not None:
+        if not suffix and otherwise is not None:
             return otherwise
         if suffix not in suffixes:
             raise UserError(

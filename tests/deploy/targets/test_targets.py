@@ -22,8 +22,9 @@ def test_the_target_is_named_or_the_ending_says_it():
     assert {name: target_of(f"m{target.suffix}") for name, target in TARGETS.items()} == {n: n for n in TARGETS}
     assert target_of("m", "onnx") == target_of("m.onnx", "onnx") == "onnx"
     assert target_of("m", otherwise="rebnn") == "rebnn"
-    with pytest.raises(UserError, match=r"m.tflite: say what to write with --to rebnn\|onnx\|openvino\|executorch"):
-        target_of("m.tflite")
+    for otherwise in (None, "rebnn"):  # a file of one engine with the ending of another would mislead
+        with pytest.raises(UserError, match=r"m.tflite: say what to write with --to rebnn\|onnx\|openvino\|executorch"):
+            target_of("m.tflite", otherwise=otherwise)
     with pytest.raises(UserError, match="--to tflite: one of rebnn, onnx, openvino, executorch"):
         target_of("m.tflite", "tflite")
     with pytest.raises(UserError, match="m.pte ends as a file of executorch does, and --to onnx writes .onnx"):
