@@ -15,7 +15,8 @@ from torch import nn
 
 from rebnn_mm.deploy import Check, export_model, load_model
 from rebnn_mm.integrations.bert import LEVELS, BertClassifier, token_noise
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.kept_memory import keep_freed_memory
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
 

@@ -24,7 +24,8 @@ from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.targets.executorch.export import export_executorch
 from rebnn_mm.deploy.targets.executorch.program import runtime_folder
 from rebnn_mm.integrations.bert import LEVELS, NET_INPUTS, BertClassifier, token_noise
-from rebnn_mm.workflows.timing import keep_freed_memory, machine
+from rebnn_mm.kept_memory import keep_freed_memory
+from rebnn_mm.workflows.timing import machine
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from rebnn_mm.deploy.layers.operators import Conv2dPlan, LinearPlan
 from rebnn_mm.deploy.operation.bits import to_bits
 from rebnn_mm.deploy.operation.spec import ConvSpec
 from rebnn_mm.deploy.operation.steps import Epilogue, InputSide
-from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.kept_memory import keep_freed_memory
+from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, machine
 
 RESNET18_LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
 # (C_in, C_out): queries, keys, values and attention's output; the two of the feed-forward part

@@ -19,9 +19,10 @@ from mmengine.logging import MMLogger
 
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.packed import load_packed_model
+from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows.benchmark import predict, real_twin
 from rebnn_mm.workflows.export import export_config, noise
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HEADS = ("rtmdet", "fcos", "atss", "retinanet")

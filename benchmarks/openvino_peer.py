@@ -27,8 +27,9 @@ from rebnn_mm.deploy.targets.openvino.compare import compare as compare_results
 from rebnn_mm.deploy.targets.openvino.core import compile_model, core
 from rebnn_mm.deploy.targets.openvino.export import to_openvino
 from rebnn_mm.deploy.targets.openvino.report import primitives
+from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.layers import ReBNNConv2d
-from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, machine
 
 LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from rebnn_mm.backbones import ReBNNMobileNet
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.kept_memory import keep_freed_memory
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 WIDTHS = (64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
 

@@ -98,7 +98,8 @@ def binary_share(model: nn.Module, forward: Callable[[nn.Module], Any]) -> float
 
 def in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Medians in milliseconds of calls made in turn, and of the rounds' ratios of the second to the first."""
-    from rebnn_mm.workflows.timing import candidate, keep_freed_memory
+    from rebnn_mm.kept_memory import keep_freed_memory
+    from rebnn_mm.workflows.timing import candidate
 
     keep_freed_memory()
     timed = {name: candidate(call, threads=1, clock="cpu") for name, call in calls.items()}

@@ -21,8 +21,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.layers import composed
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 TWIN, REBNN, SHORT, REACT, COMPOSED = "real-valued twin", "ReBNN", "ReBNN, keep='code'", "ReActNet", "ReBNN, composed"

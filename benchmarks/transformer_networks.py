@@ -24,7 +24,8 @@ from torch import nn
 
 from rebnn_mm.convert import binarize
 from rebnn_mm.deploy import Check, export_model, load_model
-from rebnn_mm.workflows.timing import candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.kept_memory import keep_freed_memory
+from rebnn_mm.workflows.timing import candidate, compare, format_timings, machine
 
 
 def _torchvision(make: str, *args: Any) -> nn.Module:

@@ -15,7 +15,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A part imports from the lines above its own only. What a part is for stands in docs/code.md.
 ORDER = (
-    ("errors", "moved", "builders", "native", "busy_machine", "tracing", "copying", "weight_readers", "progress"),
+    (
+        "errors",
+        "moved",
+        "builders",
+        "native",
+        "busy_machine",
+        "kept_memory",
+        "tracing",
+        "copying",
+        "weight_readers",
+        "progress",
+    ),
     ("functional", "files", "fast_path", "adaptive_padding"),
     ("estimators",),
     ("layers",),

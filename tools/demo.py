@@ -16,9 +16,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.kept_memory import keep_freed_memory
     from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.page.serve import make_server, serve
 
+    keep_freed_memory()
     with one_sentence("demo"):
         serve(make_server(args.model, args.host, args.port))
 

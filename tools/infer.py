@@ -25,9 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.checkpoint import is_packed_file
     from rebnn_mm.integrations.images.pipeline import image_suffixes
+    from rebnn_mm.kept_memory import keep_freed_memory
     from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.inference import Inferencer, find_images, infer, packed_config
 
+    keep_freed_memory()
     with one_sentence("infer"):
         if args.checkpoint is None and is_packed_file(args.config):
             if args.cfg_options:

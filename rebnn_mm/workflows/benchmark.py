@@ -21,9 +21,10 @@ from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.images.pipeline import image_channels
 from rebnn_mm.integrations.samples import data_sample
+from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.layers import BinaryLayer
 from rebnn_mm.workflows.export import noise
-from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, keep_freed_memory, machine
+from rebnn_mm.workflows.timing import Candidate, candidate, compare, format_timings, machine
 
 Calls = dict[str, Callable[[], Any]]
 

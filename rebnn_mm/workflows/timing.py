@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,19 +113,6 @@ def compare(candidates: Mapping[str, Candidate], rounds: int = 21) -> list[Timin
                 times[name].append(timed(calls[name]))
     first = next(iter(times.values()))
     return [_timing(name, own, [a / b for a, b in zip(own, first, strict=True)]) for name, own in times.items()]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next tensor, as onnxruntime's and TFLite's own arenas do.
-
-    By default it may return an output of some 100 KB to the system at every call, and take 200 page faults (50 us) to
-    get it back. The environment variables MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ do the same.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
-        mallopt(trim_threshold, 1 << 30)
-        mallopt(mmap_threshold, 1 << 25)
 
 
 def machine() -> str:
