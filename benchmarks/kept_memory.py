@@ -20,17 +20,24 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-GIB = str(1 << 30)
+import torch
+from training import NETWORKS, REBNN, TWIN, step
+
+from rebnn_mm.backbones import ReBNNResNet
+from rebnn_mm.deploy import export_model, load_model
+from rebnn_mm.kept_memory import CHOICES, MMAP_BYTES, TRIM_BYTES
+from rebnn_mm.workflows.timing import milliseconds
+
+TRIM = {"MALLOC_TRIM_THRESHOLD_": str(TRIM_BYTES)}
 SETTINGS = {
     "glibc by itself": {},
-    "up to 32 MiB kept": {"MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_MMAP_THRESHOLD_": str(1 << 25)},
-    "all kept": {"MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_MMAP_MAX_": "0"},
+    f"up to {MMAP_BYTES >> 20} MiB kept": {**TRIM, "MALLOC_MMAP_THRESHOLD_": str(MMAP_BYTES)},
+    "all kept": {**TRIM, "MALLOC_MMAP_MAX_": "0"},
 }
-NETWORKS = ("resnet18", "resnet18_small", "bert_tiny", "faster_rcnn")
-CONTESTANTS = ("real-valued twin", "ReBNN")
 PACKED = "packed"
 
 
@@ -51,10 +58,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder, "m.rebnn"))
         for name in args.names:
-            contestants = (file,) if name == PACKED else CONTESTANTS
             if name == PACKED:
-                run({}, name, f"{file}:export", args.steps)
-            for contestant in contestants:
+                export_model(ReBNNResNet(18).eval(), file)
+            for contestant in (file,) if name == PACKED else (TWIN, REBNN):
                 cells = defaultdict(list)
                 for _ in range(args.rounds):
                     for setting, environment in SETTINGS.items():
@@ -64,8 +70,7 @@ def main() -> None:
 
 def run(setting: dict[str, str], name: str, contestant: str, steps: int) -> dict[str, float]:
     """What a process of its own measures."""
-    chosen = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(chosen)} | setting
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(CHOICES)} | setting
     command = [sys.executable, __file__, "--steps", str(steps), "--step", name, contestant]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -73,15 +78,9 @@ def run(setting: dict[str, str], name: str, contestant: str, steps: int) -> dict
 
 def measure(name: str, contestant: str, steps: int) -> dict[str, float]:
     """CPU milliseconds and page faults of a step, and the largest resident set in MB."""
-    import torch
-
-    from rebnn_mm.workflows.timing import milliseconds
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     call = packed_call(contestant) if name == PACKED else training_step(name, contestant)
-    if call is None:
-        return {}
     for _ in range(3):
         call()
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -90,13 +89,9 @@ def measure(name: str, contestant: str, steps: int) -> dict[str, float]:
     return dict(ms=statistics.median(times), faults=(used.ru_minflt - faults) / steps, mb=used.ru_maxrss / 1024)
 
 
-def training_step(name: str, contestant: str) -> Any:
+def training_step(name: str, contestant: str) -> Callable[[], Any]:
     """A call that trains one step."""
-    import torch
-    from training import NETWORKS as BUILT
-    from training import step
-
-    model, loss = BUILT[name]()[contestant]
+    model, loss = NETWORKS[name]()[contestant]
     model.train()
     step(contestant, model, loss)
     optimizer = torch.optim.Adam(model.parameters())
@@ -108,16 +103,8 @@ def training_step(name: str, contestant: str) -> Any:
     return call
 
 
-def packed_call(file: str) -> Any:
-    """A call of the packed network; None where it was to be written."""
-    import torch
-
-    from rebnn_mm.backbones import ReBNNResNet
-    from rebnn_mm.deploy import export_model, load_model
-
-    if file.endswith(":export"):
-        export_model(ReBNNResNet(18).eval(), file.removesuffix(":export"))
-        return None
+def packed_call(file: str) -> Callable[[], Any]:
+    """A call of the packed network."""
     packed, image = load_model(file), torch.randn(1, 3, 224, 224)
     return lambda: packed(image)
 

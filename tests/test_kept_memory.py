@@ -67,6 +67,8 @@ def test_the_user_has_the_last_word(by_itself):
     ("name", "arguments"),
     [
         ("train", ["none.py"]),
+        ("train_stages", ["none.py", "none2.py"]),
+        ("glue", ["none.py"]),
         ("test", ["none.py", "none.pth"]),
         ("infer", ["none.jpg", "none.rebnn", "--out", "none"]),
         ("demo", ["none.rebnn"]),
@@ -74,7 +76,8 @@ def test_the_user_has_the_last_word(by_itself):
 )
 def test_tools_that_run_networks_keep_it(tool, name, arguments, monkeypatch):
     told = []
-    monkeypatch.setattr("rebnn_mm.kept_memory.keep_freed_memory", lambda: told.append(name))
+    for place in ("kept_memory", "workflows.launch"):
+        monkeypatch.setattr(f"rebnn_mm.{place}.keep_freed_memory", lambda: told.append(name))
     with pytest.raises(SystemExit, match="none"):
         tool(name)(*arguments)
     assert told == [name]

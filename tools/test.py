@@ -5,7 +5,6 @@ python tools/test.py CONFIG CHECKPOINT [--out FILE.pkl] [--show-dir DIR] [--inex
 
 import argparse
 
-from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows import launch
 from rebnn_mm.workflows.endings import one_sentence
 
@@ -21,7 +20,6 @@ def main(argv: list[str] | None = None) -> None:
     launch.add_run_arguments(parser)
     args = parser.parse_args(argv)
 
-    keep_freed_memory()
     with one_sentence("test"):
         cfg = launch.read_run_config(args)
         if args.show_dir:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from rebnn_mm.deploy import load_model
+from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.load import PackedClassifier
@@ -61,6 +62,8 @@ def benchmark_model(
     """
     if min(batch, *size, *threads) < 1:
         raise UserError(f"size {tuple(size)}, batch {batch}, threads {list(threads)}: all are whole numbers from 1 on")
+    if trained:
+        refuse_other_model(path, trained[0])
     torch.set_num_threads(threads[0])
     keep_freed_memory()
     packed = load_model(path)
@@ -70,7 +73,6 @@ def benchmark_model(
         "packed, exact=False": predict(load_model(path, exact=False), images),
     }
     if trained:
-        refuse_other_model(path, trained[0])
         calls |= trained_models(*trained, images)
     if onnxruntime:
         calls |= onnxruntime_models(path, images, threads[0])
@@ -123,7 +125,7 @@ def refuse_other_model(path: str | Path, cfg: Config) -> None:
     Raises:
         UserError: The configs' models differ.
     """
-    stored = read_file(path).info.get("config")
+    stored = ModelCard.from_plain(read_file(path).info).config
     if stored and stored.get("model") != cfg.to_dict()["model"]:
         raise UserError(
             f"{path} was exported from another model than the config's: give --compare the config that it was exported "

@@ -23,6 +23,7 @@ from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_into, load_weights
+from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows.heads import check_heads
 from rebnn_mm.workflows.precheck import check_loaders, check_loop, check_strategy, explain_batch_of_one
 
@@ -36,8 +37,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_run_config(args: argparse.Namespace) -> Config:
-    """The config file with what :func:`add_run_arguments` took put in."""
+    """The config file with what :func:`add_run_arguments` took put in; the process is made ready for a run of it."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
