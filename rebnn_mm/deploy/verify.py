@@ -31,7 +31,7 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.graph.trial import tensors_of
 from rebnn_mm.deploy.layers.modules import PackedLayer
 from rebnn_mm.deploy.load import PackedClassifier
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import UserError, UserTypeError
 from rebnn_mm.fast_path import no_fast_path
 from rebnn_mm.progress import step
 
@@ -252,12 +252,14 @@ def _refusal(difference: Difference, hint: str) -> UserError:
 
 
 def _flatten(outputs: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in nested outputs with their names; a single tensor is number 0."""
-    if isinstance(outputs, Tensor):
-        yield name or "0", outputs
+    """Tensors and numbers in nested outputs with their names; a single one is number 0."""
+    if isinstance(outputs, (Tensor, int, float)):
+        yield name or "0", torch.as_tensor(outputs)
+    elif outputs is None:
+        return
     elif isinstance(outputs, (Mapping, list, tuple)):
         items = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
         for key, part in items:
             yield from _flatten(part, f"{name}.{key}" if name else str(key))
     else:
-        raise TypeError(f"the model returns a {type(outputs).__name__}: let Check.forward return tensors")
+        raise UserTypeError(f"the model returns a {type(outputs).__name__}: let Check.forward return tensors")

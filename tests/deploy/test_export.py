@@ -259,6 +259,25 @@ def test_what_cannot_be_a_graph_is_packed_layer_by_layer_and_the_report_says_why
     assert torch.equal(load_model(tmp_path / "m.rebnn", model=Branch())(IMAGES[0]), model(IMAGES[0]))
 
 
+def test_tensors_in_a_tuple_are_a_graphs_inputs_and_a_dict_is_refused_as_such(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = ReBNNConv2d(3, 4, 3)
+
+        def forward(self, both):
+            a, b = both.values() if isinstance(both, dict) else both
+            return self.conv(a) - b.mean()
+
+    model, given = Two().eval(), (torch.randn(1, 3, 8, 8), torch.randn(1, 5))
+    report = export_model(model, tmp_path / "m.rebnn", check=Check([given], exact=True))
+    assert "a graph of" in str(report)
+    assert torch.equal(load_model(tmp_path / "m.rebnn")(given), model(given))
+    named = dict(zip("ab", given, strict=True))
+    report = export_model(model, tmp_path / "n.rebnn", check=Check([named], exact=True))
+    assert "packed layer by layer: it is called with a dict, and a graph takes tensors in order" in str(report)
+
+
 def run(command):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=env)

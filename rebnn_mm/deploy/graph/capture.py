@@ -26,6 +26,9 @@ _DROPOUT = {
     *(_aten.dropout_.default, _aten.feature_dropout_.default, _aten.alpha_dropout_.default),
 }
 
+# operators that return bools whatever they are given, by how their names begin
+_TRUTHS = ("eq", "ne.", "ge.", "gt.", "le.", "lt.", "not_equal", "greater", "less", "logical_")
+
 
 def capture(
     module: nn.Module,
@@ -236,9 +239,26 @@ def _copied(module: fx.GraphModule, graph: fx.Graph, env: dict[fx.Node, Any]) ->
         else:
             env[node] = graph.node_copy(node, lambda n: env[n])
             if _base(node.target) is not None:
-                env[node].target = _base(node.target)
+                env[node] = _of_written_type(node, env[node])
                 env[node.args[0]] = env[node]  # later readers of the written tensor see what was written
     raise AssertionError("a graph without an output")
+
+
+def _of_written_type(node: fx.Node, copied: fx.Node) -> fx.Node:
+    """``copied``, of the in-place ``node``, as the call on a new tensor, and that in the type of the written tensor.
+
+    ``y.gt_(0)`` leaves numbers in ``y``, ``y > 0`` is a bool; an operand of a wider type makes a result of its type.
+    """
+    copied.target = _base(node.target)
+    wanted = node.meta["val"].dtype
+    operands = [value.meta.get("val") for value in node.all_input_nodes]
+    same = all(value.dtype == wanted for value in operands if isinstance(value, Tensor))
+    if same and not str(copied.target).removeprefix("aten.").startswith(_TRUTHS):
+        return copied
+    value = copied.meta.pop("val")  # it is the written tensor's
+    cast = copied.graph.call_function(_aten.to.dtype, (copied, wanted))
+    cast.meta["val"] = value
+    return cast
 
 
 def _block(node: fx.Node, graph: fx.Graph, env: dict[fx.Node, Any]) -> list[Any]:

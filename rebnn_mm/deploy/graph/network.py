@@ -150,10 +150,12 @@ def _any_number(spec: InputSpec) -> InputSpec:
 
 
 def _joined(results: list[Any]) -> Any:
-    """Results of single images as those of a batch."""
+    """Results of single images as those of a batch; what is no tensor, a size or None, is that of the first."""
     first = results[0]
     if isinstance(first, Tensor):
         return torch.cat(results)
     if isinstance(first, dict):
         return {key: _joined([result[key] for result in results]) for key in first}
+    if not isinstance(first, (list, tuple)):
+        return first
     return type(first)(_joined(list(parts)) for parts in zip(*results, strict=True))

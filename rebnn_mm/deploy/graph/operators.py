@@ -86,6 +86,8 @@ _ATEN: dict[str, str] = dict(
         ones_like scalar_tensor tril_indices triu_indices vander zero zeros zeros_like
         """,
 )
+#: Those whose results take more work than they have elements, by base name.
+PRODUCTS = frozenset((*_ATEN["products"].split(), "cdist", "_cdist_forward", "pdist", "_pdist_forward"))
 _RANDOM = "it draws random numbers, so that no file could be compared with its model"
 _LAYOUT = "it depends on how tensors lie in memory, which differs between machines"
 _BACKWARD = "it computes gradients, and files are for inference"
@@ -98,30 +100,16 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("native_group_norm_backward", "native_layer_norm_backward"), _BACKWARD),
     "_local_scalar_dense": "it makes a size of a tensor's value, and graphs have sizes of their inputs only",
 }
-_LARGEST_POWER = 64
-
-
-def power(x: Any, exponent: Any) -> Any:
-    """``x ** exponent`` of sizes, for small exponents: a file may hold any, and a large one would never end."""
-    if abs(exponent) > _LARGEST_POWER or abs(x) > 1 << _LARGEST_POWER:
-        raise ValueError(f"{x} ** {exponent} is no size")
-    return x**exponent
-
-
-def shift_left(x: int, bits: int) -> int:
-    """``x << bits`` of sizes, for few bits."""
-    if bits > _LARGEST_POWER:
-        raise ValueError(f"{x} << {bits} is no size")
-    return x << bits
-
-
 # what torch.export computes with sizes by Python's own functions
 _SIZES: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(operator, name)
         for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "truediv")
     },
-    **{name.strip("_"): getattr(operator, name) for name in ("getitem", "and_", "or_", "not_", "abs", "rshift")},
+    **{
+        name.strip("_"): getattr(operator, name)
+        for name in ("getitem", "and_", "or_", "not_", "abs", "pow", "lshift", "rshift")
+    },
     **{name: getattr(math, name) for name in ("ceil", "floor", "trunc")},
     **{
         name: getattr(torch, name)
@@ -129,8 +117,6 @@ _SIZES: dict[str, Callable[..., Any]] = {
         if hasattr(torch, name)  # the last is younger than the oldest torch that is supported
     },
     "round": round,
-    "pow": power,
-    "lshift": shift_left,
 }
 
 
@@ -156,11 +142,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "rebnn.affine": functions.affine,
     "rebnn.max_pool_affine": functions.max_pool_affine,
 }
-_NAMES = {
-    **{function: name for name, function in OPERATORS.items()},
-    operator.pow: "size.pow",
-    operator.lshift: "size.lshift",
-}
+_NAMES = {function: name for name, function in OPERATORS.items()}
 
 
 def name_of(target: Any) -> str:

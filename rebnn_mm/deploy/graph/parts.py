@@ -185,9 +185,9 @@ def forms_of(shapes: Shapes) -> tuple[int, ...]:
     return tuple(map(len, shapes))
 
 
-def _calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, tuple[_Structure, list[Shapes]]]:
+def _calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, tuple[CalledWith, list[Shapes]]]:
     """How each module is called first, and the shapes of all its calls, in the order of ``names``."""
-    calls: dict[str, _Structure | None] = {}
+    calls: dict[str, CalledWith | None] = {}
     shapes: dict[str, list[Shapes]] = {name: [] for name in names}
 
     def remember(name: str) -> Callable[..., None]:
@@ -220,22 +220,23 @@ def _differing(calls: Sequence[Shapes]) -> list[set[int]]:
 
 
 @dataclass(frozen=True)
-class _Structure:
+class CalledWith:
     """How a module was called: tensors, and the tuples and lists that they stood in."""
 
     inputs: tuple[Tensor, ...]
     form: Any
 
     def __call__(self, module: nn.Module, *inputs: Tensor) -> Any:
+        """Call ``module`` so again, with other tensors."""
         return module(*tree_unflatten(inputs, self.form))
 
 
-def _called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> _Structure | None:
+def _called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> CalledWith | None:
     """None where not all arguments are tensors, as a packed part's must be."""
     if not is_called_with_tensors(args, keywords):
         return None
     values, form = tree_flatten(args)
-    return _Structure(tuple(value.detach().clone() for value in values), form)
+    return CalledWith(tuple(value.detach().clone() for value in values), form)
 
 
 def is_called_with_tensors(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map_only
 
 from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.direct import DIRECT
+from rebnn_mm.deploy.graph.guarded import GUARDED
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
@@ -18,7 +20,7 @@ from rebnn_mm.deploy.operation.steps import sides_of
 from rebnn_mm.errors import UserError, UserTypeError
 
 # what operators of torch, and plans, say to arguments that do not fit: a file may hold anything
-MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
+MALFORMED = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
 class Program:
@@ -34,6 +36,8 @@ class Program:
         self._steps = [_step(node, places, traced, prepared) for node in calls]
         (output,) = [node for node in traced.graph.nodes if node.op == "output"]
         self._output = _output_places(output.args[0], places)
+        # a recorded call's tensors have no memory
+        self._taken = {_memory(tensor) for tensor in self._constants} if prepared else None
         kept = set(range(len(inputs) + len(constants))) | {places[node] for node in output.all_input_nodes}
         last = {places[source]: index for index, node in enumerate(calls) for source in node.all_input_nodes}
         for place, index in last.items():
@@ -62,7 +66,8 @@ class Program:
                 f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or "
                 "the file from elsewhere?"
             ) from error
-        return _result(self._output, values)
+        result = _result(self._output, values)
+        return result if self._taken is None else _own(result, self._taken | {_memory(x) for x in inputs})
 
 
 class _Step:
@@ -130,7 +135,8 @@ def _has_nodes(value: Any) -> bool:
 def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: bool) -> _Step:
     if Unit.of(node) is not None:
         return _UnitStep(node, places, traced, prepared)
-    return _Step(node, places, DIRECT.get(node.target, node.target) if prepared else node.target)  # type: ignore[arg-type]
+    target: Any = node.target
+    return _Step(node, places, GUARDED.get(target, DIRECT.get(target, target)) if prepared else target)
 
 
 class _UnitStep(_Step):
@@ -172,3 +178,21 @@ def _result(value: Any, values: list[Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_result(item, values) for item in value)
     return value
+
+
+def _own(result: Any, taken: set[int]) -> Any:
+    """``result`` in memory that is the caller's to write to: ``taken`` is the graph's and the inputs', and is added to.
+
+    A graph has no copies (:mod:`rebnn_mm.deploy.graph.passes.simplify`), so an output may be a constant or an input.
+    """
+
+    def own(x: Tensor) -> Tensor:
+        x = x.clone() if _memory(x) in taken else x
+        taken.add(_memory(x))
+        return x
+
+    return tree_map_only(Tensor, own, result)
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()

@@ -26,8 +26,8 @@ def alike(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or not a.numel():
-        return a.shape == b.shape
+    if a.shape != b.shape or a.dtype != b.dtype or not a.numel():
+        return a.shape == b.shape and a.dtype == b.dtype
     a, b = a.double().nan_to_num(), b.double().nan_to_num()
     return float((a - b).abs().median()) <= 1e-4 * float(a.abs().max())
 
@@ -109,14 +109,14 @@ def _agrees(graph: Callable[..., Any], module: nn.Module, inputs: list[Tensor], 
 
 
 def _others(inputs: Sequence[Tensor], sizes: Sequence[Collection[int]], odd: bool) -> list[list[Tensor]]:
-    """The inputs half as large again, and by one larger; sizes of several inputs keep their proportions."""
+    """The inputs half as large again, where sizes of several keep their proportions, and by one larger."""
     opened = [x.shape[place] for x, places in zip(inputs, sizes, strict=True) for place in places if place]
     if not opened:
         return []
     changes: list[Callable[[int], int]] = []
     if all(size % 2 == 0 for size in opened):
         changes.append(lambda size: size * 3 // 2)
-    if odd and len(inputs) == 1:
+    if odd:
         changes.append(lambda size: size + 1)
     return [
         [_resized(x, [place for place in places if place], change) for x, places in zip(inputs, sizes, strict=True)]

@@ -142,6 +142,38 @@ def test_constants_are_computed_up_to_the_size_that_networks_have():
             network(rows)
 
 
+def test_all_constants_together_have_an_end_too():
+    """A network of 40 rows would take 3 GB."""
+    full = [["aten.full.default", [[1 << 24], k], {}, 1] for k in range(40)]
+    spec = dict(dtype="float32", shape=[None], least=[0])
+    with pytest.raises(RebnnFileError, match="elements in all"):
+        GraphNetwork(dict(inputs=[spec], nodes=full, output=[{"node": k} for k in range(40)]), {})
+
+
+def test_products_of_constants_that_take_long_are_left_for_the_call():
+    rows = [["aten.full.default", [[3000, 3000], 0.5], {}, 2]]
+    rows += [["aten.matmul.default", [{"node": k}, {"node": 0}], {}, 2] for k in range(300)]
+    spec = dict(dtype="float32", shape=[None], least=[0])
+    network = GraphNetwork(dict(inputs=[spec], nodes=rows, output={"tuple": [{"node": 300}, {"input": 0}]}), {})
+    assert len(network._program()._steps) >= 299
+
+
+def test_results_are_the_callers_to_write_to(packed):
+    class Model(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            return {"y": y, "copy": y.clone(), "x": x.clone(), "grid": torch.arange(4) * 2.0}
+
+    _, network = packed(Model(), torch.randn(2, 4))
+    x = torch.randn(2, 4)
+    before = x.clone()
+    result = network(x)
+    for key in ("copy", "x", "grid"):
+        result[key] += 100
+    assert torch.equal(x, before) and torch.equal(result["y"], 2 * x)
+    assert network(x)["grid"].tolist() == [0, 2, 4, 6]
+
+
 def test_a_record_by_hand():
     (y,) = GraphNetwork(RECORD, TENSORS)(torch.tensor([[1.0, -2.0, 3.0]]))
     assert y.tolist() == [[4.0, 4.0]]

@@ -63,13 +63,6 @@ def test_what_torch_export_does_with_sizes_is_known():
         assert name_of(function).startswith("size.")
 
 
-@pytest.mark.parametrize("name", ["size.pow", "size.lshift"])
-def test_sizes_without_end_are_refused(name):
-    assert OPERATORS[name](2, 3) in (8, 16)
-    with pytest.raises(ValueError, match="is no size"):
-        OPERATORS[name](3, 1 << 40)
-
-
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()

@@ -273,6 +273,35 @@ def test_who_reads_the_whole_tensor_sees_what_was_written_into_a_part(packed, wr
     assert torch.equal(packed(module, x)[1](x), module(x))
 
 
+@pytest.mark.parametrize("write", ["gt_", "logical_not_", "add_"])
+def test_what_is_written_in_place_keeps_its_type(packed, write):
+    class Model(nn.Module):
+        def forward(self, x):
+            y = x * 1.0
+            getattr(y, write)(*{"gt_": (0.1,), "add_": (torch.ones((), dtype=torch.float64),)}.get(write, ()))
+            return y, y * 2
+
+    x = torch.randn(2, 4)
+    for wanted, found in zip(Model()(x), packed(Model(), x)[1](x), strict=True):
+        assert torch.equal(wanted, found) and wanted.dtype == found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_norms_of_what_is_not_dense_in_memory_round_as_torch_does(packed, exact):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.norm = settle(nn.BatchNorm1d(16)), settle(nn.BatchNorm2d(8))
+
+        def forward(self, x, maps):
+            return self.flat(x.transpose(1, 2)), self.norm(maps.chunk(2, 1)[0]), self.norm(maps[:, 8:, ::2])
+
+    model = Model().eval()
+    inputs = torch.randn(3, 40, 16), torch.randn(3, 16, 12, 12)
+    wanted, found = model(*inputs), packed(model, *inputs, exact=exact)[1](*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
 def test_memory_layouts_are_the_trained_networks(packed):
     class Channels(nn.Module):
         """Norm on the last axis, as ConvNeXt has it: what follows is computed in channels-last memory when trained."""

@@ -26,7 +26,7 @@ class Windows(nn.Module):
         windows = self.inner(windows.flatten(1, 2))
         batch = int(windows.shape[0] / (height * width / 4 / 4))
         y = windows.view(batch, height // 4, width // 4, 4, 4, -1).transpose(2, 3).reshape(batch, height, width, -1)
-        return {"map": y, "scores": [self.last(y.mean((1, 2)))]}
+        return {"map": y, "scores": [self.last(y.mean((1, 2)))], "masks": None, "stride": 4}
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_images_are_computed_one_by_one(model, file, batch):
     expected, found = model(x), network(x)
     assert torch.equal(found["map"], expected["map"])
     torch.testing.assert_close(found["scores"][0], expected["scores"][0])
+    assert (found["masks"], found["stride"]) == (None, 4)
 
 
 def test_wrong_inputs_are_still_named(file):

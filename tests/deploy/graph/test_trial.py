@@ -53,6 +53,19 @@ def test_a_network_that_takes_another_way_for_odd_sizes_gets_a_graph_for_its_siz
         network(torch.randn(2, 3, 9, 12))  # a graph for even sizes would fail in the middle
 
 
+def test_so_does_one_of_two_inputs(packed):
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.of = Patches()
+
+        def forward(self, a, b):
+            return self.of(a) - 2 * self.of(b)
+
+    traced, _ = packed(settle(Pair()), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8))
+    assert [spec.shape for spec in traced.inputs] == [(None, 3, 8, 8)] * 2
+
+
 def test_it_is_refused_where_any_size_is_wanted():
     with pytest.raises(UserError, match="Patches takes another way for other sizes of its input"):
         capture(settle(Patches()), [torch.randn(2, 3, 10, 10)], any_size=True)

@@ -17,7 +17,11 @@ _FUNCTIONAL = _aten._native_batch_norm_legit_no_training.default  # (x, weight, 
 
 
 def fold_norms(traced: Traced) -> None:
-    """``batch_norm(x, ...)`` -> ``affine(x, scale, offset)``, with constants ``<norm>.scale`` and ``<norm>.offset``."""
+    """``batch_norm(x, ...)`` -> ``affine(x, scale, offset)``, with constants ``<norm>.scale`` and ``<norm>.offset``.
+
+    torch computes with these two where ``x`` is dense in memory. Of a transposed map, or a part of one, it subtracts
+    the mean first, which rounds otherwise: such norms stay as they are.
+    """
     for node in list(traced.graph.nodes):
         if node.target == _aten.batch_norm.default and not node.args[5]:
             result, eps = node, node.args[7]
@@ -27,6 +31,8 @@ def fold_norms(traced: Traced) -> None:
                 continue
             result, eps = first[0], node.args[6]
         else:
+            continue
+        if not _is_dense(node.args[0].meta.get("val")):
             continue
         weight, bias, mean, var = (traced.constant(argument) for argument in node.args[1:5])
         if (
@@ -46,6 +52,12 @@ def fold_norms(traced: Traced) -> None:
         new.meta["val"] = result.meta.get("val", node.args[0].meta.get("val"))
         result.replace_all_uses_with(new)
     traced.tidy()
+
+
+def _is_dense(value: Any) -> bool:
+    if not isinstance(value, Tensor):
+        return True
+    return value.is_contiguous() or (value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last))
 
 
 def _norm(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> nn.BatchNorm2d:
