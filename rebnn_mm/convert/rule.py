@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from rebnn_mm.convert.copies import Copies, beside, find_copies, find_teachers, refresh_averages
 from rebnn_mm.convert.frozen import FROZEN, settle, unfreeze, warning_of_frozen, warning_of_norm_eval
@@ -143,6 +144,11 @@ def binarize(
     refresh_averages(model)
     replaced = {key: line for m, twin in new.items() for name in names[m] for key, line in lines(name, twin).items()}
     kept = {name: reason for module, reason in reasons.items() if reason for name in names[module]}
+    kept |= {
+        name: f"{type(module).__name__}, for which there is no 1-bit form"
+        for name, module in model.named_modules()
+        if isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d)
+    }
     if not replaced:
         raise UserError(
             f"binarize: nothing left to make 1-bit with include={included}, exclude={excluded}, types={chosen_types}: "

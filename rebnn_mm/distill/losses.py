@@ -116,5 +116,6 @@ def _direction(features: Tensor, heads: int, mask: Tensor) -> Tensor:
     """(N, L, heads * d) -> (N, heads, L, L) of norm 1."""
     features = _at_least_fp32(features) * mask.unsqueeze(-1)
     split = features.unflatten(-1, (heads, -1)).transpose(1, 2)
-    products = split @ split.transpose(-1, -2)
+    with torch.autocast(features.device.type, enabled=False):  # a product would be in half precision again
+        products = split @ split.transpose(-1, -2)
     return products / products.norm(dim=(-1, -2), keepdim=True).clamp_min(1e-12)

@@ -14,23 +14,28 @@ from torch import Tensor, nn
 
 from rebnn_mm.errors import NotFiniteError
 from rebnn_mm.hooks.work_dir import newest_checkpoint
+from rebnn_mm.layers.norm import InputNorm
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Raise when a loss holds NaN or Inf: before backward, so neither weights nor checkpoints take it up.
 
+    A sign is finite whatever it is of, so that behind a 1-bit layer without a shortcut the loss says nothing. The batch
+    and the statistics of norms in front of signs are looked at, too.
+
     The losses are read from the output of the model's forward, because ``after_train_iter`` comes when
     the update is done. The message has the epoch and iteration, every loss term, the first module in
     execution order whose output is not finite (found by a second forward without gradients), the
     parameters that are not finite, and the checkpoint to go back to. The same holds for saving: a model
-    whose parameters are not finite is not written over a good checkpoint.
+    whose parameters, or statistics of norms, are not finite is not written over a good checkpoint.
 
     Costs one transfer of one number from the device in an iteration. Under distributed training all
     ranks decide together, because the second forward may hold collectives (SyncBN, averaged factors).
 
     Raises:
-        FloatingPointError: A loss term or, when saving, a parameter is not finite.
+        FloatingPointError: A loss term, the batch, statistics in front of a sign or, when saving, a parameter is not
+            finite.
     """
 
     # ahead of the checkpoint hooks: what is not finite is refused before anything is written or removed
@@ -38,10 +43,12 @@ class FiniteLossHook(Hook):
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self._norms: list[InputNorm] = []  # in front of signs
 
     def before_train(self, runner) -> None:
         """Watch the output of the unwrapped model."""
         model = _unwrapped(runner.model)
+        self._norms = [m for m in model.modules() if isinstance(m, InputNorm) and m.track_running_stats]
 
         def check(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             if module.training and isinstance(output, dict):
@@ -66,7 +73,10 @@ class FiniteLossHook(Hook):
         terms = [t for name, value in losses.items() if "loss" in name for t in _tensors(value)]
         if not terms:
             return
-        here = torch.stack([torch.isfinite(term.detach()).all() for term in terms]).all().float()
+        hidden = [*_tensors((args, kwargs)), *(norm.running_var for norm in self._norms)]
+        here = (
+            torch.stack([torch.isfinite(x.detach()).all().to(terms[0].device) for x in (*terms, *hidden)]).all().float()
+        )
         everywhere = here.clone()
         dist.all_reduce(everywhere, op="min")
         if everywhere.item() == 1:
@@ -76,9 +86,11 @@ class FiniteLossHook(Hook):
         listed = ", ".join(f"{name}={_value(value)}" for name, value in losses.items())
         if here.item() == 1:
             raise NotFiniteError(f"{_moment(runner)}: stopped, as another rank's loss is not finite; here: {listed}")
+        what = (
+            "what a sign hides is not finite" if all(map(_is_finite, terms)) else "the loss is not finite (NaN or Inf)"
+        )
         raise NotFiniteError(
-            f"{_moment(runner)}: the loss is not finite (NaN or Inf): {listed}. "
-            f"{origin}{_bad_parameters(model, end='. ')}{_way_back(runner)}"
+            f"{_moment(runner)}: {what}: {listed}. {origin}{_bad_parameters(model, end='. ')}{_way_back(runner)}"
         )
 
 
@@ -113,7 +125,8 @@ def _first_bad_output(model: nn.Module, args: tuple, kwargs: dict) -> str:
 
 
 def _bad_parameters(model: nn.Module, end: str = "") -> str:
-    bad = [name for name, p in model.named_parameters() if not _is_finite(p)]
+    statistics = ((name, x) for name, x in model.named_buffers() if name.endswith(("running_mean", "running_var")))
+    bad = [name for name, x in (*model.named_parameters(), *statistics) if not _is_finite(x)]
     if not bad:
         return ""
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""

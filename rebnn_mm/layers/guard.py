@@ -20,6 +20,10 @@ _FOLD = (
 )
 
 
+# the tensors from which weight norm, spectral norm and pruning compute a weight
+_COMPUTED_FROM = frozenset(("weight_g", "weight_v", "weight_u", "weight_orig", "weight_mask"))
+
+
 class GuardedLayer(BinaryLayer):
     """A 1-bit layer whose ``weight`` and ``bias`` are exchanged only where the result stays right.
 
@@ -39,7 +43,7 @@ class GuardedLayer(BinaryLayer):
         super().register_parameter(name, param)
 
     def _check_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        if name.startswith("weight_"):
+        if name in _COMPUTED_FROM:
             raise UserError(self._refuse_computed_weight(f"adds {name!r} to it"))
         old = self._parameters.get(name)
         if name == "bias" and old is None and name in self._parameters and param is not None:

@@ -438,3 +438,10 @@ def test_elastic_scores_replace_torchs_attention_and_refuse_a_product_that_is_a_
     other.proj.scaled_dot_product_attention = nn.functional.scaled_dot_product_attention
     with pytest.raises(ValueError, match="scores='elastic' does not reach proj, a Linear"):
         binarize(other, include="proj", scores="elastic")
+
+
+def test_convolutions_without_a_one_bit_form_are_reported():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 2), nn.Conv2d(8, 8, 3))
+    report = binarize(model)
+    assert set(report.replaced) == {"1"}
+    assert report.kept["2"] == "ConvTranspose2d, for which there is no 1-bit form"

@@ -127,3 +127,13 @@ def test_refuses_other_depths_and_widths():
         similarity_loss(features(), features(1), 2, torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"the student gives \(2, 4, 6\), the teacher \(2, 4, 8\)"):
         similarity_loss(features(1), [torch.randn(2, 4, 8)], 2, torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_similarity_under_autocast_is_in_full_precision(dtype):
+    torch.manual_seed(0)
+    student, mask = [100 * torch.randn(2, 4, 8)], torch.ones(2, 4)
+    teacher = [student[0] + 1e-3 * torch.randn(2, 4, 8)]
+    with torch.autocast("cpu", dtype):
+        found = similarity_loss(student, teacher, 2, mask)
+    torch.testing.assert_close(found, similarity_loss(student, teacher, 2, mask))

@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
 from rebnn_mm.hooks.finite_loss import FiniteLossHook
+from rebnn_mm.layers import ReBNNConv2d
 
 
 class Break(Hook):
@@ -70,6 +73,27 @@ def test_bad_batch(make_runner):
 
     with pytest.raises(FloatingPointError, match="The batch itself holds"):
         make_runner(hooks=[FiniteLossHook(), Poison()]).train()
+
+
+@pytest.mark.parametrize("fault", ["batch", "stem"])
+def test_nan_that_a_sign_hides_from_the_loss(fault):
+    """In front of the 1-bit layer it makes statistics NaN for good, and the loss stays finite."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), ReBNNConv2d(4, 4, 1, input_norm=True))
+    model.forward = lambda x, mode: {"loss": nn.Sequential.forward(model, x).mean()}
+    x = torch.randn(2, 3, 4, 4)
+    runner = SimpleNamespace(model=model, epoch=0, iter=0, work_dir="nowhere")
+    hook = FiniteLossHook()
+    hook.before_train(runner)
+    assert model(x, mode="loss")["loss"].isfinite()
+    if fault == "batch":
+        x[0, 0, 0, 0] = float("nan")
+    else:
+        model[0].weight.data[0] = float("nan")
+    with pytest.raises(FloatingPointError, match="what a sign hides is not finite"):
+        model(x, mode="loss")
+    with pytest.raises(FloatingPointError, match="not saved, parameters that are not finite"):
+        model[0].weight.data.zero_()
+        hook.before_save_checkpoint(runner, {})
 
 
 def test_a_metric_beside_the_losses_may_be_nan(make_runner):

@@ -113,6 +113,14 @@ def test_a_weight_computed_from_others_is_refused(name, change):
     change(make(name, activation_only=True))  # its weight is real-valued
 
 
+def test_a_method_may_have_parameters_that_begin_with_weight():
+    class Mine(layers.BinaryConv2d, nn.Conv2d):
+        def _init_method(self):
+            self.weight_scale = nn.Parameter(torch.ones(self.out_channels))
+
+    assert Mine(4, 4, 3).weight_scale.shape == (4,)
+
+
 def tie(layer, other):
     layer.weight = other.weight
     assert layer.weight is other.weight

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
 
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pipeline import ImageReader, channel_order, image_channels
 
@@ -114,6 +115,18 @@ class PictureNames:
         return name if count == 1 else name.with_name(f"{name.stem}_{count}{name.suffix}")
 
 
+def refuse_to_replace(paths: Sequence[str], folder: Path) -> None:
+    """Raise UserError if a picture of ``paths`` in ``folder`` would be written over one of these images."""
+    images = {os.path.realpath(path) for path in paths if "://" not in path}
+    names = PictureNames(paths)
+    for path in paths:
+        picture = os.path.realpath(folder / names(path))
+        if picture in images:
+            raise UserError(
+                f"the picture of {path} would replace the image {picture}: give another folder than {folder}"
+            )
+
+
 @HOOKS.register_module()
 class PictureHook(Hook):
     """Writes a picture with truth and predictions of every test image, of detectors and classifiers.
@@ -135,7 +148,9 @@ class PictureHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Read the names of the images, and build what reads and draws them."""
         dataset = runner.test_dataloader.dataset
-        self.names = PictureNames(list(_image_paths(dataset)))
+        paths = list(_image_paths(dataset))
+        refuse_to_replace(paths, self.out_dir)
+        self.names = PictureNames(paths)
         self.scope = scope_of(runner.cfg)
         self.reader = ImageReader(runner.cfg, "test", image_channels(runner.cfg, runner.model))
         self.order = channel_order(runner.cfg, "test")

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("mmcv")
 
-from rebnn_mm.integrations.images.pictures import PictureNames, as_picture, picture_name
+from rebnn_mm.errors import UserError
+from rebnn_mm.integrations.images.pictures import PictureNames, as_picture, picture_name, refuse_to_replace
 
 
 def one(value, kind):
@@ -56,6 +57,15 @@ def test_remote_and_local_paths_share_no_folder():
     names = PictureNames(["s3://bucket/a/1.jpg", "/d/a/1.jpg"])
     assert str(names("s3://bucket/a/1.jpg")) == "s3/bucket/a/1.jpg"
     assert str(names("/d/a/1.jpg")) == "d/a/1.jpg"
+
+
+def test_images_are_not_replaced_by_their_pictures(tmp_path):
+    paths = [str(tmp_path / kind / "0.jpg") for kind in "ab"]
+    refuse_to_replace(paths, tmp_path / "pictures")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match="would replace the image .*0.jpg: give another folder"):
+            refuse_to_replace(paths, folder)
 
 
 def test_what_cannot_hold_colours_is_written_as_png():
