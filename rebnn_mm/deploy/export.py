@@ -9,22 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rebnn_mm import __version__
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import write_file
 from rebnn_mm.deploy.file.tensors import BinaryTensor, Stored, stored_type
-from rebnn_mm.deploy.graph.parts import (
-    CalledWith,
-    Part,
-    StoredPart,
-    is_called_with_tensors,
-    joined,
-    put_part,
-    store_part,
-)
+from rebnn_mm.deploy.graph.parts import Part, StoredPart, called_with, joined, put_part, store_part
 from rebnn_mm.deploy.layers.operators import fold_batch_norm
 from rebnn_mm.deploy.layers.packable import check_alone, check_layer, is_packed
 from rebnn_mm.deploy.load import load_model
@@ -132,22 +123,24 @@ def _whole(model: nn.Module, card: ModelCard, check: Check | None) -> list[Part]
     given = _guessed_images(model) if check is None else check.inputs[0]
     if given is None:
         return []
-    if not is_called_with_tensors((given,), {}):
+    call = called_with((given,), {})
+    if call is None:
         return [Part("", [], refused=f"it is called with a {type(given).__name__}, and a graph takes tensors in order")]
-    tensors, form = tree_flatten((given,))
+    tensors = list(call.inputs)
     if all(x.shape[:1] == (1,) for x in tensors):
         tensors = [torch.cat([x, x]) for x in tensors]
-    call = None if isinstance(given, Tensor) else CalledWith(tuple(tensors), form)
     with torch.no_grad():
         try:
-            y = model(*tree_unflatten([x.clone() for x in tensors], form))  # it may write into them
+            y = call(model, *(x.clone() for x in tensors))  # it may write into them
         except Exception as error:  # a guess that does not fit this model: it says so by itself, in any way
             if check is None:
                 return []
             raise error
-    images_to_scores = isinstance(given, Tensor) and given.dim() == 4 and isinstance(y, Tensor) and y.dim() == 2
+    single = isinstance(given, Tensor)
+    images_to_scores = single and given.dim() == 4 and isinstance(y, Tensor) and y.dim() == 2
     described = card.preprocessing or card.classes or (hasattr(model, "backbone") and hasattr(model, "head"))
-    return [Part("", tensors, call, whole="classifier" if images_to_scores and described else "network")]
+    whole = "classifier" if images_to_scores and described else "network"
+    return [Part("", tensors, None if single else call, whole=whole)]
 
 
 def _guessed_images(model: nn.Module) -> Tensor | None:

@@ -74,9 +74,8 @@ class FiniteLossHook(Hook):
         if not terms:
             return
         hidden = [*_tensors((args, kwargs)), *(norm.running_var for norm in self._norms)]
-        here = (
-            torch.stack([torch.isfinite(x.detach()).all().to(terms[0].device) for x in (*terms, *hidden)]).all().float()
-        )
+        finite = [torch.isfinite(x.detach()).all().to(terms[0].device) for x in (*terms, *hidden)]
+        here = torch.stack(finite).all().float()
         everywhere = here.clone()
         dist.all_reduce(everywhere, op="min")
         if everywhere.item() == 1:
@@ -86,11 +85,10 @@ class FiniteLossHook(Hook):
         listed = ", ".join(f"{name}={_value(value)}" for name, value in losses.items())
         if here.item() == 1:
             raise NotFiniteError(f"{_moment(runner)}: stopped, as another rank's loss is not finite; here: {listed}")
-        what = (
-            "what a sign hides is not finite" if all(map(_is_finite, terms)) else "the loss is not finite (NaN or Inf)"
-        )
+        what = "what a sign hides" if all(map(_is_finite, terms)) else "the loss"
         raise NotFiniteError(
-            f"{_moment(runner)}: {what}: {listed}. {origin}{_bad_parameters(model, end='. ')}{_way_back(runner)}"
+            f"{_moment(runner)}: {what} is not finite (NaN or Inf): {listed}. "
+            f"{origin}{_bad_parameters(model, end='. ')}{_way_back(runner)}"
         )
 
 

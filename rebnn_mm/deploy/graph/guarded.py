@@ -57,9 +57,8 @@ def _division(target: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(target)
     def guarded(a: Any, b: Any, **keywords: Any) -> Any:
-        whole = all(isinstance(x, int) or (isinstance(x, Tensor) and not x.is_floating_point()) for x in (a, b))
-        kind = torch.result_type(a, b) if whole else torch.bool
-        if kind != torch.bool:
+        kind = torch.result_type(a, b)
+        if not (kind.is_floating_point or kind.is_complex or kind == torch.bool):
             least = torch.iinfo(kind).min
             if bool((torch.as_tensor(a).eq(least) & torch.as_tensor(b).eq(-1)).any()):
                 raise ArithmeticError(f"{least} by -1 is no {kind}")
@@ -93,11 +92,12 @@ def _overload(name: str) -> Any:
     return getattr(getattr(_aten, packet), overload)
 
 
+SYMBOLS: dict[Any, Callable[..., Any]] = {operator.pow: _power, operator.lshift: _shift_left}
+"""Of those below the ones that symbols of sizes can be given, too, in a call that is recorded."""
 GUARDED: dict[Any, Callable[..., Any]] = {
+    **SYMBOLS,
     **{function: _numbers(function) for function in (operator.add, operator.mul, operator.mod)},
     **({torch.sym_sum: _numbers(torch.sym_sum)} if hasattr(torch, "sym_sum") else {}),
-    operator.pow: _power,
-    operator.lshift: _shift_left,
     **{_overload(name): _division(_overload(name)) for name in _DIVISIONS},
     **{
         target: _norm(target)

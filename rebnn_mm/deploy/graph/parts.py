@@ -185,15 +185,15 @@ def forms_of(shapes: Shapes) -> tuple[int, ...]:
     return tuple(map(len, shapes))
 
 
-def _calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, tuple[CalledWith, list[Shapes]]]:
+def _calls(model: nn.Module, names: Sequence[str], run: Run) -> dict[str, tuple[_Structure, list[Shapes]]]:
     """How each module is called first, and the shapes of all its calls, in the order of ``names``."""
-    calls: dict[str, CalledWith | None] = {}
+    calls: dict[str, _Structure | None] = {}
     shapes: dict[str, list[Shapes]] = {name: [] for name in names}
 
     def remember(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             if name not in calls:
-                calls[name] = _called_with(args, keywords)
+                calls[name] = called_with(args, keywords)
             shapes[name].append(tuple(tuple(x.shape) for x in tensors_of(args)))
 
         return hook
@@ -220,7 +220,7 @@ def _differing(calls: Sequence[Shapes]) -> list[set[int]]:
 
 
 @dataclass(frozen=True)
-class CalledWith:
+class _Structure:
     """How a module was called: tensors, and the tuples and lists that they stood in."""
 
     inputs: tuple[Tensor, ...]
@@ -231,12 +231,12 @@ class CalledWith:
         return module(*tree_unflatten(inputs, self.form))
 
 
-def _called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> CalledWith | None:
-    """None where not all arguments are tensors, as a packed part's must be."""
+def called_with(args: tuple[Any, ...], keywords: dict[str, Any]) -> _Structure | None:
+    """How to call a module again; None where not all arguments are tensors, as a packed part's must be."""
     if not is_called_with_tensors(args, keywords):
         return None
     values, form = tree_flatten(args)
-    return CalledWith(tuple(value.detach().clone() for value in values), form)
+    return _Structure(tuple(value.detach().clone() for value in values), form)
 
 
 def is_called_with_tensors(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:

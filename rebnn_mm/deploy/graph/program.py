@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx
-from torch.utils._pytree import tree_map_only
 
 from rebnn_mm.deploy.file.container import RebnnFileError
 from rebnn_mm.deploy.graph.direct import DIRECT
-from rebnn_mm.deploy.graph.guarded import GUARDED
+from rebnn_mm.deploy.graph.guarded import GUARDED, SYMBOLS
 from rebnn_mm.deploy.graph.traced import Traced
 from rebnn_mm.deploy.graph.unit import Unit
 from rebnn_mm.deploy.layers.operators import binary_conv2d, binary_linear
@@ -37,7 +36,7 @@ class Program:
         (output,) = [node for node in traced.graph.nodes if node.op == "output"]
         self._output = _output_places(output.args[0], places)
         # a recorded call's tensors have no memory
-        self._taken = {_memory(tensor) for tensor in self._constants} if prepared else None
+        self._taken = frozenset(map(_memory, self._constants)) if prepared else None
         kept = set(range(len(inputs) + len(constants))) | {places[node] for node in output.all_input_nodes}
         last = {places[source]: index for index, node in enumerate(calls) for source in node.all_input_nodes}
         for place, index in last.items():
@@ -66,8 +65,7 @@ class Program:
                 f"the graph cannot be computed for inputs of {shapes}: {step} says {line}; is an input too small, or "
                 "the file from elsewhere?"
             ) from error
-        result = _result(self._output, values)
-        return result if self._taken is None else _own(result, self._taken | {_memory(x) for x in inputs})
+        return _result(self._output, values, None if self._taken is None else {*self._taken, *map(_memory, inputs)})
 
 
 class _Step:
@@ -136,7 +134,8 @@ def _step(node: fx.Node, places: dict[fx.Node, int], traced: Traced, prepared: b
     if Unit.of(node) is not None:
         return _UnitStep(node, places, traced, prepared)
     target: Any = node.target
-    return _Step(node, places, GUARDED.get(target, DIRECT.get(target, target)) if prepared else target)
+    function = GUARDED.get(target, DIRECT.get(target, target)) if prepared else SYMBOLS.get(target, target)
+    return _Step(node, places, function)
 
 
 class _UnitStep(_Step):
@@ -170,28 +169,27 @@ def _output_places(value: Any, places: dict[fx.Node, int]) -> Any:
     return value
 
 
-def _result(value: Any, values: list[Any]) -> Any:
-    if isinstance(value, _Place):
-        return values[value.index]
-    if isinstance(value, dict):
-        return {key: _result(item, values) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_result(item, values) for item in value)
-    return value
-
-
-def _own(result: Any, taken: set[int]) -> Any:
-    """``result`` in memory that is the caller's to write to: ``taken`` is the graph's and the inputs', and is added to.
+def _result(value: Any, values: list[Any], taken: set[int] | None) -> Any:
+    """What is returned, in memory that is the caller's to write to.
 
     A graph has no copies (:mod:`rebnn_mm.deploy.graph.passes.simplify`), so an output may be a constant or an input.
+
+    Args:
+        value: Places of outputs in ``values``, nested.
+        values: Of all steps.
+        taken: Memory of constants and inputs; that of outputs is added. None: of a recorded call, whose outputs stay.
     """
-
-    def own(x: Tensor) -> Tensor:
-        x = x.clone() if _memory(x) in taken else x
-        taken.add(_memory(x))
+    if isinstance(value, _Place):
+        x = values[value.index]
+        if taken is not None and isinstance(x, Tensor):
+            x = x.clone() if _memory(x) in taken else x
+            taken.add(_memory(x))
         return x
-
-    return tree_map_only(Tensor, own, result)
+    if isinstance(value, dict):
+        return {key: _result(item, values, taken) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_result(item, values, taken) for item in value)
+    return value
 
 
 def _memory(x: Tensor) -> int:

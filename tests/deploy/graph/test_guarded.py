@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rebnn_mm.deploy.file.container import RebnnFileError
-from rebnn_mm.deploy.graph.guarded import GUARDED
+from rebnn_mm.deploy.graph.guarded import GUARDED, SYMBOLS
 from rebnn_mm.deploy.graph.network import GraphNetwork
 
 SMALLEST = torch.iinfo(torch.int64).min
@@ -20,6 +21,20 @@ def test_integers_that_no_division_gives():
     row = ["aten.div.Tensor_mode", [{"tensor": "a"}, {"tensor": "b"}], {"rounding_mode": "trunc"}, 1]
     with pytest.raises(RebnnFileError, match="by -1 is no"):
         network([row], tensors, {"tuple": [{"node": 0}, {"input": 0}]})
+
+
+@pytest.mark.parametrize("target", SYMBOLS)
+def test_sizes_without_end_are_refused_in_recorded_calls_too(target):
+    assert SYMBOLS[target] is GUARDED[target] and SYMBOLS[target](2, 3) in (8, 16)
+    with pytest.raises(ValueError, match="is no size"):
+        SYMBOLS[target](3, 1 << 40)
+    rows = [
+        ["aten.sym_size.int", [{"input": 0}, 1], {}, None],
+        [f"size.{target.__name__}", [{"node": 0}, 1 << 40], {}, None],
+    ]
+    built = network(rows, {}, {"tuple": [{"node": 1}, {"input": 0}]})
+    with pytest.raises(ValueError, match="is no size"):
+        make_fx(built)(torch.ones(2, 4))
 
 
 @pytest.mark.parametrize("target", [op for op in GUARDED if "Tensor" in str(op)], ids=str)

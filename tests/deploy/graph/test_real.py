@@ -118,12 +118,11 @@ def test_what_is_tried():
 
     calls = []
     tried = Tried(lambda x: x + x, [wrong, right])
-    x = torch.randn(3, 4)
+    x = torch.randn(Tried.ENOUGH)  # fewer are tried on noise as well
     assert torch.equal(tried(x), 2 * x) and not calls  # a shape that comes once
-    assert torch.equal(tried(torch.zeros(3, 4)), torch.zeros(3, 4)) and not calls  # zeros decide nothing
-    assert torch.equal(tried(x), 2 * x) and calls
-    calls.clear()
-    assert torch.equal(tried(x), 2 * x) and len(calls) == 1
+    assert torch.equal(tried(torch.zeros_like(x)), torch.zeros_like(x)) and not calls  # zeros decide nothing
+    for times in (1, 2):
+        assert torch.equal(tried(x), 2 * x) and len(calls) == times
     only = Tried(lambda x: x + x, [wrong])
     assert all(torch.equal(only(x), 2 * x) for _ in range(4))
 
