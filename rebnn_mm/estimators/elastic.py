@@ -107,7 +107,8 @@ class ElasticSTE(nn.Module):
     def _start(self, x: Tensor) -> None:
         start = x.detach().abs().float().mean().view(1) * (2 if self.unsigned else 1)
         dist.all_reduce(start, "mean")  # each process has a batch of its own
-        self.alpha.copy_(torch.where(start > 0, start, self.alpha))
+        # an average that was copied before the training has an alpha by now, though no batch of its own was seen
+        self.alpha.copy_(torch.where((start > 0) & (self.alpha == 1), start, self.alpha))
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -23,19 +23,29 @@ class LearnedScale(BinaryBase):
 
     Whether alpha still follows is read from the tensors and from nothing else: it does while it equals
     ``_alpha_start``, the value that the layer itself gave it. A copy (EMA, ``deepcopy``, pickle) thus agrees with what
-    its own tensors hold, whatever was written into them. None: alpha was trained or loaded, and is a plain parameter.
+    its own tensors hold, whatever was written into them; and so do the processes of ``DistributedDataParallel``, which
+    sends both from the first to the others. Once alpha was trained or loaded, ``_alpha_fresh`` is False and nothing is
+    compared. ``_alpha_start`` stays then: averages go through the buffers of two models side by side.
+
     To hold alpha where it starts, give it ``requires_grad=False``: with a learning rate of 0, an average that was
     copied before the training sees no write, and its alpha follows its weights.
     """
 
     alpha: nn.Parameter | None
-    _alpha_start: Tensor | None = None
+    _alpha_start: Tensor
+    _alpha_fresh: bool = False
 
     def _init_method(self) -> None:
         self.register_parameter("alpha", None)
+        self.register_buffer("_alpha_start", None, persistent=False)
         if self.binarizes_weight:
             self.alpha = nn.Parameter(_mean_abs(self.weight))
-            self._alpha_start = self.alpha.detach().clone()
+            self._follow_from_here()
+
+    def _follow_from_here(self) -> None:
+        """Alpha follows the weight until someone writes into it."""
+        self._alpha_start = self.alpha.detach().clone()
+        self._alpha_fresh = True
 
     def _scale(self) -> Tensor | None:
         alpha = self._used_alpha()
@@ -47,13 +57,13 @@ class LearnedScale(BinaryBase):
 
     def _used_alpha(self) -> Tensor | None:
         """(C_out,); the first time in a training it is written into the parameter."""
-        if self.alpha is None or self._alpha_start is None:
+        if not self._alpha_fresh:
             return self.alpha
         if not self._begins_to_learn():
             return self._followed_alpha()
         with torch.no_grad():
             self._tensor("alpha").copy_(self._followed_alpha())
-        self._alpha_start = None
+        self._alpha_fresh = False
         return self.alpha
 
     def _begins_to_learn(self) -> bool:
@@ -86,7 +96,7 @@ class LearnedScale(BinaryBase):
         """Set alpha to the mean of ``|w|`` of each output channel; it follows the weight again."""
         if self.alpha is not None:
             self.alpha.copy_(_mean_abs(self.weight))
-            self._alpha_start = self.alpha.detach().clone()
+            self._follow_from_here()
 
     def reset_parameters(self) -> None:
         """Initialise all parameters as the constructor does; torch calls it after ``to_empty`` as well."""
@@ -96,27 +106,29 @@ class LearnedScale(BinaryBase):
 
     def _apply(self, fn, recurse: bool = True):
         """Move or cast, ``to_empty`` too: an alpha that follows the weight does so afterwards."""
-        follows = self._alpha_start is not None and (self.alpha.is_meta or bool(self._follows()))
+        follows = self._alpha_fresh and (self.alpha.is_meta or bool(self._follows()))
         super()._apply(fn, recurse)
-        self._alpha_start = self.alpha.detach().clone() if follows else None
+        self._alpha_fresh = False
+        if follows:
+            self._follow_from_here()
         return self
 
     @torch.no_grad()
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Give a copy (``deepcopy``, pickle) the alpha of its weight, so that averaging starts from the right one."""
         super().__setstate__(state)
-        if self._alpha_start is None or self.alpha.is_meta:
+        if not self._alpha_fresh or self.alpha.is_meta:
             return
         follows, alpha = self._follows(), self._followed_alpha()
         self._alpha_start.copy_(torch.where(follows, alpha, self._alpha_start))
         self.alpha.copy_(alpha)
         if self.weight.requires_grad and not self.alpha.requires_grad:
-            self._alpha_start = None  # frozen on purpose: averaged weights must not move it
+            self._alpha_fresh = False  # frozen on purpose: averaged weights must not move it
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         """Save the alpha that a forward would use; the layer itself is left as it is."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self._alpha_start is None or self.alpha.is_meta or keep_vars:
+        if not self._alpha_fresh or self.alpha.is_meta or keep_vars:
             return
         alpha = self._followed_alpha().detach()
         if not torch.equal(alpha, self._tensor("alpha")):  # else what is saved shares memory with alpha, as usual
@@ -139,7 +151,7 @@ class LearnedScale(BinaryBase):
             self._start_from_real_weights(local_metadata.get("assign_to_params_buffers", False))
             added = {f"{prefix}{name}" for name in self._added_tensors()}
             missing_keys[:] = [key for key in missing_keys if key not in added]
-        self._alpha_start = None
+        self._alpha_fresh = False
 
     def _added_tensors(self) -> tuple[str, ...]:
         """Tensors that a real-valued checkpoint does not have and the weight determines."""

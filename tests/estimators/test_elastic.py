@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from rebnn_mm.estimators import ElasticSTE, elastic_sign
 from rebnn_mm.functional import sign
@@ -78,6 +79,15 @@ def test_alpha_starts_at_the_first_batch_of_a_training_alone(unsigned, times):
         each(x)
         each(100 * x)
         torch.testing.assert_close(each.alpha.data, times * x.mean().view(1))
+
+
+def test_an_averaged_alpha_is_left_alone():
+    trained = ElasticSTE()
+    average = AveragedModel(trained)
+    trained(torch.full((5,), 3.0))
+    average.update_parameters(trained)
+    average(torch.full((5,), 9.0))  # as update_bn does, in training
+    assert average.module.alpha.item() == 3
 
 
 def test_a_first_batch_of_zeros_leaves_alpha_a_number():

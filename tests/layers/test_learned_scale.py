@@ -41,6 +41,10 @@ def mean_abs(layer):
     return scale_init(layer.weight.detach()).flatten()
 
 
+def tensors_of(layer):
+    return *layer.parameters(), *layer.buffers()
+
+
 def train(layer, steps=3):
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     for _ in range(steps):
@@ -249,6 +253,18 @@ def test_a_frozen_alpha_is_not_moved_by_averaged_weights():
         optimizer.step()
         averaged.update_parameters(layer)
     assert torch.equal(averaged.module.eval().scale().flatten(), layer.alpha)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_of_different_seeds_begin_with_one_alpha(kind):
+    first, other = initialised(kind), initialised(kind)
+    with torch.no_grad():  # what DistributedDataParallel does
+        for ours, theirs in zip(tensors_of(first), tensors_of(other), strict=True):
+            theirs.copy_(ours)
+    for layer in (first, other):
+        layer(input_of(layer))
+    torch.testing.assert_close(first.alpha.data, mean_abs(first))
+    torch.testing.assert_close(other.alpha.data, mean_abs(first))
 
 
 @pytest.mark.parametrize("kind", KINDS)
