@@ -184,7 +184,38 @@ def _resize(mode: str, x: Value, g: Builder, sizes: Any, scales: Any, **own: Any
     return g.op("Resize", x, None, None, sizes, mode=mode, **own)
 
 
+def _nearest(x: Any, g: Builder, sizes: Any, scales: Any) -> Value:
+    """By torch's rule: rounding decides where a pixel comes from, and runtimes round otherwise.
+
+    Resize is several times faster. It takes the same pixels for factors of 1, 2, 4 and 8, and for sizes of twice the
+    map or one less, as those of another map are in feature pyramids.
+    """
+    x = g.value(x)
+    scales = [None, None] if scales is None else scales
+    of_another_map = sizes is not None and any(isinstance(size, Value) for size in sizes)
+    if of_another_map or all(scale in (1, 2, 4, 8) for scale in scales):
+        return _resize("nearest", x, g, sizes, scales, **_NEAREST)
+    for dim, scale in zip((2, 3), scales, strict=True):
+        size = g.size(x, dim)
+        count = _scaled(g, size, scale) if sizes is None else g.vector([sizes[dim - 2]])
+        x = g.op("Gather", x, _nearest_sources(g, size, count, scale), axis=dim)
+    return x
+
+
 _NEAREST = dict(coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def _scaled(g: Builder, size: Value, scale: float) -> Value:
+    """The whole part of ``size * scale``, in double precision as torch computes it."""
+    return g.cast(g.op("Mul", g.cast(size, torch.float64), g.scalar(scale, torch.float64), rank=1), torch.int64)
+
+
+def _nearest_sources(g: Builder, size: Value, count: Value, scale: float | None) -> Value:
+    """(count,) places in (size,): ``floor(i * step)`` in float32, ``step`` being size / count or 1 / scale."""
+    steps = [g.cast(n, torch.float32) for n in (size, count)]
+    step = g.op("Div", *steps) if scale is None else g.scalar(1 / scale)
+    sources = g.cast(g.op("Mul", g.cast(_places(g, count), torch.float32), step, rank=1), torch.int64)
+    return g.op("Min", sources, g.op("Sub", size, g.integers([1])), rank=1)
 
 
 def _linear_mode(align_corners: bool) -> dict[str, str]:
@@ -252,8 +283,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "aten.adaptive_avg_pool2d": _adaptive_avg_pool(2),
     "aten._adaptive_avg_pool2d": _adaptive_avg_pool(2),
     "aten.adaptive_max_pool2d": _adaptive_max_pool,
-    "aten.upsample_nearest2d.vec": lambda g, x, size, scales: _resize("nearest", x, g, size, scales, **_NEAREST),
-    "aten.upsample_nearest2d.default": lambda g, x, size, *scales: _resize("nearest", x, g, size, scales, **_NEAREST),
+    "aten.upsample_nearest2d.vec": lambda g, x, size, scales: _nearest(x, g, size, scales),
+    "aten.upsample_nearest2d.default": lambda g, x, size, *scales: _nearest(x, g, size, scales),
     "aten.upsample_bilinear2d.vec": lambda g, x, size, corners, scales: _resize(
         "linear", x, g, size, scales, **_linear_mode(corners)
     ),

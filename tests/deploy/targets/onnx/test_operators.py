@@ -136,6 +136,7 @@ IMAGES = {
     "circular": lambda: nn.CircularPad2d(2),
     "nearest": lambda: nn.Upsample(scale_factor=2),
     "to the other's size": lambda: Function(lambda x: F.interpolate(F.avg_pool2d(x, 2), size=x.shape[2:]) + x),
+    "nearest, no whole factor": lambda: nn.Upsample(scale_factor=1.7),
     "bilinear": lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
     "corners": lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
     "pixel shuffle": lambda: nn.PixelShuffle(2),
@@ -145,6 +146,12 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_images(name):
     agree(IMAGES[name](), image(), others=[(image(height=16, width=14, n=1),)])
+
+
+@pytest.mark.parametrize("options", [dict(size=(2, 15)), dict(size=(28, 82)), dict(scale_factor=(3, 41))], ids=str)
+def test_nearest_pixels_are_those_of_torch(options):
+    """Where a new pixel begins at a whole place of the old ones, rounding decides between two of them."""
+    agree(nn.Upsample(**options), image(height=14, width=25), others=[(image(height=26, width=2),)])
 
 
 def shuffled(x):
