@@ -22,6 +22,7 @@ from rebnn_mm.deploy.model.pack import pack_model
 from rebnn_mm.deploy.model.weights import graphs_of
 from rebnn_mm.integrations.build import build_model, register_scope
 from rebnn_mm.integrations.config import SCOPES, scope_of
+from rebnn_mm.integrations.origin import refuse_other_model
 
 # The registries take 'os.system' for a function to call. Of what stands in a file, only registered names are
 # looked up, and only modules of these packages are imported.
@@ -50,10 +51,13 @@ def load_packed_model(path: str | Path, cfg: Config | None = None, exact: bool =
     Raises:
         FileNotFoundError: ``path`` is no file.
         RebnnFileError: The file is damaged, its config is not acceptable, or does not fit its tensors.
-        ValueError: ``cfg`` names a type that is not registered.
+        ValueError: ``cfg`` names a type that is not registered, or is for another model than the file's.
     """
     file = read_file(path)
-    cfg = file_config(file) if cfg is None else cfg
+    if cfg is None:
+        cfg = file_config(file)
+    else:
+        refuse_other_model(path, file, cfg)
     with _plain_defaults(), _Uninitialized(file.size * 8):
         model = build_model(cfg)
     packed: Any = _as_classifier(model, file, exact) if "" in graphs_of(file) else pack_model(model, file, exact)

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from rebnn_mm.deploy import load_model
-from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.load import PackedClassifier
@@ -21,6 +20,7 @@ from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
 from rebnn_mm.integrations.images.pipeline import image_channels
+from rebnn_mm.integrations.origin import refuse_other_model
 from rebnn_mm.integrations.samples import data_sample
 from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.layers import BinaryLayer
@@ -63,7 +63,7 @@ def benchmark_model(
     if min(batch, *size, *threads) < 1:
         raise UserError(f"size {tuple(size)}, batch {batch}, threads {list(threads)}: all are whole numbers from 1 on")
     if trained:
-        refuse_other_model(path, trained[0])
+        refuse_other_model(path, read_file(path), trained[0], whole=True)  # times depend on test_cfg, too
     torch.set_num_threads(threads[0])
     keep_freed_memory()
     packed = load_model(path)
@@ -117,20 +117,6 @@ def predict(model: nn.Module, images: Tensor) -> Callable[[], Any]:
     scope = "mmdet" if "mmdet" in type(preprocessor).__module__ else "mmpretrain"
     samples = [data_sample(scope, tuple(images.shape[2:])) for _ in images]
     return lambda: model.test_step(dict(inputs=list(images), data_samples=copy.deepcopy(samples)))
-
-
-def refuse_other_model(path: str | Path, cfg: Config) -> None:
-    """Refuse times of a file beside those of another config's model. A file that no config was stored in may be any's.
-
-    Raises:
-        UserError: The configs' models differ.
-    """
-    stored = ModelCard.from_plain(read_file(path).info).config
-    if stored and stored.get("model") != cfg.to_dict()["model"]:
-        raise UserError(
-            f"{path} was exported from another model than the config's: give --compare the config that it was exported "
-            "from, and --cfg-options as they were then"
-        )
 
 
 def trained_models(cfg: Config, checkpoint: str | Path, images: Tensor) -> Calls:

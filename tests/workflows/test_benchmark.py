@@ -80,17 +80,14 @@ def test_tool(classifier, tmp_path):
 def test_a_file_is_held_beside_the_config_that_it_was_exported_from(classifier, tmp_path):
     from rebnn_mm.deploy import ModelCard
     from rebnn_mm.integrations.build import read_config
-    from rebnn_mm.workflows.benchmark import refuse_other_model
+    from rebnn_mm.workflows.benchmark import benchmark_model
 
     cfg = read_config(ROOT / "configs/resnet18_rebnn_cifar10.py")
     path = tmp_path / "m.rebnn"
     export_model(classifier(stem="cifar", base_channels=8), path, ModelCard(config=cfg.to_dict()))
-    refuse_other_model(path, cfg)
-    cfg.model.backbone.base_channels = 16
-    with pytest.raises(UserError, match="exported from another model than the config's: give --compare the config"):
-        refuse_other_model(path, cfg)
-    export_model(classifier(stem="cifar", base_channels=8), path)  # says of no config
-    refuse_other_model(path, cfg)
+    cfg.model.test_cfg = dict(max_per_img=1)  # the same network, and another time
+    with pytest.raises(UserError, match="exported from another model than the config's .model.test_cfg was None"):
+        benchmark_model(path, (32, 32), trained=(cfg, "none.pth"))
 
 
 @pytest.mark.slow
