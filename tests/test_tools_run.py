@@ -381,6 +381,9 @@ def test_classifier_trains_and_tests_through_the_same_tools(tool, tmp_path):
     command = (config, tmp_path / "w" / "latest.pth", "--work-dir", tmp_path / "t", *more)
     tool("test")(*command, "--out", tmp_path / "out.pkl")
     assert len(pickle.loads((tmp_path / "out.pkl").read_bytes())) == 4
+    react = config.with_name("resnet18_react_cifar10.py")
+    with pytest.raises(SystemExit, match="^test: ReBNNConv2d trained .*latest.pth, and the config's model has ReActCo"):
+        tool("test")(react, *command[1:])
     predicted = tmp_path / "packed.pkl"
     tool("export")(config, tmp_path / "w" / "latest.pth", tmp_path / "m.rebnn", *more)
     dumped = (tmp_path / "w" / config.name).read_text()

@@ -18,9 +18,9 @@ from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.deploy.load import PackedClassifier
 from rebnn_mm.errors import MissingPackageError, UserError
 from rebnn_mm.integrations.build import build_model
-from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.checkpoint import load_weights
 from rebnn_mm.integrations.images.pipeline import image_channels
-from rebnn_mm.integrations.origin import refuse_other_model
+from rebnn_mm.integrations.origin import load_trained, refuse_other_model
 from rebnn_mm.integrations.samples import data_sample
 from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.layers import BinaryLayer
@@ -123,10 +123,11 @@ def trained_models(cfg: Config, checkpoint: str | Path, images: Tensor) -> Calls
     """The trained model, whose 1-bit layers are simulated in float, and its twin with plain layers, both eager.
 
     Raises:
-        FileNotFoundError, ValueError: As :func:`rebnn_mm.integrations.checkpoint.load_weights` and ``load_into``.
+        FileNotFoundError, ValueError: As :func:`rebnn_mm.integrations.checkpoint.load_weights` and
+            :func:`rebnn_mm.integrations.origin.load_trained`.
     """
     model = build_model(cfg)
-    load_into(model, load_weights(checkpoint), checkpoint)
+    load_trained(model, load_weights(checkpoint), checkpoint, cfg)
     # a detector's time depends on what it finds: the twin gets the layers' own weights, so both find something
     return {
         "trained, simulated 1-bit": predict(model, images),

@@ -24,9 +24,10 @@ from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import refuse_same_file
 from rebnn_mm.integrations.build import build_model, read_config
-from rebnn_mm.integrations.checkpoint import load_into, load_weights
+from rebnn_mm.integrations.checkpoint import load_weights
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pipeline import channel_order, image_channels, preprocessor_of, turns_channels
+from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.integrations.outputs import outputs
 from rebnn_mm.integrations.packed import load_packed_model
 from rebnn_mm.layers import binary_layers
@@ -72,7 +73,7 @@ def export_config(
     step("building the model")
     weights = load_weights(checkpoint)
     model = build_model(cfg)
-    load_into(model, weights, checkpoint)
+    load_trained(model, weights, checkpoint, cfg)
     card = ModelCard(
         config=cfg.to_dict(),
         classes=tuple(dataset_meta(weights, cfg).get("classes") or ()) or None,

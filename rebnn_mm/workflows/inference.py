@@ -17,10 +17,11 @@ from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.integrations.build import build_model
-from rebnn_mm.integrations.checkpoint import is_packed_file, load_into, load_weights
+from rebnn_mm.integrations.checkpoint import is_packed_file, load_weights
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label, picture_name
 from rebnn_mm.integrations.images.pipeline import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
+from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.integrations.packed import file_config, load_packed_model
 from rebnn_mm.progress import Progress
 from rebnn_mm.workflows.inspection import check_images
@@ -120,7 +121,7 @@ def _load_packed(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.
 def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn.Module, dict[str, Any]]:
     weights = load_weights(path)  # first: the cheapest check of what a user may get wrong
     model = build_model(cfg, device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-    load_into(model, weights, path)
+    load_trained(model, weights, path, cfg)
     return model, dataset_meta(weights, cfg)
 
 

@@ -22,7 +22,8 @@ from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
-from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_into, load_weights
+from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_weights
+from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows.heads import check_heads
 from rebnn_mm.workflows.precheck import check_loaders, check_loop, check_strategy, explain_batch_of_one
@@ -137,7 +138,7 @@ def train(cfg: Config) -> Runner:
     if cfg.get("resume"):
         path = cfg.load_from
         checkpoint = load_weights(path)
-        load_into(_unwrapped(runner), checkpoint, path)
+        load_trained(_unwrapped(runner), checkpoint, path, cfg)
         absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
         if absent:
             raise UserError(
@@ -189,7 +190,7 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
         weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
         cfg.load_from = checkpoint
         runner = build_runner(cfg)
-        load_into(_unwrapped(runner), weights, checkpoint)
+        load_trained(_unwrapped(runner), weights, checkpoint, cfg)
     _build_loops(runner, "test_loop")
     check_heads(_unwrapped(runner), _datasets(runner, "test"), str(cfg.default_scope))
     if out:
