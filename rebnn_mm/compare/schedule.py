@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,13 +57,14 @@ def run_all(
 
     Raises:
         ValueError: ``jobs`` below 1, a folder of a run holds one with other settings, or another process trains in
-            ``out``. Nothing was started then.
-        KeyboardInterrupt: Ctrl-C or SIGTERM. The processes are stopped, and the message says how to go on.
+            ``out``, also one that a killed runner left. Nothing was started then.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP (the terminal closes; nohup keeps it away). The processes are
+            stopped, and the message says how to go on.
     """
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs={jobs}: at least one run at a time")
     out = Path(out)
-    with _held(out):
+    with _held(out) as lock:
         records = {run.name: open_record(run, out / run.name) for run in spec.runs}
         for run in spec.runs:
             last_step(run)
@@ -71,7 +73,7 @@ def run_all(
         ]
         say(f"{len(spec.runs) - len(waiting)} of {len(spec.runs)} runs are finished already, {len(waiting)} to go")
         environments = slot_environments(min(jobs or _default_jobs(), len(waiting)))
-        return _Scheduler(spec, out, Path(train), environments, say).run(waiting, records)
+        return _Scheduler(spec, out, Path(train), environments, say, lock).run(waiting, records)
 
 
 def slot_environments(jobs: int) -> list[dict[str, str]]:
@@ -97,9 +99,16 @@ class _Scheduler:
     """Starts runs as slots become free, and reports each end."""
 
     def __init__(
-        self, spec: Spec, out: Path, train: Path, environments: Sequence[dict[str, str]], say: Callable[[str], None]
+        self,
+        spec: Spec,
+        out: Path,
+        train: Path,
+        environments: Sequence[dict[str, str]],
+        say: Callable[[str], None],
+        lock: tuple[int, ...],
     ) -> None:
         self.spec, self.out, self.train, self.environments, self.say = spec, out, train, environments, say
+        self.lock = lock  # see _held
         self.active: list[_Job] = []
         self.failures: list[str] = []
         self.ended: list[float] = []  # seconds each
@@ -110,7 +119,7 @@ class _Scheduler:
         """Train all of ``waiting``; returns the failures."""
         queue, total = list(waiting), len(waiting)
         self.unfinished = {run.name for run in waiting}
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = _interrupt_on_end_signals()
         try:
             while queue or self.active:
                 while len(self.active) < len(self.environments) and (run := self._next(queue)):
@@ -128,7 +137,8 @@ class _Scheduler:
             ) from None
         finally:
             self._stop()
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return self.failures
 
     def _next(self, queue: list[Run]) -> Run | None:
@@ -165,7 +175,12 @@ class _Scheduler:
         with open(folder / LOG, "a") as log:
             # In a session of its own: Ctrl-C reaches this process alone, which stops the others in order.
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                pass_fds=self.lock,
             )
         self.active.append(_Job(run, folder, record, process, slot, time.monotonic()))
         self.say(f"{'resumed' if resumed else 'started'} {run.name}, log {folder / LOG}")
@@ -213,13 +228,18 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _held(out: Path) -> Iterator[tuple[int, ...]]:
     """Keep a second runner away from ``out``: two would write the same checkpoints.
 
-    The kernel lets go of the lock when its holder ends, however that was; Windows has no such lock and goes without.
+    The lock belongs to the file that is open here, which trainings inherit (``pass_fds``): the kernel lets go of it
+    when the last of them has ended, however that was, so that the trainings of a killed runner hold it, too. Windows
+    has no such lock and goes without.
+
+    Yields:
+        The open file's number, or nothing on Windows.
     """
     if fcntl is None:
-        yield
+        yield ()
         return
     out.mkdir(parents=True, exist_ok=True)
     with open(out / _LOCK, "w") as file:
@@ -227,9 +247,10 @@ def _held(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another process trains in {out}: wait for it or stop it; --report-only looks at what is finished"
+                f"another process trains in {out}: wait for it or stop it (fuser {out / _LOCK} names it, and the "
+                "trainings of one that was killed); --report-only looks at what is finished"
             ) from None
-        yield
+        yield (file.fileno(),)
 
 
 def _default_jobs() -> int:
@@ -242,6 +263,16 @@ def _last_words(job: _Job) -> str:
     """The log's last line, which is train.py's sentence or the end of a traceback."""
     lines = (job.folder / LOG).read_text(errors="replace").strip().splitlines()
     return f"exit status {job.process.returncode}: {lines[-1] if lines else 'no output'}"
+
+
+def _interrupt_on_end_signals() -> dict[int, Any]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does; the handlers of before, by signal.
+
+    One that is ignored stays so: nohup ignores SIGHUP to go on without a terminal. Windows has no SIGHUP.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, _interrupt) for number in heard}
 
 
 def _interrupt(*_: object) -> None:

@@ -26,7 +26,7 @@ import json, pathlib, os, sys, time
 work_dir = pathlib.Path(sys.argv[sys.argv.index("--work-dir") + 1])
 options = dict(word.split("=", 1) for word in sys.argv[sys.argv.index("--cfg-options") + 1:])
 seed, mode = int(options["randomness.seed"]), options.get("mode", "")
-(work_dir / "seen.json").write_text(json.dumps(dict(argv=sys.argv[1:], env=dict(os.environ))))
+(work_dir / "seen.json").write_text(json.dumps(dict(argv=sys.argv[1:], env=dict(os.environ), pid=os.getpid())))
 (work_dir / "last_checkpoint").write_text("")
 attempt = work_dir / str(time.time_ns()) / "vis_data"
 attempt.mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 
 from rebnn_mm.compare import read_spec, run_all, write_report
 from rebnn_mm.compare.record import RunRecord
-from rebnn_mm.compare.schedule import duration, slot_environments
+from rebnn_mm.compare.schedule import _Scheduler, duration, slot_environments
 
 
 def state(tmp_path, name):
@@ -48,6 +48,41 @@ def test_a_second_runner_on_the_same_folder_is_refused(write_spec, train, tmp_pa
     assert run_all(spec, out, train, say=run_again) == []
     assert refused and state(tmp_path, "plain/seed0").attempts == 1
     assert run_all(spec, out, train, say=lambda line: None) == []  # the lock went with its holder
+
+
+def hanging(write_spec):
+    """A spec whose runs hang until they are stopped, and a function that waits until one of each entry does."""
+    spec = read_spec(write_spec(("'model.width': 8", "'mode': 'hang'")))
+
+    def wait(out):
+        logs = [out / entry / "seed0" / "train.log" for entry in ("plain", "gamma0")]
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not all(log.exists() and log.read_text() for log in logs):
+            time.sleep(0.01)
+
+    return spec, wait
+
+
+def test_the_trainings_of_a_killed_runner_keep_the_next_one_away(write_spec, train, seen, tmp_path, monkeypatch):
+    (spec, wait), out = hanging(write_spec), tmp_path / "out"
+
+    def die(line):
+        if line.startswith("started gamma0/seed0"):
+            wait(out)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_Scheduler, "_stop", lambda self: None)  # as SIGKILL, which stops the runner alone
+        run_all(spec, out, train, jobs=2, say=die)
+    refused = f"another process trains in {out}: wait for it or stop it .fuser {out}/.lock names it, and the trainings"
+    for left in ("plain/seed0", "gamma0/seed0"):
+        with pytest.raises(ValueError, match=refused):
+            run_all(spec, out, train, say=lambda line: None)
+        pid = seen(left)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with pytest.raises(KeyboardInterrupt):  # the lock went with the last one
+        run_all(spec, out, train, jobs=2, say=lambda line: signal.raise_signal(signal.SIGINT))
 
 
 @pytest.mark.slow
@@ -168,24 +203,21 @@ def test_bad_jobs_and_a_training_without_an_end(write_spec, train, tmp_path):
         run_all(read_spec(path), tmp_path / "out", train)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_stops_the_children_and_the_same_call_goes_on(write_spec, train, seen, tmp_path, number):
-    spec, out = read_spec(write_spec(("'model.width': 8", "'mode': 'hang'"))), tmp_path / "out"
+    (spec, wait), out = hanging(write_spec), tmp_path / "out"
 
     def stop():
-        logs = [out / entry / "seed0" / "train.log" for entry in ("plain", "gamma0")]
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not all(log.exists() and log.read_text() for log in logs):
-            time.sleep(0.01)
+        wait(out)
         os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(KeyboardInterrupt, match="stopped while training plain/seed0, gamma0/seed0; the same command"):
         run_all(spec, out, train, jobs=2, say=lambda line: None)
     thread.join()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     for entry in ("plain", "gamma0"):  # each ended by itself, and is no failure
         assert (out / entry / "seed0" / "stopped").exists()
         assert state(tmp_path, f"{entry}/seed0").state == "running"
@@ -195,6 +227,14 @@ def test_stopping_stops_the_children_and_the_same_call_goes_on(write_spec, train
         (out / entry / "seed1" / "last_checkpoint").touch()
     assert run_all(spec, out, train, jobs=2, say=lambda line: None) == []
     assert "--resume" in seen("plain/seed0")["argv"] and state(tmp_path, "plain/seed0").attempts == 2
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored(write_spec, train, tmp_path):
+    spec, before = read_spec(write_spec()), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_all(spec, tmp_path / "out", train, say=lambda line: signal.raise_signal(signal.SIGHUP)) == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_gpus_are_dealt_out(monkeypatch):
