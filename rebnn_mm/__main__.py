@@ -12,18 +12,13 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parent
+from rebnn_mm.home import home
+
 _INSTALLED_BY = {
     **dict.fromkeys(("mmengine", "mmcv", "mmdet", "mmpretrain"), "'rebnn_mm[mm]'"),
     **dict.fromkeys(("transformers", "scipy"), "'rebnn_mm[bert]'"),
     "PIL": "pillow",
 }
-
-
-def home() -> Path:
-    """The folder that holds ``tools/`` and ``configs/``: the wheel's ``.mim``, or the clone."""
-    installed = PACKAGE / ".mim"
-    return installed if installed.is_dir() else PACKAGE.parent
 
 
 def commands() -> dict[str, Path]:

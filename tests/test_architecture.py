@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     (
         "errors",
+        "home",
         "moved",
         "builders",
         "native",

@@ -183,6 +183,15 @@ def test_mistakes_show_before_stage_one(tool, options, tmp_path):
     assert not list(tmp_path.glob("*/*.pth"))
 
 
+def test_a_stage_among_the_shipped_configs_is_found_from_any_folder(tmp_path, monkeypatch):
+    """Configs name it as ``configs/...``, which is a path of the clone."""
+    monkeypatch.chdir(tmp_path)
+    real, student = (
+        read_config(ROOT / "configs" / f"resnet18_{n}.py") for n in ("real_imagenette", "rebnn_imagenette_stage1")
+    )
+    assert stages._teacher_among([real], student) is real
+
+
 def test_a_stage_is_taught_by_the_one_before(tool, options, tmp_path, monkeypatch):
     """The teacher is stage one as it was trained: narrow, by an option, and with the weights that it left."""
     own = [word for word in options if "teacher" not in word]

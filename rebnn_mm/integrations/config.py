@@ -14,6 +14,7 @@ from mmengine.utils import import_modules_from_strings
 
 from rebnn_mm.convert.stock import expand_stock
 from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.home import home
 from rebnn_mm.moved import MOVED
 
 # mmengine: BERT, whose parts are all registered at the root
@@ -45,6 +46,12 @@ def parse_config(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     if "model" not in cfg:
         raise UserError(f"config {path} has no model: give a leaf config, not one of _base_")
     return cfg
+
+
+def find_config(path: str | Path) -> Path:
+    """The file that a config names another one by: from the working directory, or else from where ``configs/`` is."""
+    shipped = home() / path
+    return shipped if not Path(path).is_file() and shipped.is_file() else Path(path)
 
 
 def scope_of(cfg: Config) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rebnn_mm.distill import FrozenTeacher
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations.checkpoint import load_into, load_weights
-from rebnn_mm.integrations.config import parse_config, scope_of
+from rebnn_mm.integrations.config import find_config, parse_config, scope_of
 
 _KEYS = {"config", "checkpoint"}
 _TORCHVISION = "https://download.pytorch.org/models/resnet34-b627a593.pth"
@@ -60,9 +60,9 @@ def build_teacher(teacher: dict[str, Any], student: Any, method: str = "forward"
     """Build the teacher, load its weights and freeze it.
 
     Args:
-        teacher: ``config``, the path of a config file or a model's dict, and ``checkpoint``, the path of its weights,
-            which must be all of them. A classifier also takes torchvision's layout of a ResNet (``conv1``,
-            ``layer1.0.conv1``, ..., ``fc``).
+        teacher: ``config``, the path of a config file (see :func:`rebnn_mm.integrations.config.find_config`) or a
+            model's dict, and ``checkpoint``, the path of its weights, which must be all of them. A classifier also
+            takes torchvision's layout of a ResNet (``conv1``, ``layer1.0.conv1``, ..., ``fc``).
         student: What it will teach; both see the same normalized images.
         method: Method of the teacher that is called with the images.
 
@@ -98,7 +98,7 @@ def _model_config(config: str | Path | dict[str, Any]) -> ConfigDict:
     """Model part of a config file, its preprocessing put in as the runner does, or the dict itself; no weights."""
     if isinstance(config, (str, Path)):
         scope = DefaultScope.get_current_instance()
-        cfg = parse_config(config)
+        cfg = parse_config(find_config(config))
         if scope is not None and scope.scope_name != scope_of(cfg):
             raise UserError(
                 f"the teacher {config} is for {scope_of(cfg)}, the student for {scope.scope_name}: a classifier learns "

@@ -16,6 +16,7 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import load_weights
+from rebnn_mm.integrations.config import find_config
 from rebnn_mm.workflows import launch
 
 
@@ -89,7 +90,8 @@ def _teacher_among(stages: Sequence[Config], cfg: Config) -> Config | None:
     config = teacher.get("config") if isinstance(teacher, dict) else None
     if not isinstance(config, (str, Path)):
         return None
-    return next((stage for stage in stages if Path(stage.filename).resolve() == Path(config).resolve()), None)
+    named = find_config(config).resolve()
+    return next((stage for stage in stages if Path(stage.filename).resolve() == named), None)
 
 
 def _be_taught(cfg: Config, stage: Config) -> None:

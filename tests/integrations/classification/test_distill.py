@@ -16,6 +16,7 @@ from mmengine.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 
 from rebnn_mm.distill import FrozenTeacher
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import build_model, read_config
 from rebnn_mm.integrations.teacher import build_teacher, from_torchvision
 
@@ -52,6 +53,18 @@ def checkpoint(tmp_path):
 def batch(number=4):
     images = torch.randn(number, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     return images, [DataSample().set_gt_label(i % 3) for i in range(number)]
+
+
+def test_a_teacher_among_the_shipped_configs_is_found_from_any_folder(tmp_path, monkeypatch):
+    student = build_model(config())
+    monkeypatch.chdir(tmp_path)
+    teacher = dict(config="configs/resnet18_real_imagenette.py", checkpoint="none.pth")
+    with pytest.raises(UserError, match="the teacher's checkpoint none.pth is not a file"):
+        build_teacher(teacher, student)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / teacher["config"]).write_text("")  # one's own comes first
+    with pytest.raises(UserError, match="config configs/resnet18_real_imagenette.py: default_scope=None"):
+        build_teacher(teacher, student)
 
 
 def test_loss_is_the_cross_entropy_of_the_soft_labels(checkpoint):
