@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     failures = []
     with one_sentence("compare"):
         spec = read_spec(args.spec)
-        out = Path(args.out or Path("work_dirs", "compare", spec.path.stem))
+        out = Path(args.out or spec.folder)
         if not args.report_only:
             failures = run_all(spec, out, Path(__file__).with_name("train.py"), args.jobs)
         for sentence in failures:

@@ -7,5 +7,3 @@ options = {
     'default_hooks.checkpoint.interval': 3,
     'train_dataloader.batch_size': 32,
 }
-_taught = {'model.teacher.checkpoint': 'work_dirs/compare/glue_tiny_rte/real/seed0/latest.pth'}
-entries = dict(rebnn_distill=dict(options=_taught), sign_distill=dict(options=_taught))

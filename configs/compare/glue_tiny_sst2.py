@@ -7,9 +7,5 @@ options = {
     'default_hooks.checkpoint.interval': 1,
     'train_dataloader.batch_size': 64,
 }
-_taught = {'model.teacher.checkpoint': 'work_dirs/compare/glue_tiny_sst2/real/seed0/latest.pth'}
 entries = dict(
-    rebnn_distill=dict(options=_taught),
-    sign_distill=dict(options=_taught),
-    rebnn_gradient=dict(config='../bert_rebnn_tiny_glue_sst2.py', options={'custom_hooks.0.magnitude': 'gradient'}),
-)
+    rebnn_gradient=dict(config='../bert_rebnn_tiny_glue_sst2.py', options={'custom_hooks.0.magnitude': 'gradient'}))

@@ -1,10 +1,10 @@
 # python tools/compare.py configs/compare/imagenette_transformers.py
 # DeiT-tiny and Swin-tiny on Imagenette at 96 pixels: the real-valued twin, 1-bit from labels, and 1-bit with a teacher, a ResNet-18 that is
-# trained here first and found where compare.py leaves it without --out. On 1,000 images an epoch takes 15 s of one core, Swin's a minute.
+# trained here first. On 1,000 images an epoch takes 15 s of one core, Swin's a minute.
 _base_ = ['./_base_/imagenette_96.py']
 baseline = 'deit_rebnn'
 seeds = [0, 1, 2]
-_teacher = {'model.teacher.checkpoint': 'work_dirs/compare/imagenette_transformers/teacher/seed0/latest.pth'}
+_teacher = {'model.teacher.checkpoint': '{out}/teacher/seed0/latest.pth'}
 _deit = {'model.backbone.img_size': 96}
 # windows of 3: the maps are 24, 12, 6 and 3 pixels wide
 _swin = {

@@ -68,6 +68,7 @@ def run_all(
         records = {run.name: open_record(run, out / run.name) for run in spec.runs}
         for run in spec.runs:
             last_step(run)
+            run.words(out)  # a folder that --cfg-options cannot name is refused before anything is trained
         waiting = [
             run for run in spec.runs if records[run.name].state != "finished" or check_result(spec, run, out / run.name)
         ]
@@ -168,7 +169,7 @@ class _Scheduler:
         resumed = (folder / "last_checkpoint").exists()
         command = [sys.executable, str(self.train), str(run.config), "--work-dir", str(folder)]
         command += ["--resume"] if resumed else []
-        command += ["--cfg-options", *run.words()]
+        command += ["--cfg-options", *run.words(self.out)]
         taken = {job.slot for job in self.active}
         slot = next(slot for slot in range(len(self.environments)) if slot not in taken)
         environment = {**os.environ, **self.environments[slot]}

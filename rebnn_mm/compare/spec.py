@@ -11,7 +11,9 @@ A spec is a Python file that mmengine's Config reads, as every config. Its varia
     entries = dict(
         rebnn=dict(config='../resnet18_rebnn_cifar10.py'),                                  # relative to the spec
         gamma0=dict(config='../resnet18_rebnn_cifar10.py', options={'custom_hooks.0.gamma': 0}, seeds=[0, 1]),
-        student=dict(config='../student.py', after='rebnn/seed0'))      # starts when that run is finished
+        student=dict(
+            config='../student.py', after='rebnn/seed0',                                    # starts when it is finished
+            options={'model.teacher.checkpoint': '{out}/rebnn/seed0/latest.pth'}))          # {out}: the output folder
 
 Entries that differ by one number are also drawn over it, a line for each series::
 
@@ -50,7 +52,10 @@ class Run:
         entry: Name of its entry.
         seed: Goes to ``randomness.seed``.
         config: Path of the config.
-        options: What ``--cfg-options`` gets: dotted key -> value, without the seed.
+        options: What ``--cfg-options`` gets: dotted key -> value, without the seed. ``{out}`` in a text is the folder
+            of the comparison.
+        folder: What ``{out}`` is by default, and in the record of every run: a comparison's folder may be moved, and
+            its runs are the same as before.
         after: Names of the runs that must be finished before it starts.
     """
 
@@ -58,6 +63,7 @@ class Run:
     seed: int
     config: Path
     options: Mapping[str, Any]
+    folder: Path
     after: tuple[str, ...] = ()
 
     @property
@@ -65,9 +71,16 @@ class Run:
         """``ENTRY/seedN``: its folder in the output."""
         return f"{self.entry}/seed{self.seed}"
 
-    def words(self) -> list[str]:
-        """``KEY=VALUE`` for ``--cfg-options``, the seed included."""
-        return option_words({**self.options, "randomness.seed": self.seed})
+    def words(self, out: Path | None = None) -> list[str]:
+        """``KEY=VALUE`` for ``--cfg-options``, the seed included, with ``out`` for ``{out}``; default: ``folder``.
+
+        Raises:
+            ValueError: As :func:`option_words`, also for what ``out`` makes of a value.
+        """
+        return option_words(self._options(out or self.folder))
+
+    def _options(self, out: Path) -> dict[str, Any]:
+        return _with_folder({**self.options, "randomness.seed": self.seed}, out)
 
     def resolved(self) -> Config:
         """The config as the run trains it: read, merged and completed by the function that the run itself uses.
@@ -77,9 +90,9 @@ class Run:
         """
         from rebnn_mm.integrations.build import read_config  # here: takes seconds, as it imports mmdet or mmpretrain
 
-        options = {**self.options, "randomness.seed": self.seed}
+        options = self._options(self.folder)
         try:
-            Config.fromfile(self.config, import_custom_modules=False).merge_from_dict(dict(options))
+            Config.fromfile(self.config, import_custom_modules=False).merge_from_dict(options)
         except (KeyError, TypeError) as error:
             raise UserError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
         try:
@@ -126,10 +139,20 @@ class Spec:
     axis: Axis | None = None
 
     @property
+    def folder(self) -> Path:
+        """Where runs and results go by default."""
+        return default_folder(self.path)
+
+    @property
     def runs(self) -> list[Run]:
         """All runs, seed by seed: a comparison that is stopped half-way has its entries filled alike."""
         every = [(place, run) for runs in self.entries.values() for place, run in enumerate(runs)]
         return [run for _, run in sorted(every, key=lambda pair: pair[0])]
+
+
+def default_folder(path: Path) -> Path:
+    """Where runs and results of the spec ``path`` go by default."""
+    return Path("work_dirs", "compare", path.stem)
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -187,6 +210,15 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _with_folder(value: Any, out: Path) -> Any:
+    """``value`` with ``out`` for ``{out}`` in its texts."""
+    if isinstance(value, dict):
+        return {key: _with_folder(item, out) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_folder(item, out) for item in value)
+    return value.replace("{out}", str(out)) if isinstance(value, str) else value
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         inner = ",".join(map(_text, value))
@@ -211,7 +243,7 @@ def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, 
     options = {**_options(where, raw), **_options(where, entry)}
     if "randomness.seed" in options:
         raise UserError(f"{where}: randomness.seed comes from seeds, not from options")
-    runs = tuple(Run(name, seed, config, options) for seed in seeds)
+    runs = tuple(Run(name, seed, config, options, default_folder(path)) for seed in seeds)
     try:
         runs[0].words()
     except ValueError as error:

@@ -103,7 +103,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(write_spec, train, seen, tmp
 def test_a_run_waits_for_the_runs_it_names(write_spec, train, tmp_path):
     """The student is first in the spec, and fails without its teacher's result; every slot is free for it."""
     out, lines = tmp_path / "out", []
-    options = f"{{'needs': '{out}/gamma0/seed1'}}"
+    options = "{'needs': '{out}/gamma0/seed1'}"
     path = write_spec(
         ("plain=dict(config='net.py')", f"plain=dict(config='net.py', after='gamma0', options={options})")
     )
@@ -111,6 +111,13 @@ def test_a_run_waits_for_the_runs_it_names(write_spec, train, tmp_path):
     order = [line.split()[1].rstrip(",") for line in lines if line.startswith("started")]
     assert {*order[:2]} == {"gamma0/seed0", "gamma0/seed1"} and {*order[2:]} == {"plain/seed0", "plain/seed1"}
     assert all(state(tmp_path, name).attempts == 1 for name in order)
+
+
+def test_a_folder_that_an_option_cannot_name_is_refused_before_anything_is_trained(write_spec, train, tmp_path):
+    spec = read_spec(write_spec(("'model.width': 8", "'needs': '{out}/plain'")))
+    with pytest.raises(ValueError, match="option needs='.*my out/plain' cannot be given as --cfg-options"):
+        run_all(spec, tmp_path / "my out", train)
+    assert not list((tmp_path / "my out").glob("*/*"))
 
 
 @pytest.mark.slow

@@ -109,6 +109,19 @@ def test_the_fingerprint_is_of_the_config_that_the_run_reads(write_spec, tmp_pat
     assert RunRecord.of(run).fingerprint != before
 
 
+def test_out_is_the_folder_of_the_comparison_and_the_same_setting_in_all(write_spec, tmp_path):
+    path = write_spec(("'model.width': 8", "'model.teacher': ['{out}/plain/seed0/latest.pth', 'other.pth']"))
+    run = read_spec(path).entries["plain"][0]
+    word = "model.teacher=[{}/plain/seed0/latest.pth,other.pth]"
+    assert run.words(tmp_path / "there")[0] == word.format(tmp_path / "there")
+    assert run.words()[0] == RunRecord.of(run).options[0] == word.format("work_dirs/compare/spec")
+    assert run.resolved().model.teacher[0] == "work_dirs/compare/spec/plain/seed0/latest.pth"
+    fixed = write_spec(("'model.width': 8", f"'model.teacher': {run.resolved().model.teacher}"))
+    assert (
+        read_spec(fixed).entries["plain"][0].resolved().to_dict() == run.resolved().to_dict()
+    )  # how it was written before
+
+
 def test_an_axis_is_sorted_by_its_numbers(write_spec):
     lines = "lines=dict(a=[(10, 'gamma0'), (1, 'plain')])"
     axis = read_spec(write_spec(("metric", f"axis = dict(label='x', scale='log', {lines})\nmetric"))).axis
