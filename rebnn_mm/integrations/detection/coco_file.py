@@ -37,7 +37,8 @@ def open_coco(path: str, source: str) -> CocoFile:
         source: Its name in sentences.
 
     Raises:
-        ValueError: No COCO file, ids that are missing or repeated, a picture listed twice.
+        ValueError: No COCO file, ids that are missing, repeated or no ids, a picture listed twice, flags that are
+            neither 0 nor 1, boxes that are not four numbers.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -57,7 +58,8 @@ def open_coco(path: str, source: str) -> CocoFile:
     _check_ids(data["categories"], "category", source)
     _check_pictures(images, source)
     notes = _check_owners(images, annotations, source)
-    _check_numbers(annotations, source)
+    _check_flags(annotations, source)
+    _check_boxes(annotations, source)
     notes += _drop_groups(data, source)
     mended = _mend(annotations, source)
     api = COCO()
@@ -107,15 +109,23 @@ def check_masks(api: COCO, source: str) -> None:
 def _check_ids(entries: list[Any], kind: str, source: str) -> None:
     """Every entry has an id of its own."""
     try:
-        counts = Counter(entry["id"] for entry in entries)
+        ids = [entry["id"] for entry in entries]
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: a(n) {kind} has no usable id ({error!r}): number them 1, 2, 3, ...") from error
+    for number, value in enumerate(ids, 1):
+        _check_id(value, f"{kind} no. {number} of the file", "id", source)
+    counts = Counter(ids)
     twice = [str(value) for value, count in counts.items() if count > 1]
     if twice:
         raise UserError(
             f"{source}: {len(twice)} {kind} id(s) occur more than once ({first_names(twice)}), as when files were "
             f"joined: give every {kind} an id of its own"
         )
+
+
+def _check_id(value: Any, entry: str, key: str, source: str) -> None:
+    if isinstance(value, (list, dict)):  # what JSON has and Python cannot look up
+        raise UserError(f"{source}: {entry} has {key} {value!r}: an id is one number or one text, correct it")
 
 
 def _check_pictures(images: list[dict], source: str) -> None:
@@ -137,10 +147,12 @@ def _check_owners(images: list[dict], annotations: list[dict], source: str) -> l
     """Annotations belong to images; a cut-down list of images with all annotations is common and harmless."""
     known = {image["id"] for image in images}
     try:
-        lost = [str(a["image_id"]) for a in annotations if a["image_id"] not in known]
-        [a["category_id"] for a in annotations]
+        for annotation in annotations:
+            for key in ("image_id", "category_id"):
+                _check_id(annotation[key], f"annotation {annotation['id']}", key, source)
     except KeyError as error:
         raise UserError(f"{source}: an annotation is incomplete: it has no {error}") from error
+    lost = [str(a["image_id"]) for a in annotations if a["image_id"] not in known]
     if lost and len(lost) == len(annotations):
         ids = ", ".join(repr(image["id"]) for image in images[:3])
         raise UserError(
@@ -157,12 +169,27 @@ def _check_owners(images: list[dict], annotations: list[dict], source: str) -> l
     )
 
 
-def _check_numbers(annotations: list[dict], source: str) -> None:
-    """Refuse NaN and infinity: mmdet would drop the box, pycocotools would evaluate it."""
+def _check_flags(annotations: list[dict], source: str) -> None:
+    """Refuse flags that only look like 0: mmdet and pycocotools take the text ``"0"`` for a yes."""
     for annotation in annotations:
-        box = annotation.get("bbox") or ()
-        if any(isinstance(side, float) and not isfinite(side) for side in box):
-            raise UserError(f"{source}: annotation {annotation['id']} has a box {box}: correct or remove it")
+        for key in ("iscrowd", "ignore"):
+            if annotation.get(key) not in (None, 0, 1):
+                raise UserError(
+                    f"{source}: annotation {annotation['id']} has {key} {annotation[key]!r}: write 0 or 1, as a number "
+                    "without quotes"
+                )
+
+
+def _check_boxes(annotations: list[dict], source: str) -> None:
+    """Refuse NaN and infinity, too: mmdet would drop the box, pycocotools would evaluate it."""
+    for annotation in annotations:
+        box = annotation.get("bbox") or [0, 0, 0, 0]  # annotations of masks alone have none
+        numbers = isinstance(box, list) and all(isinstance(side, Real) and isfinite(side) for side in box)
+        if not numbers or len(box) != 4:
+            raise UserError(
+                f"{source}: annotation {annotation['id']} has a box {box!r}, and a box is four finite numbers, [x, y, "
+                "width, height]: correct or remove it"
+            )
 
 
 def _drop_groups(data: dict, source: str) -> list[str]:

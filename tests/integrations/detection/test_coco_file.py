@@ -170,6 +170,16 @@ REFUSED = {
     "size": (twice("images", "width", 0), r"the size of 1.jpg is 0 x 80"),
     "no size": (twice("images", "height", None), r"the size of 1.jpg is 100 x None"),
     "no number": (for_each("bbox", [float("nan"), 1, 9, 9]), r"annotation 1 has a box \[nan, 1, 9, 9\]"),
+    "box of texts": (for_each("bbox", ["1", "1", "9", "9"]), r"annotation 1 has a box \['1'.*four finite numbers"),
+    "no box at all": (for_each("bbox", 5), "annotation 1 has a box 5, and a box is four finite numbers"),
+    "box of three": (for_each("bbox", [1, 1, 9]), r"annotation 1 has a box \[1, 1, 9\], and a box is four"),
+    "crowd as text": (for_each("iscrowd", "0"), "ann.json: annotation 1 has iscrowd '0': write 0 or 1, as a number"),
+    "crowd of two": (for_each("iscrowd", 2), "annotation 1 has iscrowd 2: write 0 or 1"),
+    "crowd as list": (for_each("iscrowd", [0]), r"annotation 1 has iscrowd \[0\]: write 0 or 1"),
+    "ignore as text": (for_each("ignore", "0"), "annotation 1 has ignore '0': write 0 or 1"),
+    "ids as lists": (for_each("id", [1]), r"ann.json: annotation no. 1 of the file has id \[1\]: an id is one number"),
+    "image as list": (for_each("image_id", [1]), r"ann.json: annotation 1 has image_id \[1\]: an id is one number"),
+    "category as object": (for_each("category_id", dict(id=5)), r"annotation 1 has category_id {'id': 5}: an id is"),
 }
 
 
