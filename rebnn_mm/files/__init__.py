@@ -1,4 +1,4 @@
-"""Bytes on the disk: the one writer of whole files, the oscillation record, and eight booleans a byte.
+"""Bytes on the disk: whole files, the oscillation record, images in folders and shards, eight booleans a byte.
 
 Nothing here needs more than torch and numpy.
 """

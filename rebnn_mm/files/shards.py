@@ -18,8 +18,8 @@ import numpy as np
 
 from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 from rebnn_mm.files.atomic import atomic_path
+from rebnn_mm.files.images import IMAGE_SUFFIXES
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
 LABEL = ".cls"
 CLASSES = "classes.txt"
 _INDEX = ".index.npz"
@@ -130,7 +130,7 @@ def _scan(path: Path) -> ShardIndex:
                 if not member.isfile():
                     continue
                 key, suffix = _split(member.name)
-                if suffix in IMAGES:
+                if suffix in IMAGE_SUFFIXES:
                     if key in images:
                         raise UserError(f"shard {path}: sample {key!r} has two images, {member.name} is the second")
                     images[key] = (member.name, member.offset_data, member.size)
@@ -142,7 +142,7 @@ def _scan(path: Path) -> ShardIndex:
     if without:
         raise UserError(f"shard {path}: {len(without)} images have no label, {without[0]}{LABEL} for example")
     if not images:
-        raise UserError(f"shard {path} holds no image with a label ({', '.join(IMAGES)}, each with a {LABEL})")
+        raise UserError(f"shard {path} holds no image with a label ({', '.join(IMAGE_SUFFIXES)}, each with a {LABEL})")
     names, offsets, sizes = zip(*images.values(), strict=True)
     return ShardIndex(names, np.array(offsets), np.array(sizes), np.array([labels[key] for key in images]))
 

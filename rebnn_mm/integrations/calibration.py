@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from rebnn_mm.deploy.file.card import Preprocessing
 from rebnn_mm.errors import MissingFileError, UserError
-from rebnn_mm.integrations.images.header import IMAGE_SUFFIXES
+from rebnn_mm.files.images import IMAGE_SUFFIXES, files_below
 from rebnn_mm.integrations.samples import data_sample
 
 MOST = 64  # images: more hardly move the least and the largest value
@@ -39,7 +39,7 @@ def calibration_images(
         raise UserError("--int8-rest needs the size of the images: give --size H W")
     if not Path(folder).is_dir():
         raise MissingFileError(f"--int8-rest {folder}: there is no such folder; name one with images of the data set")
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise UserError(f"--int8-rest {folder}: no image is in it ({', '.join(IMAGE_SUFFIXES)})")
     step = max(1, len(files) // MOST)

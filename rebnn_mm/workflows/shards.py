@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.files.atomic import atomic_folder, write_text
-from rebnn_mm.files.shards import CLASSES, IMAGES, write_shard
+from rebnn_mm.files.images import IMAGE_SUFFIXES, counts_by_suffix, files_below
+from rebnn_mm.files.shards import CLASSES, write_shard
 from rebnn_mm.progress import Progress
 
 
@@ -17,7 +20,8 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
     """Write one split, ``source``/CLASS/*.jpg, as shards ``out``/000000.tar, ... and ``out``/classes.txt.
 
     The images' bytes are copied as they are. They are shuffled, so that a program that streams shards sees mixed
-    classes too. Labels are the places of the folder names in sorted order, as ``CheckedImageFolder`` has them.
+    classes too. Labels are the places of the folder names in sorted order, as ``CheckedImageFolder`` has them,
+    and the images are those that it takes: files left out are counted in a warning, hidden ones are passed by.
 
     Args:
         source: Folder of class folders.
@@ -30,7 +34,7 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
 
     Raises:
         MissingFileError: ``source`` is no folder.
-        UserError: No class folder with images, or a size below 1.
+        UserError: No class folder, a class folder without an image, or a size below 1.
         UserFileError: ``out`` exists, or the disk is full.
     """
     source, out = Path(source), Path(out)
@@ -39,9 +43,9 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
     if shard_bytes < 1:
         raise UserError(f"shards of {shard_bytes} bytes: give at least 1")
     classes = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [(path, label) for label, name in enumerate(classes) for path in _images(source / name)]
-    if not files:
-        raise UserError(f"{source} has no image in a class folder (CLASS/*.jpg; {', '.join(IMAGES)})")
+    if not classes:
+        raise UserError(f"{source} has no image in a class folder (CLASS/*.jpg; {', '.join(IMAGE_SUFFIXES)})")
+    files = _labelled_images(source, classes)
     order = np.random.default_rng(seed).permutation(len(files))
     groups = _groups([files[place] for place in order], shard_bytes)
     with atomic_folder(out) as part, Progress("images packed", len(files)) as progress:
@@ -51,8 +55,24 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
     return sorted(out.glob("*.tar"))
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+def _labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every image with its label; refuses a class without one, and says which files are no images."""
+    images: list[tuple[Path, int]] = []
+    others: list[Path] = []
+    for label, name in enumerate(classes):
+        files = files_below(source / name)
+        found = [(path, label) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not found:
+            raise UserError(
+                f"class folder {source / name} has no image (it has {counts_by_suffix(files) or 'no file'}): remove "
+                f"it, or put images there ({', '.join(IMAGE_SUFFIXES)})"
+            )
+        images += found
+        others += [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if others:
+        said = f"{source}: {counts_by_suffix(others)} in class folders are left out; images are"
+        print_log(f"{said} {', '.join(IMAGE_SUFFIXES)}", logger="current", level=logging.WARNING)
+    return images
 
 
 def _groups(files: Sequence[tuple[Path, int]], shard_bytes: int) -> list[list[tuple[Path, int]]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from rebnn_mm.errors import MissingFileError, UserError
-
-# mmpretrain's, and .tiff. Others that OpenCV reads are taken where a config's ``extensions`` names them.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
+from rebnn_mm.files.images import IMAGE_SUFFIXES, counts_by_suffix, files_below, is_hidden
 
 
 @DATASETS.register_module()
@@ -25,11 +21,13 @@ class CheckedImageFolder(CustomDataset):
 
     Labels are the places of the folder names in sorted order, so two splits agree only if they have
     the same folders; ``same_classes_as`` holds them to it. A class folder with files none of which is an image
-    is refused; so is an empty one, unless ``same_classes_as`` asks for it. Files left out are counted in a warning.
+    is refused; so is an empty one, unless ``same_classes_as`` asks for it. Files left out are counted in a warning;
+    hidden ones are passed by.
 
     Args:
         args, kwargs: As for mmpretrain's ``CustomDataset``.
-        extensions: Suffixes of images, in any case; another one, as ``.webp``, is named here for every split.
+        extensions: Suffixes of images, in any case; another one that OpenCV reads, as ``.jp2``, is named here
+            for every split.
         same_classes_as: Prefix of another split under ``data_root`` that must have the same class
             folders; not looked at where that split is absent (testing only).
         source: Where the data come from, for the message when they are missing.
@@ -45,12 +43,16 @@ class CheckedImageFolder(CustomDataset):
         *args: Any,
         same_classes_as: str = "",
         source: str = "",
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
         **kwargs: Any,
     ) -> None:
         self.same_classes_as = same_classes_as
         self.source = source
         super().__init__(*args, extensions=extensions, **kwargs)
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether a file below the split's folder is an image."""
+        return not is_hidden(filename) and super().is_valid_file(filename)
 
     def _find_samples(self) -> list:
         folder = Path(self.img_prefix)
@@ -79,43 +81,32 @@ class CheckedImageFolder(CustomDataset):
 
     def _check_folders(self, folder: Path, filled: set[str]) -> None:
         """Refuse a class folder without image; say which files of others are left out."""
-        left_out = _other_files(folder, self.is_valid_file)
+        left_out = {name: self._other_files(folder / name) for name in _class_folders(folder)}
         kinds = ", ".join(sorted(self.extensions))
         for name in sorted(_class_folders(folder) - filled):
-            files = left_out.get(name)
+            files = left_out[name]
             if files:
                 raise UserError(
-                    f"class folder {folder / name} has no image, only {_counts(files)}: images are {kinds}; convert "
-                    "them, or, if OpenCV reads them, add the suffix to extensions=[...] of the data set of every split"
+                    f"class folder {folder / name} has no image, only {counts_by_suffix(files)}: images are {kinds}; "
+                    "convert them, or, if OpenCV reads them, add the suffix to extensions=[...] of the data set of "
+                    "every split"
                 )
             if not self.same_classes_as:
                 raise UserError(
                     f"class folder {folder / name} is empty, and its class cannot be learnt: remove it, or "
                     f"put images there ({kinds})"
                 )
-        total = sum(left_out.values(), Counter())
-        if total:
-            _warn(f"{folder}: {_counts(total)} in class folders are left out; images are {kinds}")
+        others = [file for files in left_out.values() for file in files]
+        if others:
+            _warn(f"{folder}: {counts_by_suffix(others)} in class folders are left out; images are {kinds}")
+
+    def _other_files(self, folder: Path) -> list[Path]:
+        return [path for path in files_below(folder) if not self.is_valid_file(path.name)]
 
 
 def _class_folders(folder: Path) -> set[str]:
     # as mmpretrain lists them: without hidden ones
     return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-
-
-def _other_files(folder: Path, is_image: Callable[[str], bool]) -> dict[str, Counter[str]]:
-    """For each class folder the files that are no images, counted by suffix; hidden ones do not count."""
-    found = {}
-    for name in _class_folders(folder):
-        files = (file for _, _, files in os.walk(folder / name) for file in files)
-        counts = Counter(Path(file).suffix.lower() for file in files if not (is_image(file) or file.startswith(".")))
-        if counts:
-            found[name] = counts
-    return found
-
-
-def _counts(files: Counter[str]) -> str:
-    return ", ".join(f"{count} file(s) {suffix or 'without suffix'}" for suffix, count in sorted(files.items()))
 
 
 def _warn(sentence: str) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from mmengine import fileio
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.integrations.images.header import IMAGE_SUFFIXES
+from rebnn_mm.files.images import IMAGE_SUFFIXES
 
 _NOT_DIFFICULT = ("", "0", "unspecified", "false", "no")
 _DIFFICULT = ("1", "true", "yes")

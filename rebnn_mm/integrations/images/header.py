@@ -10,9 +10,6 @@ from pathlib import Path
 
 from PIL import Image
 
-# what class folders, VOC's picture folder and tools/infer.py take, whatever the case
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
 Size = tuple[int, int]  # width, height
 
 _ORIENTATION = 0x0112  # EXIF tag

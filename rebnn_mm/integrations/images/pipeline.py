@@ -16,10 +16,11 @@ from torch import nn
 
 from rebnn_mm.deploy.graph.network import GraphNetwork
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.images import IMAGE_SUFFIXES
 from rebnn_mm.integrations.config import scope_of
 
 # files that are looked for in a folder; a loader of the user's may read arrays, too
-SUFFIXES = tuple(".jpg .jpeg .jfif .png .bmp .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2".split())
+SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".pbm", ".pnm", ".jp2")
 ARRAY_SUFFIXES = (".npy", ".npz")
 # formats that Pillow decodes in full, so that what it cannot decode is damaged
 _CHECKED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "PPM", "GIF")

@@ -76,11 +76,11 @@ def test_a_class_folder_without_image_is_refused(tmp_path):
     make_folder(tmp_path, images=2)
     for split in ("train", "val"):
         for file in (tmp_path / split / "dog").iterdir():
-            file.rename(file.with_suffix(".webp"))
-        match = rf"class folder .*{split}/dog has no image, only 2 file\(s\) .webp: .*extensions="
+            file.rename(file.with_suffix(".jp2"))
+        match = rf"class folder .*{split}/dog has no image, only 2 file\(s\) .jp2: .*extensions="
         with pytest.raises(ValueError, match=match):
             folder(tmp_path, split, same_classes_as="train" if split == "val" else "")
-    data = folder(tmp_path, "train", extensions=(".png", ".webp"))  # what the sentence says to do
+    data = folder(tmp_path, "train", extensions=(".png", ".jp2"))  # what the sentence says to do
     assert data.get_gt_labels().tolist() == [0, 0, 1, 1]
 
 
@@ -108,6 +108,15 @@ def test_files_left_out_are_said(tmp_path, monkeypatch):
     (tmp_path / "val" / "dog" / "list").touch()
     assert len(folder(tmp_path)) == 4
     assert "1 file(s) without suffix, 1 file(s) .heic in class folders are left out" in said[0]
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    make_folder(tmp_path, images=1)
+    (tmp_path / "val" / "cat" / "._0.png").write_bytes(b"what macOS leaves on a foreign disk")
+    (tmp_path / "val" / "cat" / ".kept").mkdir()
+    (tmp_path / "val" / "cat" / ".kept" / "0.png").touch()
+    assert [Path(sample[0]).name for sample in folder(tmp_path)._find_samples()] == ["0.png", "0.png"]
+    assert len(folder(tmp_path)) == 2
 
 
 @pytest.mark.slow

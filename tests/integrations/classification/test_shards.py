@@ -17,9 +17,12 @@ from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from torch.utils.data import DataLoader
 
 from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.files.images import IMAGE_SUFFIXES
+from rebnn_mm.files.shards import read_index
 from rebnn_mm.integrations import classification  # noqa: F401  # registers the data sets
 from rebnn_mm.integrations.build import read_config
 from rebnn_mm.integrations.classification.shards import ShardBackend, ShardedImages
+from rebnn_mm.workflows import shards as workflow
 from rebnn_mm.workflows.shards import make_shards
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -130,6 +133,40 @@ def test_paths_that_lead_nowhere(tmp_path):
 def test_what_cannot_be_packed_gets_a_sentence(tmp_path, make, sentence):
     with pytest.raises(UserError, match=sentence):
         make(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_images_are_those_of_the_class_folders(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(workflow, "print_log", lambda message, **kwargs: said.append(message))
+    folders, elsewhere = tmp_path / "folders" / "val", tmp_path / "elsewhere"
+    for name in (*(f"cat/{i}{suffix}" for i, suffix in enumerate(IMAGE_SUFFIXES)), "cat/._0.jpg", "cat/.old/0.jpg"):
+        (folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (folders / name).write_bytes(b"x")
+    elsewhere.mkdir()
+    (elsewhere / "a.PNG").write_bytes(b"y")
+    (folders / "cat" / "linked").symlink_to(elsewhere)
+    make_shards(folders, tmp_path / "a")
+    assert said == []
+    for name in ("a.heic", "b.HEIC", "list"):
+        (folders / "cat" / name).write_bytes(b"z")
+    (tar,) = make_shards(folders, tmp_path / "b")
+    assert len(read_index(tar).names) == len(IMAGE_SUFFIXES) + 1
+    assert len(built(tmp_path, "CheckedImageFolder", "val")) == len(IMAGE_SUFFIXES) + 1
+    (sentence,) = said
+    assert "1 file(s) without suffix, 2 file(s) .heic in class folders are left out; images are .jpg" in sentence
+
+
+@pytest.mark.parametrize(("files", "came"), [((), "no file"), (("a.heic", ".b.jpg"), r"1 file\(s\) .heic")])
+def test_a_class_without_an_image_is_not_packed(tmp_path, files, came):
+    for name in ("cat/a.jpg", *(f"dog/{file}" for file in files)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dog").mkdir(exist_ok=True)
+    with pytest.raises(
+        UserError, match=rf"class folder .*dog has no image \(it has {came}\): remove it, or put images"
+    ):
+        make_shards(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
