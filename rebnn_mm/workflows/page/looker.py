@@ -86,7 +86,8 @@ class Looker(Protocol):
 class PlainLooker:
     """A packed classifier without a config, as :func:`rebnn_mm.deploy.export_model` writes it from any network.
 
-    Pictures are read as RGB by Pillow, turned as their EXIF says, and scaled to the size in the file's card.
+    Pictures are read as RGB by Pillow, turned as their EXIF says, and scaled to the size in the file's card. Pixels are
+    those that the tools' loader (OpenCV) reads: 16-bit grey keeps its upper 8 bits.
 
     Args:
         model: From :func:`rebnn_mm.deploy.load_model`.
@@ -111,7 +112,9 @@ class PlainLooker:
         """As :class:`Looker` says."""
         try:
             with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("RGB")
+                image = _as_rgb(ImageOps.exif_transpose(file))
+        except UserError:
+            raise
         except Exception as error:  # decoders raise what they like
             raise UserError(f"cannot be decoded ({type(error).__name__})") from None
         start = time.perf_counter()
@@ -122,6 +125,18 @@ class PlainLooker:
         with torch.inference_mode():
             scores = self.model(pixels)[0]
         return Look(np.asarray(image), best_labels(scores, self.names), (time.perf_counter() - start) * 1e3)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; Pillow alone clips what goes beyond 255, so that 16 bits are white and shares of 1 black."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UserError(
+            "its pixels are read as numbers of 32 bits, and nothing says which one is white: convert it to 8 "
+            "bits, or to 16-bit PNG or TIFF"
+        )
+    return image.convert("RGB")
 
 
 def best_labels(scores: torch.Tensor, names: Sequence[str]) -> tuple[Found, ...]:

@@ -41,6 +41,26 @@ def test_scores_are_those_of_the_loaded_model(tmp_path):
     )
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_are_read_as_the_tools_read_them(tmp_path, suffix, channels):
+    cv2 = pytest.importorskip("cv2")
+    export_plain_classifier(tmp_path / "m.rebnn")
+    pixels = np.random.default_rng(0).integers(0, 65536, (24, 32, channels)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
+    expected = cv2.imread(str(tmp_path / f"a{suffix}"), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+    look = open_looker([tmp_path / "m.rebnn"]).look(tmp_path / f"a{suffix}")
+    assert np.abs(look.picture - expected).max() <= (channels == 3)  # of 16-bit colours OpenCV rounds, Pillow cuts
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_a_known_white_are_refused(tmp_path, kind):
+    export_plain_classifier(tmp_path / "m.rebnn")
+    Image.fromarray(np.ones((24, 32), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match="numbers of 32 bits, and nothing says which one is white: convert it"):
+        open_looker([tmp_path / "m.rebnn"]).look(tmp_path / "a.tif")
+
+
 def test_a_network_that_is_no_classifier_is_refused():
     with pytest.raises(UserError, match="no classifier of RGB images"):
         PlainLooker(torch.nn.Identity())
