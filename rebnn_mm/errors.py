@@ -7,6 +7,9 @@ and ``except FileNotFoundError`` catch them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(ValueError):
     """A value that cannot be used: an option, a config, a checkpoint, a data set."""
@@ -34,3 +37,11 @@ class MissingPackageError(ImportError, UserError):
 
 class NotFiniteError(FloatingPointError, UserError):
     """A loss or a weight that became NaN or infinite."""
+
+
+def unknown_name(where: str, name: object, known: Iterable[str]) -> UserError:
+    """What to raise for a name that nobody reads: the nearest known one is asked for, and all are listed."""
+    known = sorted(known)
+    near = get_close_matches(str(name), known, n=1)
+    asked = f"did you mean {near[0]}? " if near else ""
+    return UserError(f"{where}: {name!r} is unknown; {asked}allowed are {', '.join(known)}")

@@ -7,17 +7,35 @@ read with their values, so that one learning rate hardly suits both (docs/recipe
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.errors import UserError, unknown_name
 from rebnn_mm.layers.interface import binary_layers
+
+# what mmengine's constructor reads of paramwise_cfg; it passes every other name by without a word
+STOCK_OPTIONS = frozenset(
+    {
+        "custom_keys",
+        "bias_lr_mult",
+        "bias_decay_mult",
+        "norm_decay_mult",
+        "dwconv_decay_mult",
+        "flat_decay_mult",
+        "dcn_offset_lr_mult",
+        "bypass_duplicate",
+    }
+)
+OWN_OPTIONS = frozenset({"latent_lr_mult"})
+_WHERE = "optim_wrapper.paramwise_cfg"
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -34,17 +52,18 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
     1-bit layers, a real-valued twin for example, is trained as by mmengine's constructor.
 
     Raises:
-        UserError: ``latent_lr_mult`` is not a positive number, the optimizer has no ``lr``, or modules share a
-            parameter and ``bypass_duplicate`` is not set.
+        UserError: ``paramwise_cfg`` has a name that nobody reads, ``latent_lr_mult`` is not a positive number, the
+            optimizer has no ``lr``, or modules share a parameter and ``bypass_duplicate`` is not set.
     """
 
     def _validate_cfg(self) -> None:
+        check_paramwise(self.paramwise_cfg, STOCK_OPTIONS | OWN_OPTIONS, self.optimizer_cfg.get("type"))
         super()._validate_cfg()
         mult = self.paramwise_cfg.get("latent_lr_mult", 1.0)
         if isinstance(mult, bool) or not isinstance(mult, (int, float)) or not 0 < mult < float("inf"):
-            raise UserError(f"optim_wrapper.paramwise_cfg.latent_lr_mult={mult!r}: a positive number is needed")
+            raise UserError(f"{_WHERE}.latent_lr_mult={mult!r}: a positive number is needed")
         if mult != 1 and self.base_lr is None:
-            raise UserError(f"optim_wrapper.paramwise_cfg.latent_lr_mult={mult!r}: optim_wrapper.optimizer has no lr")
+            raise UserError(f"{_WHERE}.latent_lr_mult={mult!r}: optim_wrapper.optimizer has no lr")
 
     def add_params(
         self,
@@ -67,6 +86,42 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
             print_log(f"latent_lr_mult={mult:g}: {what}", logger="current", level=logging.INFO)
         _refuse_shared(params)
         params[:] = _joined(params)
+
+
+def check_paramwise(paramwise: Any, known: frozenset[str], optimizer: Any) -> None:
+    """Refuse names in ``paramwise_cfg`` that nobody reads: a typing error would leave a training without its rule.
+
+    Args:
+        paramwise: The dict.
+        known: The names that the constructor reads.
+        optimizer: Its ``type``. A rule of ``custom_keys`` may set the optimizer's own options too, as mmengine puts
+            them into the group.
+
+    Raises:
+        UserError: An unknown name, here or in a rule of ``custom_keys``; no dict where one is needed.
+    """
+    _check_names(_WHERE, paramwise, known)
+    rules = paramwise.get("custom_keys", {})
+    if not isinstance(rules, Mapping):
+        raise UserError(f"{_WHERE}.custom_keys={rules!r}: a dict is needed, dict(PART_OF_A_NAME=dict(lr_mult=...))")
+    allowed = frozenset({"lr_mult", "decay_mult"}) | _options_of(optimizer)
+    for key, rule in rules.items():
+        _check_names(f"{_WHERE}.custom_keys[{key!r}]", rule, allowed)
+
+
+def _check_names(where: str, given: Any, known: frozenset[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where}={given!r}: a dict is needed, with some of {', '.join(sorted(known))}")
+    for name in given:
+        if name not in known:
+            raise unknown_name(where, name, known)
+
+
+def _options_of(optimizer: Any) -> frozenset[str]:
+    """Names of an optimizer's options; none of a type that is not registered, which mmengine says."""
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(optimizer) if isinstance(optimizer, str) else optimizer
+    return frozenset(inspect.signature(kind).parameters) - {"params"} if callable(kind) else frozenset()
 
 
 def _refuse_shared(groups: list[dict[str, Any]]) -> None:

@@ -1,11 +1,15 @@
 """The learning rate of latent weights."""
 
+import inspect
+import re
+
 import pytest
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ReActConv2d, ReBNNConv2d, ReBNNLinear
+from rebnn_mm.optim import STOCK_OPTIONS
 
 
 class Net(nn.Module):
@@ -57,6 +61,35 @@ def test_a_real_valued_twin_is_trained_as_before():
 def test_refusals(mult):
     with pytest.raises(UserError, match="latent_lr_mult=.*a positive number is needed"):
         rates(Net(), latent_lr_mult=mult)
+
+
+@pytest.mark.parametrize(
+    ("paramwise", "message"),
+    [
+        (dict(latent_lr_mul=10), "paramwise_cfg: 'latent_lr_mul' is unknown; did you mean latent_lr_mult?"),
+        (dict(norm_decay=0), "'norm_decay' is unknown; did you mean norm_decay_mult?"),
+        (dict(whatever=0), "'whatever' is unknown; allowed are bias_decay_mult, "),
+        (dict(custom_keys=dict(conv=dict(lr_mul=2))), r"custom_keys\['conv'\]: 'lr_mul' is .*mean lr_mult"),
+        (dict(custom_keys=dict(conv=2)), r"custom_keys\['conv'\]=2: a dict is needed, with some of amsgrad, "),
+        (dict(custom_keys=3), "custom_keys=3: a dict is needed"),
+    ],
+)
+def test_a_name_that_nobody_reads_is_refused(paramwise, message):
+    with pytest.raises(UserError, match=message):
+        rates(Net(), **paramwise)
+
+
+def test_a_rule_may_set_the_optimizers_own_options():
+    cfg = dict(constructor="LatentWeightConstructor", optimizer=dict(type="Adam", lr=0.1))
+    cfg["paramwise_cfg"] = dict(custom_keys=dict(head=dict(betas=(0.5, 0.9))))
+    groups = build_optim_wrapper(Net(), cfg).optimizer.param_groups
+    assert {group["betas"] for group in groups} == {(0.5, 0.9), (0.9, 0.999)}
+
+
+def test_mmengine_reads_the_names_that_are_known():
+    """Held against its source: a release that reads one more must not be refused it."""
+    read = re.findall(r"paramwise_cfg\.get\('(\w+)'", inspect.getsource(DefaultOptimWrapperConstructor))
+    assert set(read) == STOCK_OPTIONS
 
 
 def test_a_learning_rate_is_needed():
