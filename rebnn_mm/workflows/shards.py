@@ -34,7 +34,7 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
 
     Raises:
         MissingFileError: ``source`` is no folder.
-        UserError: No class folder, a class folder without an image, or a size below 1.
+        UserError: No image in class folders, a class folder with other files alone, or a size below 1.
         UserFileError: ``out`` exists, or the disk is full.
     """
     source, out = Path(source), Path(out)
@@ -43,8 +43,6 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
     if shard_bytes < 1:
         raise UserError(f"shards of {shard_bytes} bytes: give at least 1")
     classes = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not classes:
-        raise UserError(f"{source} has no image in a class folder (CLASS/*.jpg; {', '.join(IMAGE_SUFFIXES)})")
     files = _labelled_images(source, classes)
     order = np.random.default_rng(seed).permutation(len(files))
     groups = _groups([files[place] for place in order], shard_bytes)
@@ -56,23 +54,31 @@ def make_shards(source: str | Path, out: str | Path, shard_bytes: int = 256_000_
 
 
 def _labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Every image with its label; refuses a class without one, and says which files are no images."""
+    """Every image with its label; says what has none, and refuses a class whose files are no images."""
     images: list[tuple[Path, int]] = []
     others: list[Path] = []
+    kinds = ", ".join(IMAGE_SUFFIXES)
     for label, name in enumerate(classes):
         files = files_below(source / name)
-        found = [(path, label) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not found:
+        found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        if files and not found:
             raise UserError(
-                f"class folder {source / name} has no image (it has {counts_by_suffix(files) or 'no file'}): remove "
-                f"it, or put images there ({', '.join(IMAGE_SUFFIXES)})"
+                f"class folder {source / name} has no image, only {counts_by_suffix(files)}: images are {kinds}; "
+                "convert them, or move them away"
             )
-        images += found
+        if not files:  # one split may lack a class, whose label must stay
+            _warn(f"class folder {source / name} is empty: its class stays in {CLASSES}, without an image")
+        images += [(path, label) for path in found]
         others += [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+    if not images:
+        raise UserError(f"{source} has no image in a class folder (CLASS/*.jpg; {kinds})")
     if others:
-        said = f"{source}: {counts_by_suffix(others)} in class folders are left out; images are"
-        print_log(f"{said} {', '.join(IMAGE_SUFFIXES)}", logger="current", level=logging.WARNING)
+        _warn(f"{source}: {counts_by_suffix(others)} in class folders are left out; images are {kinds}")
     return images
+
+
+def _warn(sentence: str) -> None:
+    print_log(sentence, logger="current", level=logging.WARNING)
 
 
 def _groups(files: Sequence[tuple[Path, int]], shard_bytes: int) -> list[list[tuple[Path, int]]]:

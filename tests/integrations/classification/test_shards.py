@@ -157,17 +157,27 @@ def test_the_images_are_those_of_the_class_folders(tmp_path, monkeypatch):
     assert "1 file(s) without suffix, 2 file(s) .heic in class folders are left out; images are .jpg" in sentence
 
 
-@pytest.mark.parametrize(("files", "came"), [((), "no file"), (("a.heic", ".b.jpg"), r"1 file\(s\) .heic")])
-def test_a_class_without_an_image_is_not_packed(tmp_path, files, came):
-    for name in ("cat/a.jpg", *(f"dog/{file}" for file in files)):
+def test_a_class_whose_files_are_no_images_is_refused(tmp_path):
+    for name in ("cat/a.jpg", "dog/a.heic", "dog/.b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "dog").mkdir(exist_ok=True)
-    with pytest.raises(
-        UserError, match=rf"class folder .*dog has no image \(it has {came}\): remove it, or put images"
-    ):
+    with pytest.raises(UserError, match=r"class folder .*dog has no image, only 1 file\(s\) .heic: images are"):
         make_shards(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_class_keeps_its_place(tmp_path, monkeypatch):
+    """The other split may have images of it: its labels must be the same."""
+    said = []
+    monkeypatch.setattr(workflow, "print_log", lambda message, **kwargs: said.append(message))
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        if name != "dog":
+            (tmp_path / "folders" / name / "a.jpg").write_bytes(b"x")
+    (tar,) = make_shards(tmp_path / "folders", tmp_path / "out")
+    assert sorted(read_index(tar).labels) == [0, 2]
+    (sentence,) = said
+    assert "dog is empty: its class stays in classes.txt, without an image" in sentence
 
 
 @pytest.mark.slow  # trains on 1,000 photos' shards
