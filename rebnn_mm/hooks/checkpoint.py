@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
-from rebnn_mm.errors import UserFileError
+from rebnn_mm.errors import UserFileError, unknown_name
 from rebnn_mm.files.atomic import write_bytes
 from rebnn_mm.hooks.work_dir import LAST, LINK, newest_checkpoint, same_folder
 
@@ -61,11 +62,18 @@ class ResilientCheckpointHook(CheckpointHook):
     Args:
         kwargs: As mmengine's CheckpointHook. A given ``backend_args``, or an ``out_dir`` with a prefix such as
             ``s3://``, replaces the safe local writing.
+
+    Raises:
+        UserError: An option that mmengine's CheckpointHook does not have.
     """
 
     out_dir: Any  # mmengine assigns it without a type
 
     def __init__(self, **kwargs: Any) -> None:
+        known = set(inspect.signature(CheckpointHook).parameters) - {"kwargs"}
+        # the parent keeps any other for the runner, which refuses it when the first epoch is to be saved
+        for name in kwargs.keys() - known:
+            raise unknown_name("ResilientCheckpointHook", name, known)
         remote = "://" in str(kwargs.get("out_dir"))
         if kwargs.get("backend_args") is None and kwargs.get("file_client_args") is None and not remote:
             kwargs["backend_args"] = {"backend": _ATOMIC}

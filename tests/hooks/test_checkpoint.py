@@ -8,7 +8,8 @@ import torch
 from mmengine.runner import find_latest_checkpoint
 from small_disk import run_on_small_disk
 
-from rebnn_mm.hooks.checkpoint import AtomicLocalBackend
+from rebnn_mm.errors import UserError
+from rebnn_mm.hooks.checkpoint import AtomicLocalBackend, ResilientCheckpointHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 
 
@@ -34,6 +35,16 @@ def test_keeps_the_newest_and_links_to_it(make_runner):
     assert not list(work_dir.rglob("*.part"))
     saved = torch.load(work_dir / "latest.pth", weights_only=False)
     assert saved["message_hub"]["runtime_info"]["keep_ckpt_ids"] == [2, 3] and "optimizer" in saved
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("intervall", "did you mean interval"), ("max_keep_ckpt", "did you mean max_keep_ckpts"), ("x", "allowed are b")],
+)
+def test_an_unknown_option_is_refused_at_once(name, said):
+    """It came up when the first epoch was to be saved."""
+    with pytest.raises(UserError, match=f"ResilientCheckpointHook: '{name}' is unknown; {said}"):
+        ResilientCheckpointHook(**{name: 1})
 
 
 def test_link_reaches_another_out_dir(make_runner, tmp_path):
