@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 pytest.importorskip("mmdet")
 
@@ -158,6 +160,36 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run(data, trained, tmp_path):
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][key]), key
     assert scalars(trained) == scalars(tmp_path)
+
+
+@HOOKS.register_module(force=True)
+class StopsInEpoch(Hook):
+    """Ctrl-C in the first iteration of an epoch, counted from 0."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_speaks_of_checkpoints_that_there_are(tool, data, trained, tmp_path, capfd):
+    """In the first epoch too it said that --resume goes on from the newest one."""
+
+    def stopped(epoch, *more):
+        stop = ("default_hooks.stop.type=StopsInEpoch", f"default_hooks.stop.epoch={epoch}")
+        with pytest.raises(SystemExit) as code:
+            tool("train")(CONFIG, "--work-dir", tmp_path, *more, *options(data, *stop))
+        assert code.value.code == 130
+        return capfd.readouterr().err.strip().splitlines()[-1]
+
+    old = trained / "epoch_1.pth"
+    (tmp_path / "epoch_9.pth").write_bytes(b"of another run")
+    begins = "no checkpoint was saved yet, the same command without --resume begins again"
+    assert stopped(0) == f"train: stopped in epoch 1, after iteration 0; {begins}"
+    assert stopped(1, "--resume", old).endswith(f"was saved since {old}, --resume {old} goes on from it again")
+    assert stopped(1).endswith(f"checkpoints are in {tmp_path}, --resume goes on from the newest")
 
 
 def test_resume_without_a_checkpoint_starts_anew(tool, data, tmp_path):

@@ -155,11 +155,19 @@ def train(cfg: Config) -> Runner:
         explain_batch_of_one(error)
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}; checkpoints are in "
-            f"{runner.work_dir}, --resume goes on from the newest"
-        ) from None
+        where = f"stopped in epoch {runner.epoch + 1}, after iteration {runner.iter}"
+        raise KeyboardInterrupt(f"{where}; {_how_to_go_on(runner, cfg)}") from None
     return runner
+
+
+def _how_to_go_on(runner: Runner, cfg: Config) -> str:
+    """What is left of a training that was stopped; a work dir may hold checkpoints of another run, too."""
+    saved = [str(hook.last_ckpt) for hook in runner.hooks if getattr(hook, "last_ckpt", None)]
+    if any("://" in path or Path(path).exists() for path in saved):
+        return f"checkpoints are in {runner.work_dir}, --resume goes on from the newest"
+    if cfg.get("resume"):
+        return f"no checkpoint was saved since {cfg.load_from}, --resume {cfg.load_from} goes on from it again"
+    return "no checkpoint was saved yet, the same command without --resume begins again"
 
 
 def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = True) -> dict[str, float]:
