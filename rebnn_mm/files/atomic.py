@@ -112,6 +112,20 @@ def check_results_folder(path: str | Path) -> None:
         TemporaryFile(dir=there).close()
 
 
+def check_results_file(path: str | Path) -> None:
+    """Ask before the work begins whether its result can be written to ``path``, in a folder that is there.
+
+    Raises:
+        MissingFileError: The folder does not exist.
+        UserFileError: There is no right to write into it, or ``path`` is a folder or a device.
+    """
+    path = Path(path)
+    _check_place(path)
+    with _disk_errors(path, own=True):
+        _check_folder(path, make=False)
+        TemporaryFile(dir=path.parent).close()
+
+
 def refuse_same_file(source: str | Path, out: str | Path) -> None:
     """Raise UserError where a tool would write over what it reads."""
     if Path(source).resolve() == Path(out).resolve():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.graph.parts import Part
 from rebnn_mm.deploy.load import load_model
 from rebnn_mm.deploy.report import ExportReport
-from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
+from rebnn_mm.deploy.targets import TARGETS, check_options, convert_file, target_of
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.atomic import refuse_same_file
 from rebnn_mm.integrations.build import build_model, read_config
@@ -103,6 +104,9 @@ class ExportOptions:
 
     Attributes:
         cfg_options: Overrides of the config, by dotted key.
+
+    Raises:
+        UserError: A metric that is no number.
     """
 
     cfg_options: dict[str, Any] | None = None
@@ -111,6 +115,11 @@ class ExportOptions:
     metrics: dict[str, float] | None = None
     exact: bool = False
     int8: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (self.metrics or {}).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise UserError(f"--metric {name}={value}: a number is needed, as --metric {name}=0.75")
 
 
 def export_to(
@@ -132,7 +141,8 @@ def export_to(
             (:func:`rebnn_mm.workflows.boxes.export_boxes`, :func:`rebnn_mm.integrations.executorch.export_detector`).
 
     Raises:
-        ValueError: Anything else as a source; what :func:`export_config` and the target's exporter refuse.
+        ValueError: Anything else as a source; what :func:`export_config` and the target's exporter refuse. Options and
+            the place of ``out`` are checked before the network is read.
     """
     if len(source) not in (1, 2):
         raise UserError(f"export takes a config and a checkpoint, or one .rebnn file, and got {len(source)} names")
@@ -142,6 +152,8 @@ def export_to(
     name = target_of(out, to, otherwise="rebnn" if len(source) == 2 else None)
     if ("verify" in TARGETS[name].options or engine.get("part") == "boxes") and not options.verify:
         engine["verify"] = False
+    _check_engine(name, engine)
+    TARGETS[name].check_ready(Path(out))
     if len(source) == 1:
         if options != ExportOptions(verify=options.verify):
             raise UserError(f"{source[0]} is packed already: it takes no option for a config and a checkpoint")
@@ -156,6 +168,22 @@ def export_to(
     return _without_none(reports)
 
 
+def _check_engine(to: str, engine: dict[str, Any]) -> None:
+    """Refuse, before the network is read, options that are not the engine's or exclude each other."""
+    if engine.get("part") != "boxes":
+        check_options(to, engine)
+    elif to == "executorch":
+        if (engine.get("size") and engine.get("max_size")) or engine.get("form") or engine.get("length"):
+            raise UserError(
+                "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow, "
+                "--int8-linear or --int8-rest"
+            )
+    elif engine.get("max_size") or engine.get("int8_linear") or engine.get("int8_rest"):
+        raise UserError(
+            f"--max-size, --int8-linear and --int8-rest are for programs of executorch: give --size H W for {to}"
+        )
+
+
 def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:
     if engine.get("part") != "boxes":
         return convert_file(source, out, to, **_with_images(source, to, engine))
@@ -163,10 +191,6 @@ def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, A
         return _detector_program(source, out, engine)
     from rebnn_mm.workflows.boxes import export_boxes  # of all models, only these are mmdet's
 
-    if engine.get("max_size") or engine.get("int8_linear") or engine.get("int8_rest"):
-        raise UserError(
-            f"--max-size, --int8-linear and --int8-rest are for programs of executorch: give --size H W for {to}"
-        )
     return export_boxes(source, out, to, engine.get("size"), engine.get("form"), engine.get("verify", True))
 
 
@@ -186,13 +210,8 @@ def _detector_program(source: str | Path, out: str | Path, engine: dict[str, Any
     """A detector's layers as a program; ``runtime/`` makes boxes of their results."""
     from rebnn_mm.integrations.executorch import export_detector
 
-    one, most = engine.get("size"), engine.get("max_size")
-    if (one and most) or engine.get("form") or engine.get("length"):
-        raise UserError(
-            "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow, "
-            "--int8-linear or --int8-rest"
-        )
-    given = one or most
+    most = engine.get("max_size")
+    given = engine.get("size") or most
     size = (int(given[0]), int(given[1])) if given else None
     verify, slow = engine.get("verify", True), bool(engine.get("allow_slow"))
     small, images = bool(engine.get("int8_linear")), engine.get("int8_rest")

@@ -14,6 +14,7 @@ from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 from rebnn_mm.files.atomic import (
     atomic_folder,
     atomic_path,
+    check_results_file,
     check_results_folder,
     refuse_same_file,
     write_bytes,
@@ -191,6 +192,20 @@ def test_a_folder_for_results_is_asked_for_before_the_work(tmp_path):
         with pytest.raises(UserFileError, match=f"cannot write {path}: Not a directory"):
             check_results_folder(path)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_file_for_results_is_asked_for_before_the_work(tmp_path):
+    (tmp_path / "there").write_text("kept")
+    check_results_file(tmp_path / "new")
+    check_results_file(str(tmp_path / "there"))
+    assert names(tmp_path) == ["there"] and (tmp_path / "there").read_text() == "kept"
+    for path, message in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "no" / "m", "no does not exist: make it first"),
+        ("/proc/m", "cannot write /proc/m"),
+    ):
+        with pytest.raises(UserFileError, match=message):
+            check_results_file(path)
 
 
 def test_a_file_is_not_written_over_itself(tmp_path):

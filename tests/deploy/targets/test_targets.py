@@ -1,5 +1,7 @@
 """What a packed network can be written as."""
 
+import sys
+
 import pytest
 import torch
 from graph_toys import settle
@@ -7,9 +9,10 @@ from torch import nn
 
 from rebnn_mm.deploy import export_model
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 from rebnn_mm.layers import ReBNNConv2d
-from rebnn_mm.workflows.export import export_to
+from rebnn_mm.workflows import export
+from rebnn_mm.workflows.export import ExportOptions, export_to
 
 
 @pytest.fixture
@@ -58,6 +61,51 @@ def test_a_file_is_not_written_over_itself_nor_made_of_nothing(plain, tmp_path):
     assert plain.read_bytes() == before == (tmp_path / "copy.rebnn").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("out", "to", "engine", "message"),
+    [
+        ("no/m.rebnn", None, {}, "no does not exist: make it first"),
+        ("no/m.onnx", None, {}, "no does not exist: make it first"),
+        (".", "rebnn", {}, "it is a folder"),
+        ("m.bin", "openvino", {}, "OpenVINO's files end in .xml"),
+        ("m.onnx", None, dict(size=(3, 4)), "--to onnx has no --size"),
+        ("m.onnx", None, dict(max_size=(3, 4)), "--to onnx has no --max-size"),
+        ("m.onnx", None, dict(part="boxes", max_size=(3, 4)), "are for programs of executorch"),
+        ("m.pte", None, dict(part="boxes", form="packed"), "--part boxes of executorch takes"),
+    ],
+)
+def test_what_is_refused_is_refused_before_the_network_is_read(tmp_path, monkeypatch, out, to, engine, message):
+    """An export takes minutes, and these came up at its end."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(export, "read_config", lambda *args: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=message):
+        export_to(["config.py", "c.pth"], tmp_path / out, to, engine=engine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_boxes_are_the_engines(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(export, "read_config", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing is refused
+        export_to(["c.py", "c.pth"], tmp_path / "m.onnx", engine=dict(part="boxes", form="packed", size=(64, 64)))
+
+
+def test_a_package_that_is_missing_is_said_before_the_work(tmp_path, monkeypatch):
+    for package in ("onnx", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(export, "read_config", lambda *args: pytest.fail("it was read"))
+    for ending in ("onnx", "xml", "pte"):
+        with pytest.raises(MissingPackageError):
+            export_to(["config.py", "c.pth"], tmp_path / f"m.{ending}")
+
+
+@pytest.mark.parametrize("value", ["abc", True, None, [0.7], float("nan"), float("inf")])
+def test_a_metric_is_a_number(value):
+    with pytest.raises(UserError, match="--metric top1=.*: a number is needed"):
+        ExportOptions(metrics=dict(loss=1, top1=value))
+
+
 @pytest.mark.slow
 def test_the_tool_takes_a_packed_file(plain, tool, tmp_path, capsys):
     pytest.importorskip("onnx")
@@ -68,6 +116,7 @@ def test_the_tool_takes_a_packed_file(plain, tool, tmp_path, capsys):
         ([plain, tmp_path / "m.onnx", "--fp16"], "is packed already"),
         ([plain, plain, plain, tmp_path / "m.onnx"], "and got 3 names"),
         ([plain, tmp_path / "m.onnx", "--size", "3", "4"], "--to onnx has no --size"),
+        (["c.py", "c.pth", tmp_path / "m.rebnn", "--metric", "top1=abc"], "--metric top1=abc: a number is needed"),
     ):
         with pytest.raises(SystemExit, match=message):
             tool("export")(*arguments)
