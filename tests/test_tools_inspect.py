@@ -153,6 +153,63 @@ def test_infer_goes_on_past_bad_images_and_lists_them(tool, data, tmp_path):
     assert [path.name for path in out.iterdir()] == ["good.jpg"]
 
 
+def test_infer_goes_on_past_faults_and_stops_at_the_disk(data, tmp_path, monkeypatch, capsys):
+    from rebnn_mm.errors import UserFileError
+    from rebnn_mm.workflows.inference import infer
+
+    class Inferencer:
+        def draw(self, source, file):
+            if source.name in wrong:
+                raise wrong[source.name]
+
+    pairs = [(Path(f"{name}.jpg"), Path("out", f"{name}.jpg")) for name in "abcd"]
+    wrong = {"a.jpg": RuntimeError("odd size"), "b.jpg": RuntimeError("again"), "d.jpg": ValueError()}
+    report = infer(Inferencer(), pairs)
+    assert [file.name for file in report.written] == ["c.jpg"]
+    assert [reason for _, reason in report.failed] == ["RuntimeError: odd size", "RuntimeError: again", "ValueError: "]
+    assert capsys.readouterr().err.count("Traceback") == 1
+    wrong = {"b.jpg": UserFileError("the disk is full")}
+    with pytest.raises(UserFileError, match="the disk is full"):
+        infer(Inferencer(), pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_infer_takes_pictures_of_extreme_proportions(tool, data, tmp_path, kind):
+    source = tmp_path / "in"
+    source.mkdir()
+    for width, height in ((3000, 1), (1, 3000), (40, 30)):
+        Image.new("RGB", (width, height), (9, 99, 200)).save(source / f"{width}.png")
+    if kind == "classifier":
+        tool("infer")(source, data / f"{kind}.py", data / f"{kind}.pth", "--out", tmp_path / "out")
+        return
+    # nothing of a side is left when the pipeline has shrunk the other one
+    with pytest.raises(SystemExit, match=r"2 of 3 images were skipped:\n.*Resize of .* cannot take 1 x 3000 pixels"):
+        tool("infer")(source, data / f"{kind}.py", data / f"{kind}.pth", "--out", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["40.png"]
+
+
+def test_images_are_found_whatever_the_folder_of_the_pictures(data, tmp_path):
+    from rebnn_mm.errors import UserError
+    from rebnn_mm.workflows.inference import find_images
+
+    source, other = tmp_path / "in", tmp_path / "other"
+    picture(source / "a.jpg"), picture(source / "out" / "a.jpg"), picture(other / "b.jpg")
+    (source / "._a.jpg").write_bytes(b"what macOS leaves on a foreign disk")
+    (source / "link").symlink_to(other)
+    names = {"a.jpg", "link/b.jpg", "out/a.jpg"}
+    for out in (tmp_path, tmp_path / "elsewhere"):
+        found = find_images(source, out)
+        assert {str(image.relative_to(source)) for image, _ in found} == names
+        assert {str(file.relative_to(out)) for _, file in found} == names
+    # results of an earlier run
+    assert {image.name for image, _ in find_images(source, source / "out")} == {"a.jpg", "b.jpg"}
+    picture(source / "in" / "a.jpg")
+    for out in (source, tmp_path):  # the picture of in/in/a.jpg would be in/a.jpg
+        with pytest.raises(UserError, match="would replace the image .*a.jpg: give another folder"):
+            find_images(source, out)
+
+
 @pytest.mark.slow
 def test_infer_refuses_with_a_sentence(tool, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -175,7 +232,7 @@ def test_infer_refuses_with_a_sentence(tool, data, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=message):
             tool("infer")(*argv, "--out", out)
         assert not out.exists()
-    with pytest.raises(SystemExit, match="would replace them"):
+    with pytest.raises(SystemExit, match="the picture of .*a.jpg would replace the image .*a.jpg: give another folder"):
         tool("infer")(image, config, weights, "--out", image.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,20 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
 from rebnn_mm.deploy.file.container import read_file
-from rebnn_mm.errors import MissingFileError, UserError
+from rebnn_mm.errors import MissingFileError, UserError, UserFileError
 from rebnn_mm.files.atomic import check_results_folder
+from rebnn_mm.files.images import files_below
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.checkpoint import is_packed_file, load_weights
 from rebnn_mm.integrations.config import scope_of
-from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label, picture_name
+from rebnn_mm.integrations.images.pictures import (
+    as_picture,
+    build_visualizer,
+    draw_boxes,
+    draw_label,
+    picture_name,
+    refuse_to_replace,
+)
 from rebnn_mm.integrations.images.pipeline import SUFFIXES, ImageReader, Loaded, dataset_of, image_channels, registered
 from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.integrations.packed import file_config, load_packed_model
@@ -88,7 +97,8 @@ class Inferencer:
         """Predict on one image file and write it to ``file`` with the prediction drawn in.
 
         Raises:
-            ValueError: As :meth:`predict`.
+            UserError: As :meth:`predict`; an image too large to draw.
+            UserFileError: The picture cannot be written, on a full disk for example.
         """
         loaded = self.reader.load(path)
         picture = as_picture(loaded.image, self.reader.order)
@@ -96,9 +106,7 @@ class Inferencer:
         if self.scope == "mmpretrain":
             draw_label(self.visualizer, picture, sample.cpu(), file, truth=False)
             return
-        self.visualizer.add_datasample(
-            file.stem, picture, sample, draw_gt=False, pred_score_thr=self.score_threshold, out_file=str(file)
-        )
+        draw_boxes(self.visualizer, picture, sample, file, draw_gt=False, pred_score_thr=self.score_threshold)
 
 
 def packed_config(path: str | Path) -> Config:
@@ -128,8 +136,8 @@ def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn
 def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[tuple[Path, Path]]:
     """Pairs (image, file to write) for one image or a folder with its subfolders, in sorted order.
 
-    Files under ``out_dir`` are results of an earlier run and left out. Of a folder, files with one of ``suffixes`` are
-    taken; a single file may have any.
+    Where ``out_dir`` lies in the folder, files under it are results of an earlier run and left out. Of a folder and of
+    folders linked in it, files with one of ``suffixes`` are taken, without hidden ones; a single file may have any.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -139,34 +147,47 @@ def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str]
     if not source.exists():
         raise MissingFileError(f"{source} does not exist: give an image or a folder of images")
     check_results_folder(out_dir)
+    images = [source] if source.is_file() else _images_below(source, out_dir, suffixes)
     root = source if source.is_dir() else source.parent
-    if out_dir.resolve() == root.resolve():
-        raise UserError(f"--out {out_dir} is the images' own folder, and would replace them: give another folder")
-    if source.is_file():
-        return [(source, out_dir / picture_name(Path(source.name)))]
-    inputs = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in suffixes and path.is_file() and out_dir.resolve() not in path.resolve().parents
-    ]
-    if not inputs:
+    pairs = [(path, out_dir / picture_name(path.relative_to(root))) for path in images]
+    refuse_to_replace(pairs)
+    return pairs
+
+
+def _images_below(source: Path, out_dir: Path, suffixes: Sequence[str]) -> list[Path]:
+    images = [path for path in files_below(source) if path.suffix.lower() in suffixes]
+    results = out_dir.resolve()
+    if source.resolve() in results.parents:
+        images = [path for path in images if results not in path.resolve().parents]
+    if not images:
         raise UserError(f"folder {source} holds no image: files ending in {', '.join(suffixes)} are taken")
-    return [(path, out_dir / picture_name(path.relative_to(source))) for path in inputs]
+    return images
 
 
 def infer(inferencer: Inferencer, pairs: Sequence[tuple[Path, Path]]) -> InferenceReport:
     """Draw predictions for all pairs of :func:`find_images`, with progress and time left on screen.
 
-    An unreadable image is noted in the report and the others go on.
+    An image that cannot be read or drawn is noted in the report and the others go on; of faults, the first one's
+    traceback goes to stderr.
+
+    Raises:
+        UserFileError: A picture cannot be written.
     """
-    written, failed = [], []
+    written, failed, faults = [], [], 0
     with Progress("images", len(pairs)) as progress:
         for source, file in pairs:
             try:
                 inferencer.draw(source, file)
                 written.append(file)
+            except UserFileError:
+                raise  # a disk that has no room for this picture has none for the next
             except UserError as error:
                 failed.append((source, str(error)))
+            except Exception as error:  # of the network, for example, and perhaps for this image alone
+                failed.append((source, f"{type(error).__name__}: {error}"))
+                faults += 1
+                if faults == 1:
+                    traceback.print_exc()
             progress.advance()
     return InferenceReport(tuple(written), tuple(failed))
 

@@ -16,7 +16,7 @@ from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.integrations.build import build_model
 from rebnn_mm.integrations.config import scope_of
-from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_label
+from rebnn_mm.integrations.images.pictures import as_picture, build_visualizer, draw_boxes, draw_label
 from rebnn_mm.integrations.images.pipeline import channel_order, dataset_of, image_channels, pipeline_of
 from rebnn_mm.integrations.samples import data_sample
 from rebnn_mm.progress import Progress
@@ -172,7 +172,7 @@ class DrawTruth:
         masks = truth.gt_instances.get("masks")
         if hasattr(masks, "to_ndarray"):
             truth.gt_instances.masks = masks.to_ndarray().astype(bool)
-        self.visualizer.add_datasample("truth", image, truth, draw_pred=False, out_file=str(file))
+        draw_boxes(self.visualizer, image, truth, file, draw_pred=False)
 
 
 def _dataset(cfg: Config, split: str) -> Any:

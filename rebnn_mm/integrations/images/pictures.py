@@ -8,18 +8,25 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
+import cv2
+import mmcv
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
+from mmengine.visualization import BaseVisBackend
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.files.atomic import write_bytes
 from rebnn_mm.integrations.config import scope_of
 from rebnn_mm.integrations.images.pipeline import ImageReader, channel_order, image_channels
 
 # what can be written with colours; a picture of another file is a PNG beside its name
 _WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+_READABLE = 224  # pixels of the shorter side that labels are readable in
+_ENLARGED = 2048  # pixels of the longer side up to which images are enlarged
+_DRAWN = 2**16 - 1  # pixels of a side: matplotlib draws no more
 
 
 def as_picture(image: np.ndarray, order: str = "rgb") -> np.ndarray:
@@ -61,10 +68,46 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
+class PictureFiles(BaseVisBackend):
+    """Where our visualizers put a picture: into the file that is its name, in the format of the name's ending."""
+
+    def __init__(self) -> None:
+        """Without the folder that other backends have."""
+
+    @property
+    def experiment(self) -> PictureFiles:
+        """Itself: there is nothing to open."""
+        return self
+
+    def _init_env(self) -> None:
+        """Nothing."""
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
+        """Write an RGB picture whole or not at all; folders are made.
+
+        Raises:
+            UserError: The format does not hold so many pixels.
+            UserFileError: The file cannot be written, on a full disk for example.
+        """
+        file = Path(name)
+        try:
+            done, data = cv2.imencode(file.suffix, image[..., ::-1])
+        except cv2.error:
+            done = False
+        if not done:
+            height, width = image.shape[:2]
+            raise UserError(
+                f"a picture of {width} x {height} pixels cannot be written as {file.suffix}: make the image smaller"
+            )
+        write_bytes(file, data.tobytes(), make_folder=True)
+
+
 def build_visualizer(scope: str, metainfo: dict[str, Any]) -> Any:
-    """The library's visualizer, without storage backends, with class names and colours set."""
+    """The library's visualizer, which writes :class:`PictureFiles`, with class names and colours set."""
     kind = "DetLocalVisualizer" if scope == "mmdet" else "UniversalVisualizer"
-    visualizer = VISUALIZERS.build(dict(type=kind, name=f"rebnn_mm_{scope}", _scope_=scope))
+    visualizer = VISUALIZERS.build(
+        dict(type=kind, name=f"rebnn_mm_{scope}", vis_backends=[PictureFiles()], _scope_=scope)
+    )
     meta = dict(metainfo)
     if scope == "mmdet" and len(meta.get("palette") or ()) < len(meta.get("classes") or ()):
         meta["palette"] = "random"  # seeded by mmdet, so the same in every picture
@@ -75,11 +118,40 @@ def build_visualizer(scope: str, metainfo: dict[str, Any]) -> Any:
 def draw_label(
     visualizer: Any, image: np.ndarray, sample: Any, file: Path, truth: bool = True, predictions: bool = True
 ) -> None:
-    """Write a classified image with its labels; small ones are enlarged until text is readable."""
-    resize = 224 if min(image.shape[:2]) < 224 else None
-    visualizer.visualize_cls(
-        image, sample, resize=resize, draw_gt=truth, draw_pred=predictions, out_file=str(file), name=file.stem
-    )
+    """Write a classified image with its labels, in a picture large enough to read them.
+
+    Raises: as :func:`draw_boxes`.
+    """
+    _check_size(image)
+    visualizer.visualize_cls(_with_room(image), sample, draw_gt=truth, draw_pred=predictions, name=str(file))
+
+
+def draw_boxes(visualizer: Any, image: np.ndarray, sample: Any, file: Path, **options: Any) -> None:
+    """Write an image with its boxes and masks; ``options`` are those of mmdet's ``add_datasample``.
+
+    Raises:
+        UserError: The image has more pixels on a side than can be drawn, or than the file's format holds.
+        UserFileError: The picture cannot be written, on a full disk for example.
+    """
+    _check_size(image)
+    visualizer.add_datasample(str(file), image, sample, **options)
+
+
+def _check_size(image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    if max(height, width) > _DRAWN:
+        raise UserError(f"{width} x {height} pixels cannot be drawn: cut or shrink it to {_DRAWN:,} on a side")
+
+
+def _with_room(image: np.ndarray) -> np.ndarray:
+    """An image enlarged until text is readable; what is too long for that gets grey beside it."""
+    height, width = image.shape[:2]
+    scale = min(_READABLE / min(height, width), _ENLARGED / max(height, width))
+    if scale > 1:
+        height, width = round(height * scale), round(width * scale)
+        image = mmcv.imresize(image, (width, height))
+    missing = (max(0, _READABLE - height), max(0, _READABLE - width))
+    return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), constant_values=128)
 
 
 def picture_name(path: PurePath) -> PurePath:
@@ -115,15 +187,14 @@ class PictureNames:
         return name if count == 1 else name.with_name(f"{name.stem}_{count}{name.suffix}")
 
 
-def refuse_to_replace(paths: Sequence[str], folder: Path) -> None:
-    """Raise UserError if a picture of ``paths`` in ``folder`` would be written over one of these images."""
-    images = {os.path.realpath(path) for path in paths if "://" not in path}
-    names = PictureNames(paths)
-    for path in paths:
-        picture = os.path.realpath(folder / names(path))
-        if picture in images:
+def refuse_to_replace(pairs: Sequence[tuple[str | Path, Path]]) -> None:
+    """Raise UserError if one of the pictures of (image, picture) would be written over one of the images."""
+    images = {os.path.realpath(image) for image, _ in pairs if "://" not in str(image)}
+    for image, picture in pairs:
+        if os.path.realpath(picture) in images:
             raise UserError(
-                f"the picture of {path} would replace the image {picture}: give another folder than {folder}"
+                f"the picture of {image} would replace the image {picture}: give another folder than "
+                f"{picture.parent} for the pictures"
             )
 
 
@@ -149,7 +220,8 @@ class PictureHook(Hook):
         """Read the names of the images, and build what reads and draws them."""
         dataset = runner.test_dataloader.dataset
         paths = list(_image_paths(dataset))
-        refuse_to_replace(paths, self.out_dir)
+        names = PictureNames(paths)
+        refuse_to_replace([(path, self.out_dir / names(path)) for path in paths])
         self.names = PictureNames(paths)
         self.scope = scope_of(runner.cfg)
         self.reader = ImageReader(runner.cfg, "test", image_channels(runner.cfg, runner.model))
@@ -173,9 +245,7 @@ class PictureHook(Hook):
 
     def _draw(self, image: np.ndarray, sample: Any, file: Path) -> None:
         if self.scope == "mmdet":
-            self.visualizer.add_datasample(
-                file.stem, image, sample, pred_score_thr=self.score_threshold, out_file=str(file)
-            )
+            draw_boxes(self.visualizer, image, sample, file, pred_score_thr=self.score_threshold)
         else:
             draw_label(self.visualizer, image, sample.cpu(), file)
 

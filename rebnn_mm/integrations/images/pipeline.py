@@ -113,10 +113,20 @@ class ImageReader:
         raise UserError("no step of the config's pipeline loads an image (adds the key 'img')")
 
     def prepare(self, loaded: Loaded) -> dict[str, Any]:
-        """Run the rest of the pipeline: the packed sample, as a data set gives it."""
+        """Run the rest of the pipeline: the packed sample, as a data set gives it.
+
+        Raises:
+            UserError: A step fails on the image or drops it.
+        """
         data: Any = dict(loaded.data)
         for step in loaded.rest:
-            data = step(data)
+            try:
+                data = step(data)
+            except Exception as error:  # steps raise what they like, as cv2.error where nothing is left of a side
+                height, width = loaded.image.shape[:2]
+                raise UserError(
+                    f"{type(step).__name__} of the config's pipeline cannot take {width} x {height} pixels ({error})"
+                ) from error
             if data is None:
                 raise UserError(f"{type(step).__name__} of the config's test pipeline drops the image")
         return data
