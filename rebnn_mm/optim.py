@@ -7,15 +7,15 @@ read with their values, so that one learning rate hardly suits both (docs/recipe
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from rebnn_mm.errors import UserError, unknown_name
@@ -34,7 +34,8 @@ STOCK_OPTIONS = frozenset(
         "bypass_duplicate",
     }
 )
-OWN_OPTIONS = frozenset({"latent_lr_mult"})
+_OPTIONS = STOCK_OPTIONS | {"latent_lr_mult"}
+_RULE = ("lr_mult", "decay_mult")
 _WHERE = "optim_wrapper.paramwise_cfg"
 
 
@@ -57,7 +58,7 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
     """
 
     def _validate_cfg(self) -> None:
-        check_paramwise(self.paramwise_cfg, STOCK_OPTIONS | OWN_OPTIONS, self.optimizer_cfg.get("type"))
+        check_paramwise(self.paramwise_cfg)
         super()._validate_cfg()
         mult = self.paramwise_cfg.get("latent_lr_mult", 1.0)
         if isinstance(mult, bool) or not isinstance(mult, (int, float)) or not 0 < mult < float("inf"):
@@ -88,40 +89,32 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
         params[:] = _joined(params)
 
 
-def check_paramwise(paramwise: Any, known: frozenset[str], optimizer: Any) -> None:
+def check_paramwise(paramwise: Any) -> None:
     """Refuse names in ``paramwise_cfg`` that nobody reads: a typing error would leave a training without its rule.
 
-    Args:
-        paramwise: The dict.
-        known: The names that the constructor reads.
-        optimizer: Its ``type``. A rule of ``custom_keys`` may set the optimizer's own options too, as mmengine puts
-            them into the group.
+    A rule of ``custom_keys`` may have names of its own, which mmengine puts into the group for an optimizer or a hook
+    (LARS reads ``lars_exclude``). There only what looks like a misspelt ``lr_mult`` or ``decay_mult`` is refused.
 
     Raises:
-        UserError: An unknown name, here or in a rule of ``custom_keys``; no dict where one is needed.
+        UserError: An unknown name; no dict where one is needed.
     """
-    _check_names(_WHERE, paramwise, known)
+    _check_dict(_WHERE, paramwise)
+    for name in paramwise:
+        if name not in _OPTIONS:
+            raise unknown_name(_WHERE, name, _OPTIONS)
     rules = paramwise.get("custom_keys", {})
-    if not isinstance(rules, Mapping):
-        raise UserError(f"{_WHERE}.custom_keys={rules!r}: a dict is needed, dict(PART_OF_A_NAME=dict(lr_mult=...))")
-    allowed = frozenset({"lr_mult", "decay_mult"}) | _options_of(optimizer)
+    _check_dict(f"{_WHERE}.custom_keys", rules)
     for key, rule in rules.items():
-        _check_names(f"{_WHERE}.custom_keys[{key!r}]", rule, allowed)
+        place = f"{_WHERE}.custom_keys[{key!r}]"
+        _check_dict(place, rule)
+        for name in rule:
+            if name not in _RULE and get_close_matches(str(name), _RULE):
+                raise unknown_name(place, name, _RULE)
 
 
-def _check_names(where: str, given: Any, known: frozenset[str]) -> None:
+def _check_dict(place: str, given: Any) -> None:
     if not isinstance(given, Mapping):
-        raise UserError(f"{where}={given!r}: a dict is needed, with some of {', '.join(sorted(known))}")
-    for name in given:
-        if name not in known:
-            raise unknown_name(where, name, known)
-
-
-def _options_of(optimizer: Any) -> frozenset[str]:
-    """Names of an optimizer's options; none of a type that is not registered, which mmengine says."""
-    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(optimizer) if isinstance(optimizer, str) else optimizer
-    return frozenset(inspect.signature(kind).parameters) - {"params"} if callable(kind) else frozenset()
+        raise UserError(f"{place}={given!r}: a dict is needed")
 
 
 def _refuse_shared(groups: list[dict[str, Any]]) -> None:
