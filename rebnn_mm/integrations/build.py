@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -16,11 +19,17 @@ from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.config import parse_config, scope_of
+from rebnn_mm.integrations.values import check_values
 from rebnn_mm.moved import names_of
 
 T = TypeVar("T")
 __getattr__ = names_of("rebnn_mm.integrations.config", __name__)
 
+# annotations of these words alone leave no place for a text
+_NO_TEXTS = frozenset(
+    "int float bool list tuple dict List Tuple Dict Sequence Tensor Optional Union None NoneType "
+    "typing collections abc torch".split()
+)
 # where a type is looked up, and a KeyError means that there is none of this name
 _REGISTRIES = ("mmengine.registry.", "mmcv.cnn.bricks.")
 
@@ -29,10 +38,12 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read a config file, apply ``--cfg-options`` and switch to its scope.
 
     Raises:
-        FileNotFoundError, ValueError: As :func:`rebnn_mm.integrations.config.parse_config`.
+        FileNotFoundError, ValueError: As :func:`rebnn_mm.integrations.config.parse_config` and
+            :func:`rebnn_mm.integrations.values.check_values`.
     """
     cfg = parse_config(path, options)
     register_scope(scope_of(cfg))
+    check_values(cfg)
     return cfg
 
 
@@ -66,14 +77,19 @@ def building(build: Callable[[], T]) -> T:
     """Call ``build``, which builds from a config; a type that no registry has, or does not take its options, is said.
 
     Raises:
-        ValueError: The config names a type that is not registered, or an option that a type does not have.
+        ValueError: The config names a type that is not registered, or an option that a type does not have, or gives a
+            text where a type asks for a number, a list or a dict.
     """
     try:
         return build()
+    except UserError:
+        raise
     except KeyError as error:
         raise _unknown_type(error) from error
     except TypeError as error:
         raise _wrong_options(error) from error
+    except (ValueError, AssertionError, AttributeError) as error:
+        raise _misplaced_text(error) from error
 
 
 def _unknown_type(error: KeyError) -> Exception:
@@ -94,19 +110,60 @@ def _wrong_options(error: TypeError) -> Exception:
 
     What goes wrong within a constructor is its own fault, but for options that it hands on to its base class.
     """
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    calls = [frame for frame in frames if frame.f_code.co_name == "build_from_cfg"]
-    if not calls or not calls[-1].f_globals["__name__"].startswith(_REGISTRIES):
+    calls, innermost = _registry_calls(error)
+    if not calls:
         return error
     given = calls[-1].f_locals.get("args")
     kind = getattr(calls[-1].f_locals.get("obj_cls"), "__name__", None)
     text = str(error).splitlines()[0]
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     handed_on = unknown is not None and isinstance(given, dict) and unknown[1] in given
-    if not handed_on and calls[-1] is not frames[-1]:
-        return error
+    if not handed_on and calls[-1] is not innermost:
+        return _misplaced_text(error)
     what = f"type={kind!r}" if kind else "a part of it"
     return UserError(f"the config cannot be built: {what}: {text.rpartition('__init__() ')[2]}; check its options")
+
+
+def _registry_calls(error: BaseException) -> tuple[list[FrameType], FrameType | None]:
+    """Frames of the registries that were building when ``error`` was raised, and the frame that raised it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    calls = [frame for frame in frames if frame.f_code.co_name == "build_from_cfg"]
+    ours = [frame for frame in calls if frame.f_globals["__name__"].startswith(_REGISTRIES)]
+    return ours, frames[-1] if frames else None
+
+
+def _misplaced_text(error: Exception) -> Exception:
+    """A sentence if a type that was being built got a text for what it says to be none; any other error is itself.
+
+    This is what ``--cfg-options KEY=abc`` makes of a number. The innermost type is asked first.
+    """
+    for call in reversed(_registry_calls(error)[0]):
+        kind, given = call.f_locals.get("obj_cls"), call.f_locals.get("args") or {}
+        for name, parameter in _parameters(kind).items():
+            if isinstance(given.get(name), str) and (wanted := _no_text(parameter)):
+                what = f"type={getattr(kind, '__name__', kind)!r}: {name}={given[name]!r} is a text, {wanted} is needed"
+                return UserError(f"the config cannot be built: {what} ({type(error).__name__}: {error})")
+    return error
+
+
+def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
+    """Of a function, or of a class and those that it hands its options on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in [base.__init__ for base in reversed(kind.__mro__)] if inspect.isclass(kind) else [kind]:
+        with suppress(ValueError, TypeError):  # some of C have no signature
+            found |= inspect.signature(each).parameters
+    return found
+
+
+def _no_text(parameter: inspect.Parameter) -> str | None:
+    """What a parameter is for, in words, or None if a text may be right for it."""
+    kind, default = parameter.annotation, parameter.default
+    if isinstance(default, str):
+        return None
+    if kind is not parameter.empty:
+        words = getattr(kind, "__name__", str(kind)) if inspect.isclass(kind) else str(kind)
+        return words if set(re.findall(r"[A-Za-z_]\w*", words)) <= _NO_TEXTS else None
+    return f"a number as its default, {default}," if type(default) in (int, float) else None
 
 
 def register_scope(scope: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
@@ -33,10 +32,7 @@ def parse_config(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"config {path} is not a file: give one from configs/, or a path of your own")
-    try:  # no more than mmengine's parser and the file's own lines run here
-        cfg = Config.fromfile(path, import_custom_modules=False)
-    except (SyntaxError, OSError, KeyError, NameError, TypeError, ConfigParsingError) as error:
-        raise UserError(f"config {path} cannot be read: {error}") from error
+    cfg = read_lines(path, f"config {path}", import_custom_modules=False)
     _import_modules(path, cfg)
     if "model" in cfg:
         cfg.model = expand_stock(cfg.model)
@@ -46,6 +42,23 @@ def parse_config(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     if "model" not in cfg:
         raise UserError(f"config {path} has no model: give a leaf config, not one of _base_")
     return cfg
+
+
+def read_lines(path: Path, what: str, **how: Any) -> Config:
+    """A file in the form of configs, ``how`` as for mmengine's ``Config.fromfile``.
+
+    Raises:
+        UserError: It is no Python, or one of its lines does not run; ``what`` names it in the sentence.
+    """
+    try:
+        return Config.fromfile(path, **how)
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise UserError(
+            f"{what} cannot be read: it, or one of its _base_ files, is not UTF-8 ({byte}); save it as UTF-8"
+        ) from error
+    except Exception as error:  # no more than mmengine's parser and the file's own lines run here
+        raise UserError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def find_config(path: str | Path) -> Path:
@@ -117,7 +130,9 @@ def _replace(cfg: Config, change: Callable[[Any, Any], Any]) -> None:
 def _import_modules(path: Path, cfg: Config) -> None:
     """What mmengine does with ``custom_imports`` when it reads a config; it says which names of ours are old."""
     custom = cfg.get("custom_imports") or {"imports": []}
-    names = custom.get("imports") or []
+    names = custom.get("imports") or [] if isinstance(custom, dict) else None
+    if not isinstance(names, (str, list)) or custom.keys() - {"imports", "allow_failed_imports"}:
+        raise UserError(f"config {path}: custom_imports={custom!r}: dict(imports=['MODULE', ...]) is needed")
     for name in [names] if isinstance(names, str) else names:
         if name in MOVED:  # Python shows a DeprecationWarning of a module that a library imports to nobody
             text = f"config {path}: write {MOVED[name]} for {name} in custom_imports; the old name goes with the next"

@@ -26,7 +26,7 @@ from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_we
 from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows.heads import check_heads
-from rebnn_mm.workflows.precheck import check_loaders, check_loop, check_strategy, explain_batch_of_one
+from rebnn_mm.workflows.precheck import check_launcher, check_loaders, check_loop, check_strategy, explain_batch_of_one
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_run_config(args: argparse.Namespace) -> Config:
-    """The config file with what :func:`add_run_arguments` took put in; the process is made ready for a run of it."""
+    """The config file with what :func:`add_run_arguments` took put in; the process is made ready for a run of it.
+
+    Raises:
+        ValueError: As :func:`rebnn_mm.integrations.build.read_config`; a launcher that has not started this process.
+    """
+    check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     keep_freed_memory()
     cfg = read_config(args.config, args.cfg_options)

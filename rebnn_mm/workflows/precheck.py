@@ -8,11 +8,31 @@ from typing import Any
 from mmengine.config import Config
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.integrations.values import LOADERS
 
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+# what a launcher leaves in the environment of each process, and how it is started
+_LAUNCHERS = {
+    "pytorch": (("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), "torchrun (tools/dist_train.sh CONFIG GPUS)"),
+    "slurm": (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NODELIST"), "srun (tools/slurm_train.sh)"),
+    "mpi": (("OMPI_COMM_WORLD_LOCAL_RANK", "MASTER_ADDR", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), "mpirun"),
+}
 # in the names of mmengine's strategies, model wrappers and optimizer wrappers
 _SPLITS = ("FSDP", "FullySharded", "DeepSpeed", "ColossalAI")
 _BATCH_OF_ONE = "Expected more than 1 value per channel"
+
+
+def check_launcher(name: str) -> None:
+    """Refuse a process that is told of a launcher which has not started it.
+
+    Raises:
+        UserError: The launcher's environment variables are missing.
+    """
+    needed, starter = _LAUNCHERS.get(name, ((), ""))
+    if missing := [variable for variable in needed if not os.environ.get(variable)]:
+        raise UserError(
+            f"--launcher {name} without {', '.join(missing)} in the environment: start it with {starter}, or leave "
+            "--launcher out for one process"
+        )
 
 
 def check_loaders(cfg: Config) -> None:
@@ -21,7 +41,7 @@ def check_loaders(cfg: Config) -> None:
     Raises:
         ValueError: ``persistent_workers=True`` without workers.
     """
-    for name in _LOADERS:
+    for name in LOADERS:
         loader = cfg.get(name) or {}
         if loader.get("persistent_workers") and not loader.get("num_workers"):
             raise UserError(

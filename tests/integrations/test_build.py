@@ -120,6 +120,35 @@ def test_an_option_that_a_type_does_not_have_is_a_sentence(cfg, message):
         building(lambda: MODELS.build(cfg))
 
 
+@MODELS.register_module(name="Annotated", force=True)
+class _Annotated(_Inner):
+    def __init__(self, depth: int = 18, sizes: "list[int] | None" = None, stem: str = "x", free=None, **kwargs):
+        assert isinstance(sizes, (list, type(None)))
+        if depth != 18 or stem != "x":
+            raise ValueError("no such depth or stem")
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        (dict(depth="abc"), "depth='abc' is a text, int is needed .ValueError: no such depth"),
+        (dict(sizes="abc"), r"sizes='abc' is a text, list\[int\] | None is needed .AssertionError"),
+        (dict(size="abc"), "size='abc' is a text, a number as its default, 1, is needed .TypeError"),
+    ],
+)
+def test_a_text_where_a_type_wants_none_is_a_sentence(cfg, message):
+    with pytest.raises(UserError, match=f"the config cannot be built: type='_Annotated': {message}"):
+        building(lambda: MODELS.build(dict(type="Annotated", **cfg)))
+
+
+@pytest.mark.parametrize("cfg", [dict(depth=19), dict(stem="y"), dict(free="abc", depth=0)])
+def test_a_constructors_own_value_error_is_its_own(cfg):
+    with pytest.raises(ValueError, match="no such depth") as caught:
+        building(lambda: MODELS.build(dict(type="Annotated", **cfg)))
+    assert not isinstance(caught.value, UserError)
+
+
 def test_a_constructors_own_type_error_is_its_own():
     with pytest.raises(TypeError, match="concatenate") as caught:
         building(lambda: MODELS.build(dict(type="Inner", size=[])))
@@ -138,11 +167,21 @@ def test_a_constructors_own_type_error_is_its_own():
         ),
         ("default_scope = 'mmseg'\nmodel = dict()", "allowed are mmdet"),
         ("default_scope = 'mmengine'", "has no model"),
+        ("a = int('x')", "cannot be read: ValueError: invalid literal"),
+        ("a = [][1]", "cannot be read: IndexError"),
+        ("custom_imports = ['mine']", r"custom_imports=\['mine'\]: dict\(imports=\['MODULE', ...\]\) is needed"),
+        ("custom_imports = dict(import_=['mine'])", r"dict\(imports=\['MODULE', ...\]\) is needed"),
     ],
 )
 def test_bad_config(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(UserError, match=f"(?s){message}"):
+        read_config(tmp_path / "c.py")
+
+
+def test_a_config_that_is_not_utf8(tmp_path):
+    (tmp_path / "c.py").write_bytes("# für Bäume".encode("cp1252"))
+    with pytest.raises(UserError, match=r"c.py cannot be read: .*not UTF-8 \(byte 0xfc at 3\); save it as UTF-8"):
         read_config(tmp_path / "c.py")
 
 

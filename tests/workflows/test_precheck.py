@@ -14,6 +14,7 @@ from rebnn_mm.errors import UserError  # noqa: E402
 from rebnn_mm.integrations import detection  # noqa: E402, F401  # registers the metrics
 from rebnn_mm.workflows.launch import build_runner  # noqa: E402
 from rebnn_mm.workflows.precheck import (  # noqa: E402
+    check_launcher,
     check_loaders,
     check_loop,
     check_strategy,
@@ -28,6 +29,28 @@ def test_persistent_workers_need_workers(name):
     for workers in (dict(num_workers=0), dict()):
         with pytest.raises(ValueError, match=f"set {name}.persistent_workers=False"):
             check_loaders(Config({name: dict(persistent_workers=True, **workers)}))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variable", "how"),
+    [
+        ("pytorch", "RANK", "torchrun .tools/dist_train.sh CONFIG GPUS"),
+        ("slurm", "SLURM_PROCID", "srun .tools/slurm_train.sh"),
+        ("mpi", "OMPI_COMM_WORLD_RANK", "mpirun"),
+    ],
+)
+def test_a_launcher_that_has_not_started_the_process(monkeypatch, launcher, variable, how):
+    check_launcher("none")
+    monkeypatch.delenv(variable, raising=False)
+    message = f"--launcher {launcher} without .*{variable}.* in the environment: start it with {how}.*leave"
+    with pytest.raises(UserError, match=message):
+        check_launcher(launcher)
+
+
+def test_a_launcher_that_has_started_the_process(monkeypatch):
+    for variable in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(variable, "1")
+    check_launcher("pytorch")
 
 
 @pytest.fixture
