@@ -152,6 +152,7 @@ class LearnedScale(BinaryBase):
             added = {f"{prefix}{name}" for name in self._added_tensors()}
             missing_keys[:] = [key for key in missing_keys if key not in added]
         self._alpha_fresh = False
+        self._alpha_start = self.alpha.detach().clone()  # a state dict that is assigned leaves no tensor on "meta"
 
     def _added_tensors(self) -> tuple[str, ...]:
         """Tensors that a real-valued checkpoint does not have and the weight determines."""

@@ -210,6 +210,15 @@ def test_bad_jobs_and_a_training_without_an_end(write_spec, train, tmp_path):
         run_all(read_spec(path), tmp_path / "out", train)
 
 
+@pytest.fixture
+def heard():
+    """SIGHUP as a terminal has it: a shell's nohup, around these tests, ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_stops_the_children_and_the_same_call_goes_on(write_spec, train, seen, tmp_path, number):
     (spec, wait), out = hanging(write_spec), tmp_path / "out"

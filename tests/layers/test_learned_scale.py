@@ -294,7 +294,7 @@ def test_a_layer_made_on_the_meta_device(kind):
     assigned = copy.deepcopy(layer)
     assigned.load_state_dict(plain.state_dict(), assign=True)
     assert torch.equal(assigned.alpha.detach(), mean_abs(assigned))
-    assert all(tensor.device.type == "cpu" for tensor in assigned.state_dict().values())
+    assert all(tensor.device.type == "cpu" for tensor in (*tensors_of(assigned), *assigned.state_dict().values()))
     assigned(input_of(assigned))
 
 
