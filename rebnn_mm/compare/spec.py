@@ -90,13 +90,8 @@ class Run:
         """
         from rebnn_mm.integrations.build import read_config  # here: takes seconds, as it imports mmdet or mmpretrain
 
-        options = self._options(self.folder)
         try:
-            Config.fromfile(self.config, import_custom_modules=False).merge_from_dict(options)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"entry {self.entry}: the options do not fit {self.config}: {error}") from error
-        try:
-            return read_config(self.config, options)
+            return read_config(self.config, self._options(self.folder))
         except UserError as error:
             raise UserError(f"entry {self.entry}: {error}") from error
 
@@ -165,17 +160,21 @@ def read_spec(path: str | Path) -> Spec:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"spec {path} is not a file: see configs/compare/ for examples")
-    try:
-        raw = {key: value for key, value in Config.fromfile(path).to_dict().items() if not key.startswith("_")}
-    except (SyntaxError, OSError, KeyError, NameError) as error:
-        raise UserError(f"spec {path} cannot be read: {error}") from error
+    from rebnn_mm.integrations.config import read_lines  # here, as in Run.resolved
+
+    lines = read_lines(path, f"spec {path}").to_dict()
+    raw = {key: value for key, value in lines.items() if not key.startswith("_")}
     _check_keys(f"spec {path}", raw, _REQUIRED, _OPTIONAL)
     entries = raw["entries"]
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"spec {path}: entries={entries!r} must be dict(NAME=dict(config=...), ...)")
+    higher = raw.get("higher_is_better", True)
+    for key, value, kind in (("metric", raw["metric"], str), ("higher_is_better", higher, bool)):
+        if not isinstance(value, kind):
+            raise UserError(f"spec {path}: {key}={value!r} must be {'a text' if kind is str else 'True or False'}")
     baseline = raw.get("baseline", next(iter(entries)))
     choose = raw.get("choose", "last")
-    if baseline not in entries:
+    if baseline not in list(entries):
         raise UserError(f"spec {path}: baseline={baseline!r} is none of the entries {', '.join(entries)}")
     if choose not in ("last", "best"):
         raise UserError(f"spec {path}: choose={choose!r}: 'last' or 'best'")
@@ -183,7 +182,7 @@ def read_spec(path: str | Path) -> Spec:
     runs = {name: _with_after(path, name, runs, entries[name].get("after", ())) for name in runs}
     _check_no_circle(path, runs)
     axis = _axis(path, raw["axis"], runs) if "axis" in raw else None
-    return Spec(path, str(raw["metric"]), bool(raw.get("higher_is_better", True)), choose, baseline, runs, axis)
+    return Spec(path, raw["metric"], higher, choose, baseline, runs, axis)
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
@@ -228,11 +227,13 @@ def _text(value: Any) -> str:
 
 def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, ...]:
     where = f"spec {path}, entry {name!r}"
-    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise UserError(f"{where}: the name becomes a folder, letters, digits and _ . + - are allowed")
     if not isinstance(entry, dict):
         raise UserError(f"{where} must be dict(config=..., options=..., seeds=..., after=...), not {entry!r}")
     _check_keys(where, entry, {"config"}, _ENTRY)
+    if not isinstance(entry["config"], str):
+        raise UserError(f"{where}: config={entry['config']!r} must be the path of a config, relative to the spec")
     config = path.parent / entry["config"]
     if not config.is_file():
         raise MissingFileError(f"{where}: config {config} is not a file (paths are relative to the spec)")
@@ -311,13 +312,13 @@ def _check_no_circle(path: Path, entries: Mapping[str, tuple[Run, ...]]) -> None
 
 def _options(where: str, raw: dict[str, Any]) -> dict[str, Any]:
     options = raw.get("options", {})
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise UserError(f"{where}: options={options!r} must be a dict of dotted keys and values")
     return options
 
 
 def _check_keys(where: str, given: dict[str, Any], required: set[str], optional: set[str]) -> None:
-    absent, unknown = sorted(required - given.keys()), sorted(given.keys() - required - optional)
+    absent, unknown = sorted(required - given.keys()), sorted(given.keys() - required - optional, key=str)
     if absent or unknown:
         raise UserError(
             f"{where}: missing {absent}, unknown {unknown}; required are {sorted(required)}, optional "

@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 
 from rebnn_mm.compare.record import RunRecord
 from rebnn_mm.compare.spec import option_words, read_spec
+from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.build import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,17 @@ def test_own_options_and_seeds_win(write_spec):
         ("{'model.width': 8}", "[1]", "must be a dict of dotted keys"),
         ("{'model.width': 8}", "{'randomness.seed': 8}", "comes from seeds"),
         ("{'model.width': 8}", "{'model': dict(width=8)}", "write a dict as dotted keys"),
-        ("custom_hooks.0.gamma", "custom_hooks.1.gamma", "entry gamma0: the options do not fit .*net.py"),
+        ("custom_hooks.0.gamma", "custom_hooks.1.gamma", "entry gamma0: --cfg-options custom_hooks.1.gamma=.*no place"),
+        ("{'model.width': 8}", "{1: 8}", "must be a dict of dotted keys"),
+        ("{'model.width': 8}", "{'train_cfg.max_epochs': 'one'}", "train_cfg.max_epochs='one': a whole number from 1"),
+        ("{'model.width': 8}", "{'train_dataloader.batch_sz': 4}", "'batch_sz' is unknown; did you mean batch_size?"),
+        ("config='net.py')", "config=3)", "entry 'plain': config=3 must be the path of a config"),
+        ("plain=dict(config='net.py')", "plain=dict(config='net.py', **{'x': 1})", r"unknown \['x'\]"),
+        ("plain=dict(", "**{'1': 3}, plain=dict(", "entry '1' must be dict"),
+        ("baseline = 'plain'", "baseline = ['plain']", r"baseline=\['plain'\] is none of the entries"),
+        ("metric = 'acc'", "metric = 3", "metric=3 must be a text"),
+        ("metric = 'acc'", "higher_is_better = 'no'\nmetric = 'acc'", "higher_is_better='no' must be True or False"),
+        ("metric = 'acc'", "metric = int('a')", "spec.py cannot be read: ValueError: invalid literal"),
         ("metric = 'acc'", "metric = (", "spec.py cannot be read"),
         ("plain=dict(", "plain=dict(after='x', ", "entry 'plain': after=x is none of the runs plain, gamma0, plain/"),
         ("plain=dict(", "plain=dict(after='gamma0/seed7', ", "after=gamma0/seed7 is none of the runs"),
@@ -127,6 +138,18 @@ def test_an_axis_is_sorted_by_its_numbers(write_spec):
     axis = read_spec(write_spec(("metric", f"axis = dict(label='x', scale='log', {lines})\nmetric"))).axis
     assert (axis.label, axis.scale, list(axis.lines["a"].items())) == ("x", "log", [(1, "plain"), (10, "gamma0")])
     assert read_spec(write_spec()).axis is None
+
+
+def test_a_spec_and_a_config_that_are_not_utf8(write_spec, tmp_path):
+    path = write_spec()
+    text = path.read_text()
+    path.write_bytes(f"# für\n{text}".encode("cp1252"))
+    with pytest.raises(UserError, match="spec .*spec.py cannot be read: .*is not UTF-8.*byte 0xfc at 3.*save it as"):
+        read_spec(path)
+    path.write_text(text)
+    (tmp_path / "net.py").write_bytes(b"# f\xfcr\n" + (tmp_path / "net.py").read_bytes())
+    with pytest.raises(UserError, match="entry plain: config .*net.py cannot be read: .*is not UTF-8"):
+        read_spec(path)
 
 
 def test_absent_spec(tmp_path):
