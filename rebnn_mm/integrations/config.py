@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,25 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     if options.get("data_root") is not None:
         _move_data(cfg, str(options["data_root"]))
     for key, value in options.items():
+        _warn_if_misspelt(cfg, key)
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError, IndexError) as error:  # mmengine's words for a place that the config has not
             raise UserError(f"--cfg-options {key}={value}: the config has no place for it: {error}") from error
+
+
+def _warn_if_misspelt(cfg: Config, key: str) -> None:
+    """Say that an option makes a new key beside one that is almost the same; a new one may be right, as of a type."""
+    part: Any = cfg
+    for name in key.split("."):
+        if not isinstance(part, (Config, dict)):
+            return
+        if name not in part:
+            if near := get_close_matches(name, [str(known) for known in part], n=1, cutoff=0.8):
+                text = f"--cfg-options {key}: the config gets a new {name!r}; did you mean {near[0]}?"
+                print_log(text, "current", logging.WARNING)
+            return
+        part = part[name]
 
 
 def _move_data(cfg: Config, after: str) -> None:

@@ -185,6 +185,24 @@ def test_a_config_that_is_not_utf8(tmp_path):
         read_config(tmp_path / "c.py")
 
 
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("train_dataloadr.batch_size", "train_dataloader"),
+        ("train_dataloader.dataset.an_file", "ann_file"),
+        ("model.backbone.depth", None),
+        ("load_from", None),
+        ("train_dataloader.dataset.task", None),
+    ],
+)
+def test_an_option_beside_one_of_almost_its_name_is_warned_of(monkeypatch, key, near):
+    """Nobody reads ``train_dataloadr``; a new option of a type is right."""
+    said: list = []
+    monkeypatch.setattr(config_module, "print_log", lambda text, *_: said.append(text))
+    apply_options(config(), {key: 1})
+    assert [text.rpartition("; ")[2] for text in said] == ([f"did you mean {near}?"] if near else [])
+
+
 def test_no_config(tmp_path):
     with pytest.raises(MissingFileError, match="is not a file"):
         read_config(tmp_path)
