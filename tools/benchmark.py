@@ -5,8 +5,6 @@ python tools/benchmark.py MODEL.rebnn [--compare CONFIG CHECKPOINT] [--onnxrunti
 
 import argparse
 
-from mmengine.config import DictAction
-
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, time, print."""
@@ -21,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a busy machine, one thread")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", metavar="KEY=VALUE", help="override the config")
     args = parser.parse_args(argv)
     if args.suite or args.lce:
         parser.error("--suite and --lce have moved: in a checkout, python benchmarks/suite.py [--lce PYTHON]")
@@ -37,9 +35,11 @@ def main(argv: list[str] | None = None) -> None:
     MMLogger.get_current_instance().setLevel("WARNING")  # what becomes 1-bit is told when a model is trained
     with one_sentence("benchmark"):
         from rebnn_mm.integrations.build import read_config
+        from rebnn_mm.integrations.config import read_words
         from rebnn_mm.workflows.benchmark import benchmark_model
 
-        trained = (read_config(args.compare[0], args.cfg_options), args.compare[1]) if args.compare else None
+        options = read_words(args.cfg_options)
+        trained = (read_config(args.compare[0], options), args.compare[1]) if args.compare else None
         how = (args.threads, args.rounds, args.clock)
         with showing_steps("benchmark"):
             table = benchmark_model(args.model, tuple(args.shape), args.batch, trained, args.onnxruntime, *how)

@@ -9,8 +9,6 @@ Without --to the ending of OUT decides: .rebnn, .onnx, .xml (OpenVINO), .pte (Ex
 
 import argparse
 
-from mmengine.config import DictAction
-
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, export, print."""
@@ -25,8 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     packing.add_argument("--fp16", action="store_true", help="store real-valued weights in 16 bits; states the error")
     packing.add_argument("--int8", action="store_true", help="store them in 8 bits, with a scale for each channel")
     packing.add_argument("--exact", action="store_true", help="refuse any difference, also one of rounding")
-    packing.add_argument("--metric", nargs="+", action=DictAction, help="measured results to store: NAME=VALUE")
-    packing.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    packing.add_argument("--metric", nargs="+", action="extend", metavar="NAME=VALUE", help="measured results to store")
+    packing.add_argument("--cfg-options", nargs="+", action="extend", metavar="KEY=VALUE", help="override the config")
     engines = parser.add_argument_group("options of the engines")
     engines.add_argument("--part", help="a detector's backbone, neck, or boxes (it whole); executorch: boxes")
     engines.add_argument("--form", help="onnx: float (default), packed (1-bit custom operators) or qonnx")
@@ -51,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
+    from rebnn_mm.integrations.config import read_words
     from rebnn_mm.progress import showing_steps
     from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.export import ExportOptions, export_to
@@ -58,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
         engine |= dict(max_size=args.max_size, int8_linear=args.int8_linear, int8_rest=args.int8_rest)
-        packed = ExportOptions(args.cfg_options, args.fp16, args.verify, args.metric, args.exact, args.int8)
+        options, metrics = read_words(args.cfg_options), read_words(args.metric, "--metric")
+        packed = ExportOptions(options, args.fp16, args.verify, metrics, args.exact, args.int8)
         with showing_steps("export"):
             reports = export_to(args.source, args.out, args.to, packed, engine)
         for report in reports:

@@ -5,8 +5,6 @@ python tools/get_flops.py CONFIG [--shape H W | L] [--cfg-options KEY=VALUE ...]
 
 import argparse
 
-from mmengine.config import DictAction
-
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, count, print."""
@@ -15,17 +13,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--shape", nargs="+", type=int, metavar="N", help="H W of the image, or tokens; default: the data's"
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", metavar="KEY=VALUE", help="override the config")
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.analysis import format_table
     from rebnn_mm.integrations.build import read_config
+    from rebnn_mm.integrations.config import read_words
     from rebnn_mm.workflows.endings import one_sentence
     from rebnn_mm.workflows.inspection import count_config, input_shape
 
     with one_sentence("get_flops"):
-        cfg = read_config(args.config, args.cfg_options)
+        cfg = read_config(args.config, read_words(args.cfg_options))
         shape = tuple(args.shape) if args.shape else input_shape(cfg)
         count = count_config(cfg, shape)
     print(format_table(count))

@@ -6,8 +6,6 @@ python tools/infer.py IMAGE|FOLDER MODEL.rebnn       --out DIR
 
 import argparse
 
-from mmengine.config import DictAction
-
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, build, draw, print."""
@@ -18,12 +16,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="folder for the drawn images")
     parser.add_argument("--score-thr", type=float, default=0.3, help="boxes below it are not drawn (default: 0.3)")
     parser.add_argument("--device", help="default: the first GPU, else cpu")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", metavar="KEY=VALUE", help="override the config")
     args = parser.parse_args(argv)
 
     # After parsing, so that --help and a wrong option answer at once.
     from rebnn_mm.integrations.build import read_config
     from rebnn_mm.integrations.checkpoint import is_packed_file
+    from rebnn_mm.integrations.config import read_words
     from rebnn_mm.integrations.images.pipeline import image_suffixes
     from rebnn_mm.kept_memory import keep_freed_memory
     from rebnn_mm.workflows.endings import one_sentence
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         elif args.checkpoint is None:
             parser.error("give CONFIG and CHECKPOINT, or a packed file MODEL.rebnn")
         else:
-            cfg, weights = read_config(args.config, args.cfg_options), args.checkpoint
+            cfg, weights = read_config(args.config, read_words(args.cfg_options)), args.checkpoint
         pairs = find_images(args.source, args.out, image_suffixes(cfg))
         inferencer = Inferencer(cfg, weights, args.device, args.score_thr)
         report = infer(inferencer, pairs)

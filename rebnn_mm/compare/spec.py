@@ -27,7 +27,6 @@ A number in a dotted key is the place in a list: ``custom_hooks.0`` is the Balan
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from rebnn_mm.errors import MissingFileError, UserError
 
@@ -186,19 +185,19 @@ def read_spec(path: str | Path) -> Spec:
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
-    """``KEY=VALUE`` words that mmengine's DictAction reads back as the same values.
+    """``KEY=VALUE`` words that ``--cfg-options`` reads back as the same values.
 
     Raises:
         ValueError: A value that has no such form (a dict: name its keys; a text that reads as a number).
     """
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    from rebnn_mm.integrations.config import read_words  # here, as in Run.resolved
+
     words = []
     for key, value in options.items():
         word = f"{key}={_text(value)}"
         try:
-            back = parser.parse_args(["--cfg-options", word]).cfg_options[key]
-        except (AssertionError, KeyError, IndexError, argparse.ArgumentError):
+            back = read_words([word])[key]
+        except (UserError, KeyError, IndexError):
             back = Ellipsis
         if back != value or type(back) is not type(value):
             raise UserError(

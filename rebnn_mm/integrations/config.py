@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
@@ -71,6 +72,28 @@ def find_config(path: str | Path) -> Path:
 def scope_of(cfg: Config) -> str:
     """One of :data:`SCOPES`, from ``default_scope``."""
     return str(cfg.get("default_scope"))
+
+
+def read_words(words: Sequence[str] | None, option: str = "--cfg-options") -> dict[str, Any]:
+    """``KEY=VALUE`` words of a command line, as mmengine reads them: numbers, True, None, lists, or else a text.
+
+    Args:
+        words: None is none.
+        option: Named in the error.
+
+    Raises:
+        UserError: A word without key or ``=``, or with brackets that do not close.
+    """
+    read = argparse.Namespace()
+    action = DictAction([option], "values")
+    for word in words or ():
+        if not word.partition("=")[0] or "=" not in word:
+            raise UserError(f"{option} {word}: KEY=VALUE is needed, without spaces around =")
+        try:
+            action(argparse.ArgumentParser(), read, [word])
+        except AssertionError as error:
+            raise UserError(f"{option} {word}: {error}") from error
+    return getattr(read, "values", {})
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:

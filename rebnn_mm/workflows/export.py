@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,15 +109,15 @@ class ExportOptions:
         UserError: A metric that is no number.
     """
 
-    cfg_options: dict[str, Any] | None = None
+    cfg_options: dict[str, Any] = field(default_factory=dict)
     float16: bool = False
     verify: bool = True
-    metrics: dict[str, float] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
     exact: bool = False
     int8: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (self.metrics or {}).items():
+        for name, value in self.metrics.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise UserError(f"--metric {name}={value}: a number is needed, as --metric {name}=0.75")
 

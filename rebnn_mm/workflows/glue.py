@@ -33,7 +33,7 @@ def read_tasks(args: argparse.Namespace) -> dict[str, Config]:
     for name in args.tasks:
         find_task(name)
         own = copy.copy(args)
-        own.cfg_options = {**(args.cfg_options or {}), "task": name}
+        own.cfg_options = [*(args.cfg_options or ()), f"task={name}"]
         cfg = launch.read_run_config(own)
         if scope_of(cfg) != "mmengine":
             raise UserError(f"config {args.config} is no BERT: take one as configs/bert_rebnn_base_glue_rte.py")

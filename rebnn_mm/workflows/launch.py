@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
@@ -23,6 +23,7 @@ from rebnn_mm.hooks import ResumeHook
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_weights
+from rebnn_mm.integrations.config import read_words
 from rebnn_mm.integrations.origin import load_trained
 from rebnn_mm.kept_memory import keep_freed_memory
 from rebnn_mm.workflows.heads import check_heads
@@ -32,7 +33,7 @@ from rebnn_mm.workflows.precheck import check_launcher, check_loaders, check_loo
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share, named as in OpenMMLab's tools."""
     parser.add_argument("--work-dir", help="checkpoints and logs; default: work_dirs/<config name>")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value ...")
+    parser.add_argument("--cfg-options", nargs="+", action="extend", metavar="KEY=VALUE", help="override the config")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help="set by torch's launcher")
 
@@ -41,12 +42,13 @@ def read_run_config(args: argparse.Namespace) -> Config:
     """The config file with what :func:`add_run_arguments` took put in; the process is made ready for a run of it.
 
     Raises:
-        ValueError: As :func:`rebnn_mm.integrations.build.read_config`; a launcher that has not started this process.
+        ValueError: As :func:`rebnn_mm.integrations.build.read_config`; an option that is no ``KEY=VALUE``; a launcher
+            that has not started this process.
     """
     check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     keep_freed_memory()
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, read_words(args.cfg_options))
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(args.config).stem)
     return cfg

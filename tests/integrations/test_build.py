@@ -8,7 +8,7 @@ from torch import nn
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.integrations import config as config_module
 from rebnn_mm.integrations.build import build_model, building, read_config
-from rebnn_mm.integrations.config import apply_options
+from rebnn_mm.integrations.config import apply_options, read_words
 
 
 def config(root="data/my/"):
@@ -228,3 +228,22 @@ def test_unusable_device(device):
     MODELS.register_module(name="ToyLinear", module=lambda: nn.Linear(1, 1), force=True)
     with pytest.raises(UserError, match="device .* cannot be used.*cpu always works"):
         build_model(cfg, device)
+
+
+def test_words_are_read_as_mmengine_reads_them():
+    words = ["a.b=1", "c=1e-3", "d=[1,(2,x)]", "e=None", "f=a=b", "a.b=2", "g="]
+    assert read_words(words) == {"a.b": 2, "c": 1e-3, "d": [1, (2, "x")], "e": None, "f": "a=b", "g": ""}
+    assert read_words(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lr", "--metric lr: KEY=VALUE is needed"),
+        ("=3", "--metric =3: KEY=VALUE is needed"),
+        ("a=[1,(2]", r"--metric a=\[1,\(2\]: Imbalanced brackets"),
+    ],
+)
+def test_words_that_are_no_options_are_refused(word, message):
+    with pytest.raises(UserError, match=message):
+        read_words(["b=1", word], "--metric")
