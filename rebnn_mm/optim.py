@@ -108,7 +108,7 @@ def check_paramwise(paramwise: Any) -> None:
         place = f"{_WHERE}.custom_keys[{key!r}]"
         _check_dict(place, rule)
         for name in rule:
-            if name not in _RULE and get_close_matches(str(name), _RULE):
+            if name not in _RULE and get_close_matches(str(name), _RULE, cutoff=0.8):
                 raise unknown_name(place, name, _RULE)
 
 

@@ -184,7 +184,9 @@ def test_infer_takes_pictures_of_extreme_proportions(tool, data, tmp_path, kind)
         tool("infer")(source, data / f"{kind}.py", data / f"{kind}.pth", "--out", tmp_path / "out")
         return
     # nothing of a side is left when the pipeline has shrunk the other one
-    with pytest.raises(SystemExit, match=r"2 of 3 images were skipped:\n.*Resize of .* cannot take 1 x 3000 pixels"):
+    with pytest.raises(
+        SystemExit, match=r"2 of 3 images were skipped:\n.*Resize of .* fails on an image of 1 x 3000 pixels"
+    ):
         tool("infer")(source, data / f"{kind}.py", data / f"{kind}.pth", "--out", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["40.png"]
 
@@ -204,10 +206,14 @@ def test_images_are_found_whatever_the_folder_of_the_pictures(data, tmp_path):
         assert {str(file.relative_to(out)) for _, file in found} == names
     # results of an earlier run
     assert {image.name for image, _ in find_images(source, source / "out")} == {"a.jpg", "b.jpg"}
+    (source / "results").symlink_to(tmp_path / "elsewhere")
+    picture(tmp_path / "elsewhere" / "old.jpg")
+    assert "old.jpg" not in {image.name for image, _ in find_images(source, tmp_path / "elsewhere")}
     picture(source / "in" / "a.jpg")
-    for out in (source, tmp_path):  # the picture of in/in/a.jpg would be in/a.jpg
-        with pytest.raises(UserError, match="would replace the image .*a.jpg: give another folder"):
-            find_images(source, out)
+    with pytest.raises(UserError, match="would replace the image .*a.jpg: give another folder"):
+        find_images(source, tmp_path)  # the picture of in/in/a.jpg would be in/a.jpg
+    with pytest.raises(UserError, match="is the images' own folder"):
+        find_images(source, source)
 
 
 @pytest.mark.slow

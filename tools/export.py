@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)
         engine |= dict(max_size=args.max_size, int8_linear=args.int8_linear, int8_rest=args.int8_rest)
-        options, metrics = read_words(args.cfg_options), read_words(args.metric, "--metric")
+        options, metrics = read_words(args.cfg_options) or None, read_words(args.metric, "--metric") or None
         packed = ExportOptions(options, args.fp16, args.verify, metrics, args.exact, args.int8)
         with showing_steps("export"):
             reports = export_to(args.source, args.out, args.to, packed, engine)

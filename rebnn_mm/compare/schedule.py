@@ -26,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOG = "train.log"
+_END_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _LOCK = ".lock"
 _POLL = 0.1  # seconds between looks at the processes
 _PATIENCE = 60.0  # seconds that a stopped process gets to end by itself
@@ -271,10 +272,12 @@ def _interrupt_on_end_signals() -> dict[int, Any]:
 
     One that is ignored stays so: nohup ignores SIGHUP to go on without a terminal. Windows has no SIGHUP.
     """
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in _END_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, _interrupt) for number in heard}
 
 
 def _interrupt(*_: object) -> None:
+    """Once: a terminal that closes may send several, and a second one would kill trainings that are being stopped."""
+    for name in _END_SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt

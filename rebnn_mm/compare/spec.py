@@ -245,7 +245,7 @@ def _runs(path: Path, name: str, entry: Any, raw: dict[str, Any]) -> tuple[Run, 
         raise UserError(f"{where}: randomness.seed comes from seeds, not from options")
     runs = tuple(Run(name, seed, config, options, default_folder(path)) for seed in seeds)
     try:
-        runs[0].words()
+        runs[0].words(Path("out"))  # the real one is checked where it is known
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     runs[0].resolved()

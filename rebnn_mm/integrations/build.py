@@ -89,7 +89,10 @@ def building(build: Callable[[], T]) -> T:
     except TypeError as error:
         raise _wrong_options(error) from error
     except (ValueError, AssertionError, AttributeError) as error:
-        raise _misplaced_text(error) from error
+        told = _misplaced_text(error)
+        if told is error:
+            raise
+        raise told from error
 
 
 def _unknown_type(error: KeyError) -> Exception:
@@ -141,8 +144,9 @@ def _misplaced_text(error: Exception) -> Exception:
         kind, given = call.f_locals.get("obj_cls"), call.f_locals.get("args") or {}
         for name, parameter in _parameters(kind).items():
             if isinstance(given.get(name), str) and (wanted := _no_text(parameter)):
-                what = f"type={getattr(kind, '__name__', kind)!r}: {name}={given[name]!r} is a text, {wanted} is needed"
-                return UserError(f"the config cannot be built: {what} ({type(error).__name__}: {error})")
+                what = f"type={getattr(kind, '__name__', kind)!r}: {type(error).__name__}: {error}"
+                perhaps = f"perhaps since {name}={given[name]!r} is a text, {wanted} is needed"
+                return UserError(f"the config cannot be built: {what}; {perhaps}")
     return error
 
 

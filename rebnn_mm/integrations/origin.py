@@ -20,6 +20,7 @@ from rebnn_mm.layers import BinaryLayer
 # before it, and with its results behind it. A distilled model and the plain one differ by some of them alone.
 _BESIDE_NETWORK = {"teacher", "temperature", "train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "pretrained"}
 _BESIDE_NETWORK |= {"topk", "cal_acc", "distill_kind"}
+_BESIDE_NETWORK |= {"frozen_stages", "norm_eval", "with_cp", "drop_path_rate", "drop_rate", "attn_drop_rate"}
 _BESIDE_NETWORK |= {f"{name}_weight" for name in ("distill", "label", "logit", "hidden", "attention")}
 
 

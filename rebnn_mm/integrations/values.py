@@ -45,9 +45,11 @@ _WORKERS = Kind("a whole number from 0 on", lambda value: type(value) is int and
 _BATCH = Kind("a whole number from 1 on", lambda value: type(value) is int and value >= 1)
 _FLAG = Kind("True or False", lambda value: isinstance(value, bool))
 _LEVELS = ("CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET")  # those of Python's logging
-_LEVEL = Kind(f"one of {', '.join(_LEVELS)}", lambda value: value in _LEVELS)
+_LEVEL = Kind(f"a whole number, or one of {', '.join(_LEVELS)}", lambda value: type(value) is int or value in _LEVELS)
 _SEED = Kind("a whole number from 0 to 2**32 - 1, or None", lambda value: type(value) is int and 0 <= value < 2**32)
 
+_SCHEDULERS = ("param_scheduler", "param_scheduler.*")  # one, or a list of them
+_OF_SCHEDULERS = ("end", "T_max", "eta_min", "gamma", "power", "factor", "start_factor", "end_factor")
 # None stands for a default, or for nothing, at each of them; * is every key, or every place of a list
 _KINDS = {
     "model": _DICT,
@@ -64,9 +66,8 @@ _KINDS = {
     "optim_wrapper.paramwise_cfg": _DICT,
     **{f"optim_wrapper.optimizer.{name}": _NUMBER for name in ("lr", "weight_decay", "momentum")},
     "param_scheduler": _DICTS,
-    "param_scheduler.*.begin": _WHOLE,
-    **{f"param_scheduler.*.{name}": _NUMBER for name in ("end", "T_max", "eta_min", "gamma", "power", "factor")},
-    **{f"param_scheduler.*.{name}": _NUMBER for name in ("start_factor", "end_factor")},
+    **{f"{place}.begin": _WHOLE for place in _SCHEDULERS},
+    **{f"{place}.{name}": _NUMBER for place in _SCHEDULERS for name in _OF_SCHEDULERS},
     "default_hooks": _DICT,
     "default_hooks.*": _DICT,
     "default_hooks.*.interval": _WHOLE,

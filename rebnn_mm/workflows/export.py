@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,15 +109,15 @@ class ExportOptions:
         UserError: A metric that is no number.
     """
 
-    cfg_options: dict[str, Any] = field(default_factory=dict)
+    cfg_options: dict[str, Any] | None = None
     float16: bool = False
     verify: bool = True
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] | None = None
     exact: bool = False
     int8: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in self.metrics.items():
+        for name, value in (self.metrics or {}).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise UserError(f"--metric {name}={value}: a number is needed, as --metric {name}=0.75")
 
@@ -178,10 +178,15 @@ def _check_engine(to: str, engine: dict[str, Any]) -> None:
                 "--part boxes of executorch takes --size H W or --max-size H W or none of them, --allow-slow, "
                 "--int8-linear or --int8-rest"
             )
-    elif engine.get("max_size") or engine.get("int8_linear") or engine.get("int8_rest"):
+    elif any(engine.get(name) for name in ("max_size", "int8_linear", "int8_rest", "allow_slow", "length")):
         raise UserError(
-            f"--max-size, --int8-linear and --int8-rest are for programs of executorch: give --size H W for {to}"
+            "--max-size, --int8-linear, --int8-rest, --allow-slow and --length are for programs of executorch, and "
+            f"--part boxes has no --length: give --size H W for {to}"
         )
+    else:
+        from rebnn_mm.workflows.boxes import check_request  # as in _converted
+
+        check_request(to, engine.get("size"))
 
 
 def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:

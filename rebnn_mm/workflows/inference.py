@@ -136,8 +136,8 @@ def _load_trained(cfg: Config, path: str | Path, device: str | None) -> tuple[nn
 def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[tuple[Path, Path]]:
     """Pairs (image, file to write) for one image or a folder with its subfolders, in sorted order.
 
-    Where ``out_dir`` lies in the folder, files under it are results of an earlier run and left out. Of a folder and of
-    folders linked in it, files with one of ``suffixes`` are taken, without hidden ones; a single file may have any.
+    Files under ``out_dir`` are results of an earlier run and left out, unless it is above the folder. Of a folder and
+    of folders linked in it, files with one of ``suffixes`` are taken, without hidden ones; a single file may have any.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -147,6 +147,10 @@ def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str]
     if not source.exists():
         raise MissingFileError(f"{source} does not exist: give an image or a folder of images")
     check_results_folder(out_dir)
+    if source.is_dir() and out_dir.resolve() == source.resolve():
+        raise UserError(
+            f"--out {out_dir} is the images' own folder: give another one, as pictures would be images there"
+        )
     images = [source] if source.is_file() else _images_below(source, out_dir, suffixes)
     root = source if source.is_dir() else source.parent
     pairs = [(path, out_dir / picture_name(path.relative_to(root))) for path in images]
@@ -156,8 +160,8 @@ def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str]
 
 def _images_below(source: Path, out_dir: Path, suffixes: Sequence[str]) -> list[Path]:
     images = [path for path in files_below(source) if path.suffix.lower() in suffixes]
-    results = out_dir.resolve()
-    if source.resolve() in results.parents:
+    results, root = out_dir.resolve(), source.resolve()
+    if results not in (root, *root.parents):
         images = [path for path in images if results not in path.resolve().parents]
     if not images:
         raise UserError(f"folder {source} holds no image: files ending in {', '.join(suffixes)} are taken")

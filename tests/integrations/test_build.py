@@ -132,9 +132,9 @@ class _Annotated(_Inner):
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        (dict(depth="abc"), "depth='abc' is a text, int is needed .ValueError: no such depth"),
-        (dict(sizes="abc"), r"sizes='abc' is a text, list\[int\] | None is needed .AssertionError"),
-        (dict(size="abc"), "size='abc' is a text, a number as its default, 1, is needed .TypeError"),
+        (dict(depth="abc"), "ValueError: no such depth or stem; perhaps since depth='abc' is a text, int is needed"),
+        (dict(sizes="abc"), r"AssertionError: [\s\S]*since sizes='abc' is a text, list\[int\] \| None is needed"),
+        (dict(size="abc"), "TypeError: .*; perhaps since size='abc' is a text, a number as its default, 1, is needed"),
     ],
 )
 def test_a_text_where_a_type_wants_none_is_a_sentence(cfg, message):

@@ -60,6 +60,7 @@ def test_what_no_network_depends_on_may_differ(packed):
     cfg = config(**{"model.head.topk": (1,), "model.head.loss.loss_weight": 2.0, "model.train_cfg": dict(augments=[])})
     distilled = dict(type="DistilledClassifier", teacher=dict(config="t.py", checkpoint="t.pth"), label_weight=0.5)
     cfg.merge_from_dict(dict(model=distilled))
+    cfg.merge_from_dict({"model.backbone.norm_eval": True, "model.backbone.frozen_stages": -1})
     assert load_packed_model(packed, cfg).cfg is cfg
     with pytest.raises(UserError, match="another model"):
         refuse_other_model(packed, read_file(packed), cfg, whole=True)

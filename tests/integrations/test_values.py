@@ -39,7 +39,7 @@ def config():
         ("train_dataloader.batch_size", "x", "train_dataloader.batch_size='x': a whole number from 1 on is needed"),
         ("train_dataloader.batch_size", 2.5, "batch_size=2.5: a whole number"),
         ("train_dataloader.drop_last", 7, "train_dataloader.drop_last=7: True or False is needed"),
-        ("log_level", "abc", "log_level='abc': one of CRITICAL, .*INFO"),
+        ("log_level", "abc", "log_level='abc': a whole number, or one of CRITICAL, .*INFO"),
         ("train_dataloader.num_workers", -1, "num_workers=-1: a whole number from 0 on is needed"),
         ("train_dataloader", 3, "train_dataloader=3: a dict is needed"),
         ("train_cfg.max_epochs", "one", "train_cfg.max_epochs='one': a whole number from 1 on is needed"),
@@ -78,6 +78,15 @@ def test_refusals(key, value, message):
         check_values(cfg)
 
 
+def test_a_scheduler_that_is_no_list_is_checked():
+    cfg = config()
+    cfg.param_scheduler = dict(type="LinearLR", begin=0, end=5)
+    check_values(cfg)
+    cfg.param_scheduler.begin = "x"
+    with pytest.raises(UserError, match="param_scheduler.begin='x': a whole number is needed"):
+        check_values(cfg)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -87,6 +96,7 @@ def test_refusals(key, value, message):
         {"optim_wrapper.paramwise_cfg": dict(read_by_mine=1), "optim_wrapper.constructor": "mine.Constructor"},
         {"param_scheduler": [dict(type="MultiStepLR", milestones=[1]), None]},
         {"train_dataloader.prefetch_factor": 2, "train_dataloader.collate_fn": dict(type="default_collate")},
+        {"log_level": 20},
         {"custom_hooks": None, "randomness": dict(seed=0, deterministic=True)},
     ],
 )

@@ -222,7 +222,7 @@ class PictureHook(Hook):
         paths = list(_image_paths(dataset))
         names = PictureNames(paths)
         refuse_to_replace([(path, self.out_dir / names(path)) for path in paths])
-        self.names = PictureNames(paths)
+        self.names = PictureNames(paths)  # anew: those above have dealt out their names
         self.scope = scope_of(runner.cfg)
         self.reader = ImageReader(runner.cfg, "test", image_channels(runner.cfg, runner.model))
         self.order = channel_order(runner.cfg, "test")

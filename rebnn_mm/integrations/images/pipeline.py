@@ -125,7 +125,8 @@ class ImageReader:
             except Exception as error:  # steps raise what they like, as cv2.error where nothing is left of a side
                 height, width = loaded.image.shape[:2]
                 raise UserError(
-                    f"{type(step).__name__} of the config's pipeline cannot take {width} x {height} pixels ({error})"
+                    f"{type(step).__name__} of the config's pipeline fails on an image of {width} x {height} pixels "
+                    f"({type(error).__name__}: {error})"
                 ) from error
             if data is None:
                 raise UserError(f"{type(step).__name__} of the config's test pipeline drops the image")

@@ -71,6 +71,9 @@ def test_a_file_is_not_written_over_itself_nor_made_of_nothing(plain, tmp_path):
         ("m.onnx", None, dict(size=(3, 4)), "--to onnx has no --size"),
         ("m.onnx", None, dict(max_size=(3, 4)), "--to onnx has no --max-size"),
         ("m.onnx", None, dict(part="boxes", max_size=(3, 4)), "are for programs of executorch"),
+        ("m.onnx", None, dict(part="boxes", size=(3, 4), length=3), "are for programs of executorch"),
+        ("m.onnx", None, dict(part="boxes"), "give --size H W, not None"),
+        ("m.rebnn", None, dict(part="boxes", size=(3, 4)), "rebnn has not"),
         ("m.pte", None, dict(part="boxes", form="packed"), "--part boxes of executorch takes"),
     ],
 )

@@ -191,7 +191,7 @@ def _nearest(x: Any, g: Builder, sizes: Any, scales: Any) -> Value:
     map or one less, as those of another map are in feature pyramids.
     """
     x = g.value(x)
-    scales = [None, None] if scales is None else scales
+    scales = scales or [None, None]
     of_another_map = sizes is not None and any(isinstance(size, Value) for size in sizes)
     if of_another_map or all(scale in (1, 2, 4, 8) for scale in scales):
         return _resize("nearest", x, g, sizes, scales, **_NEAREST)
