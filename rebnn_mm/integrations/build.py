@@ -84,15 +84,18 @@ def building(build: Callable[[], T]) -> T:
         return build()
     except UserError:
         raise
-    except KeyError as error:
-        raise _unknown_type(error) from error
-    except TypeError as error:
-        raise _wrong_options(error) from error
-    except (ValueError, AssertionError, AttributeError) as error:
-        told = _misplaced_text(error)
-        if told is error:
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        told = _in_words(error)
+        if told is error:  # with the cause that it has
             raise
         raise told from error
+
+
+def _in_words(error: Exception) -> Exception:
+    """A sentence for what the config's author can mend; any other error is itself."""
+    if isinstance(error, KeyError):
+        return _unknown_type(error)
+    return _wrong_options(error) if isinstance(error, TypeError) else _misplaced_text(error)
 
 
 def _unknown_type(error: KeyError) -> Exception:

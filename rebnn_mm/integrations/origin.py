@@ -18,10 +18,11 @@ from rebnn_mm.layers import BinaryLayer
 
 # Keys of a model that its network in evaluation does not depend on: how it was trained, what is done with images
 # before it, and with its results behind it. A distilled model and the plain one differ by some of them alone.
-_BESIDE_NETWORK = {"teacher", "temperature", "train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "pretrained"}
-_BESIDE_NETWORK |= {"topk", "cal_acc", "distill_kind"}
-_BESIDE_NETWORK |= {"frozen_stages", "norm_eval", "with_cp", "drop_path_rate", "drop_rate", "attn_drop_rate"}
-_BESIDE_NETWORK |= {f"{name}_weight" for name in ("distill", "label", "logit", "hidden", "attention")}
+_BESIDE_NETWORK = frozenset(
+    "teacher temperature distill_kind distill_weight label_weight logit_weight hidden_weight attention_weight "
+    "train_cfg test_cfg data_preprocessor topk cal_acc init_cfg pretrained "
+    "frozen_stages norm_eval with_cp drop_path_rate drop_rate attn_drop_rate".split()
+)
 
 
 def refuse_other_model(path: str | Path, file: PackedFile, cfg: Config, whole: bool = False) -> None:

@@ -30,12 +30,13 @@ from rebnn_mm.workflows.boxes_check import check_boxes
 ENGINES = ("onnx", "openvino")
 
 
-def check_request(to: str, size: Sequence[int] | None) -> None:
-    """Raise UserError for an engine without suppression, or no size of the images."""
+def checked_size(to: str, size: Sequence[int] | None) -> tuple[int, int]:
+    """Height and width of the images; raises UserError for none, or an engine without suppression."""
     if to not in ENGINES:
         raise UserError(f"--part boxes: {' and '.join(ENGINES)} have non-maximum suppression, {to} has not")
     if size is None or len(size) != 2 or not all(type(n) is int and n > 0 for n in size):
         raise UserError(f"--part boxes is for images of one size: give --size H W, not {size}")
+    return size[0], size[1]
 
 
 def export_boxes(
@@ -70,8 +71,7 @@ def export_boxes(
             :class:`DenseBoxes` and :class:`Proposals` do not know; what the engine's exporter refuses; other boxes.
         MissingPackageError: The engine's package is not installed.
     """
-    check_request(to, size)
-    assert size is not None
+    size = checked_size(to, size)
     check_packages() if to == "openvino" else check_installed()
     card = ModelCard.from_plain(read_file(source).info)
     if card.preprocessing is None or card.config is None:

@@ -184,9 +184,9 @@ def _check_engine(to: str, engine: dict[str, Any]) -> None:
             f"--part boxes has no --length: give --size H W for {to}"
         )
     else:
-        from rebnn_mm.workflows.boxes import check_request  # as in _converted
+        from rebnn_mm.workflows.boxes import checked_size  # as in _converted
 
-        check_request(to, engine.get("size"))
+        checked_size(to, engine.get("size"))
 
 
 def _converted(source: str | Path, out: str | Path, to: str, engine: dict[str, Any]) -> Any:

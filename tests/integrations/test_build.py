@@ -149,6 +149,16 @@ def test_a_constructors_own_value_error_is_its_own(cfg):
     assert not isinstance(caught.value, UserError)
 
 
+@pytest.mark.parametrize("kind", [KeyError, TypeError, ValueError])
+def test_an_error_keeps_its_cause(kind):
+    def fail():
+        raise kind("outer") from OSError("inner")
+
+    with pytest.raises(kind, match="outer") as caught:
+        building(fail)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_a_constructors_own_type_error_is_its_own():
     with pytest.raises(TypeError, match="concatenate") as caught:
         building(lambda: MODELS.build(dict(type="Inner", size=[])))
