@@ -9,6 +9,7 @@ from rebnn_mm.hooks.norm_statistics import NormStatisticsHook
 from rebnn_mm.hooks.oscillation import OscillationHook
 from rebnn_mm.hooks.resume import ResumeHook
 from rebnn_mm.hooks.schedules import EDEHook, ReCUHook
+from rebnn_mm.hooks.silent_decay import SilentDecayHook
 
 __all__ = [
     "BalanceHook",
@@ -21,5 +22,6 @@ __all__ = [
     "ReCUHook",
     "ResilientCheckpointHook",
     "ResumeHook",
+    "SilentDecayHook",
     "seed_worker",
 ]

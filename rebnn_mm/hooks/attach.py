@@ -5,9 +5,31 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 
 from rebnn_mm.errors import UserError
+from rebnn_mm.layers.interface import binary_layers
+
+
+def trained_layers(hook: str, model: Any) -> dict[str, Any]:
+    """1-bit layers of ``model``, which may be wrapped (DDP), whose weight learns, by name.
+
+    Args:
+        hook: Name for error messages.
+        model: The runner's.
+
+    Raises:
+        ValueError: There is none.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    layers = {name: layer for name, layer in binary_layers(model).items() if layer.weight.requires_grad}
+    if not layers:
+        raise UserError(
+            f"{hook}: the model has no 1-bit layer whose weight learns; make one 1-bit (conv_cfg="
+            f"dict(type='ReBNNConv2d'), type='Binarized'), unfreeze it, or remove {hook} from the config's hooks"
+        )
+    return layers
 
 
 def layers_by_optimizer(hook: str, optim_wrapper: Any, layers: dict[str, Any]) -> list[tuple[int, Any, dict[str, Any]]]:

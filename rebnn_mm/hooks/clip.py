@@ -9,8 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.hooks.attach import refuse_several
-from rebnn_mm.layers.interface import binary_layers
+from rebnn_mm.hooks.attach import refuse_several, trained_layers
 
 
 @HOOKS.register_module()
@@ -39,12 +38,7 @@ class LatentClipHook(Hook):
     def before_train(self, runner) -> None:
         """Find the latent weights."""
         refuse_several(self, runner.hooks)
-        layers = binary_layers(runner.model).values()
-        self._weights = [layer.weight for layer in layers if layer.weight.requires_grad]
-        if not self._weights:
-            raise UserError(
-                "LatentClipHook: the model has no 1-bit layer whose weight learns; remove the hook from the config"
-            )
+        self._weights = [layer.weight for layer in trained_layers("LatentClipHook", runner.model).values()]
 
     @torch.no_grad()
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

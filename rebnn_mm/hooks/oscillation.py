@@ -11,18 +11,16 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.oscillation import COLUMNS, Header, pool
-from rebnn_mm.hooks.attach import layers_by_optimizer
+from rebnn_mm.hooks.attach import layers_by_optimizer, trained_layers
 from rebnn_mm.hooks.balance import BalanceHook
 from rebnn_mm.hooks.layer_watch import LayerWatch
 from rebnn_mm.hooks.oscillation_record import OscillationRecord
 from rebnn_mm.hooks.sign_history import WINDOW
 from rebnn_mm.hooks.trouble import Trouble
-from rebnn_mm.layers import binary_layers
 
 
 @HOOKS.register_module()
@@ -102,13 +100,7 @@ class OscillationHook(Hook):
         if not is_main_process() or not self._is_the_one_that_records(runner):
             return
         _refuse_balance_before(self, runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        layers = {name: layer for name, layer in binary_layers(model).items() if layer.weight.requires_grad}
-        if not layers:
-            raise UserError(
-                "OscillationHook: the model has no trainable 1-bit layer; binarize one (conv_cfg="
-                "dict(type='ReBNNConv2d'), type='Binarized') or remove OscillationHook from custom_hooks"
-            )
+        layers = trained_layers("OscillationHook", runner.model)
         groups = layers_by_optimizer("OscillationHook", runner.optim_wrapper, layers)
         updated = {name for _, _, mine in groups for name in mine}
         self._watches = [LayerWatch(name, layer, self.band) for name, layer in layers.items() if name in updated]

@@ -267,7 +267,7 @@ def test_refusals_at_the_start(tmp_path):
             self.requires_grad_(False)
             self.scale = nn.Parameter(torch.ones(()))
 
-    with pytest.raises(ValueError, match="no trainable 1-bit layer; binarize one"):
+    with pytest.raises(ValueError, match="no 1-bit layer whose weight learns; make one 1-bit"):
         train(tmp_path, [OscillationHook()], model=Real())
     model = Toy()
     wrapper = OptimWrapper(torch.optim.SGD([model.head.bias], lr=0.1))

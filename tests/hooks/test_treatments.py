@@ -25,6 +25,7 @@ HOOKS = dict(
     FiniteLossHook=(ReBNNConv2d, {}),
     EpochSeedHook=(ReBNNConv2d, {}),
     LatentClipHook=(ReBNNConv2d, {}),
+    SilentDecayHook=(ReBNNConv2d, {}),
 )
 # test_checkpoint.py: it takes the place of mmengine's own; test_resume.py: it acts while a checkpoint is loaded;
 # test_norm_statistics.py: it wants a model with batch norms
