@@ -36,9 +36,10 @@ def tool():
             # A finaliser that runs while a config is parsed makes CPython 3.11 fail there (python/cpython issue
             # 106905): what the last tool left is collected first.
             gc.collect()
-            # mmengine keeps visualizers by name as long as a process lives, and mmdet takes the one named last:
-            # a tool is a process of its own
-            Visualizer._instance_dict.clear()
+            # mmengine keeps visualizers by name, for each class of them, as long as a process lives, and mmdet takes
+            # the one named last: a tool is a process of its own
+            for kind in (Visualizer, *Visualizer.__subclasses__()):
+                kind._instance_dict.clear()
             return module.main([str(arg) for arg in argv])
 
         return run
