@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     from rebnn_mm.integrations.config import read_words
     from rebnn_mm.progress import showing_steps
     from rebnn_mm.workflows.endings import one_sentence
-    from rebnn_mm.workflows.export import ExportOptions, export_to
+    from rebnn_mm.workflows.engines import ExportOptions, export_to
 
     with one_sentence("export"):
         engine = dict(part=args.part, form=args.form, size=args.size, length=args.length, allow_slow=args.allow_slow)

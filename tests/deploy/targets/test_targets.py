@@ -11,8 +11,8 @@ from rebnn_mm.deploy import export_model
 from rebnn_mm.deploy.targets import TARGETS, convert_file, target_of
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 from rebnn_mm.layers import ReBNNConv2d
-from rebnn_mm.workflows import export
-from rebnn_mm.workflows.export import ExportOptions, export_to
+from rebnn_mm.workflows import engines
+from rebnn_mm.workflows.engines import ExportOptions, export_to
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_is_refused_is_refused_before_the_network_is_read(tmp_path, monkeyp
     """An export takes minutes, and these came up at its end."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
-    monkeypatch.setattr(export, "read_config", lambda *args: pytest.fail("it was read"))
+    monkeypatch.setattr(engines, "read_config", lambda *args: pytest.fail("it was read"))
     with pytest.raises(UserError, match=message):
         export_to(["config.py", "c.pth"], tmp_path / out, to, engine=engine)
     assert not list(tmp_path.iterdir())
@@ -89,7 +89,7 @@ def test_what_is_refused_is_refused_before_the_network_is_read(tmp_path, monkeyp
 
 def test_options_of_boxes_are_the_engines(tmp_path, monkeypatch):
     pytest.importorskip("onnx")
-    monkeypatch.setattr(export, "read_config", lambda *args: 1 / 0)
+    monkeypatch.setattr(engines, "read_config", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # nothing is refused
         export_to(["c.py", "c.pth"], tmp_path / "m.onnx", engine=dict(part="boxes", form="packed", size=(64, 64)))
 
@@ -97,7 +97,7 @@ def test_options_of_boxes_are_the_engines(tmp_path, monkeypatch):
 def test_a_package_that_is_missing_is_said_before_the_work(tmp_path, monkeypatch):
     for package in ("onnx", "executorch.exir"):
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(export, "read_config", lambda *args: pytest.fail("it was read"))
+    monkeypatch.setattr(engines, "read_config", lambda *args: pytest.fail("it was read"))
     for ending in ("onnx", "xml", "pte"):
         with pytest.raises(MissingPackageError):
             export_to(["config.py", "c.pth"], tmp_path / f"m.{ending}")
