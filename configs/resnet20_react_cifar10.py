@@ -1,5 +1,6 @@
 # python tools/train.py configs/resnet20_react_cifar10.py
-# resnet20_rebnn_cifar10.py with ReActNet's convolutions in the same blocks. Top-1 65.6, 66.4 after 10 epochs with latent_lr_mult=10.
+# resnet20_rebnn_cifar10.py with ReActNet's convolutions in the same blocks. Top-1 66.0 after 10
+# epochs, 74.2 after 30 with latent_lr_mult=10 (two seeds).
 _base_ = [
     './_base_/models/resnet20_rebnn.py',
     './_base_/datasets/cifar10.py',

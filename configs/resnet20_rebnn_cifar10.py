@@ -1,5 +1,6 @@
 # python tools/train.py configs/resnet20_rebnn_cifar10.py
-# 1-bit ResNet-20, one stage, from scratch with labels. Top-1 66.7, 67.1 after 10 epochs with latent_lr_mult=30.
+# 1-bit ResNet-20, one stage, from scratch with labels. Top-1 66.9 after 10 epochs, 73.2 after 30
+# with latent_lr_mult=30 (two seeds).
 _base_ = [
     './_base_/models/resnet20_rebnn.py',
     './_base_/datasets/cifar10.py',
