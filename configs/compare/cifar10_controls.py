@@ -14,6 +14,7 @@ _gamma0 = {'custom_hooks.0.gamma': 0.0}
 _fixed = {'optim_wrapper.paramwise_cfg.custom_keys.alpha.lr_mult': 0.0}
 _clip = {'default_hooks.clip.type': 'LatentClipHook'}
 _silent = {'default_hooks.silent.type': 'SilentDecayHook'}
+_soon = {**_silent, 'default_hooks.silent.momentum': 0.99}
 _decay = {'optim_wrapper.optimizer.weight_decay': 5e-6}
 _slow = {'optim_wrapper.paramwise_cfg.custom_keys.alpha.lr_mult': 0.02}
 _average = {
@@ -34,6 +35,7 @@ entries = dict(
     react_clip_x100=dict(config=_react, options={**_clip, **_x100}),
     react_silent_x30=dict(config=_react, options={**_silent, **_x30}),
     react_silent_x100=dict(config=_react, options={**_silent, **_x100}),
+    react_silent_soon_x100=dict(config=_react, options={**_soon, **_x100}),
     gradient_alpha_slow_x30=dict(config=_rebnn, options={**_gradient, **_slow, **_x30}),
     react_decay_x30=dict(config=_react, options={**_decay, **_x30}),
     react_decay_x100=dict(config=_react, options={**_decay, **_x100}),
