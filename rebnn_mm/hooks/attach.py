@@ -12,6 +12,11 @@ from rebnn_mm.errors import UserError
 from rebnn_mm.layers.interface import binary_layers
 
 
+def unwrapped(model: Any) -> Any:
+    """The model itself where it is within a wrapper, such as DistributedDataParallel."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def trained_layers(hook: str, model: Any) -> dict[str, Any]:
     """1-bit layers of ``model``, which may be wrapped (DDP), whose weight learns, by name.
 
@@ -22,8 +27,7 @@ def trained_layers(hook: str, model: Any) -> dict[str, Any]:
     Raises:
         ValueError: There is none.
     """
-    model = model.module if is_model_wrapper(model) else model
-    layers = {name: layer for name, layer in binary_layers(model).items() if layer.weight.requires_grad}
+    layers = {name: layer for name, layer in binary_layers(unwrapped(model)).items() if layer.weight.requires_grad}
     if not layers:
         raise UserError(
             f"{hook}: the model has no 1-bit layer whose weight learns; make one 1-bit (conv_cfg="

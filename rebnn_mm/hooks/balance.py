@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from rebnn_mm.balance import Balance, BalanceRule, balanced_layers
 from rebnn_mm.errors import UserError
-from rebnn_mm.hooks.attach import layers_by_optimizer, planned_updates, refuse_several
+from rebnn_mm.hooks.attach import layers_by_optimizer, planned_updates, refuse_several, unwrapped
 
 
 @HOOKS.register_module()
@@ -51,7 +50,7 @@ class BalanceHook(Hook):
     def before_train(self, runner) -> None:
         """Find the layers, set their gamma and attach to every optimizer that updates one."""
         refuse_several(self, runner.hooks)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         layers = balanced_layers(model)
         if not layers:
             raise UserError(

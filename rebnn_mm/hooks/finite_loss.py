@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
 from rebnn_mm.errors import NotFiniteError
+from rebnn_mm.hooks.attach import unwrapped
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.layers.norm import InputNorm
 
@@ -47,7 +47,7 @@ class FiniteLossHook(Hook):
 
     def before_train(self, runner) -> None:
         """Watch the output of the unwrapped model."""
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         self._norms = [m for m in model.modules() if isinstance(m, InputNorm) and m.track_running_stats]
 
         def check(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -64,7 +64,7 @@ class FiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse to save weights that the last update made NaN or Inf, its loss being finite still."""
-        bad = _bad_parameters(_unwrapped(runner.model))
+        bad = _bad_parameters(unwrapped(runner.model))
         if bad:
             raise NotFiniteError(f"{_moment(runner)}: not saved, {bad}. {_way_back(runner)}")
 
@@ -139,12 +139,6 @@ def _way_back(runner) -> str:
 
 def _moment(runner) -> str:
     return f"epoch {runner.epoch + 1}, iteration {runner.iter + 1}"
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    inner = model.module if is_model_wrapper(model) else model
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 def _is_finite(tensor: Tensor) -> bool:

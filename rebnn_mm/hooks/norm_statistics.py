@@ -18,14 +18,13 @@ import torch
 from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm.errors import UserError
-from rebnn_mm.hooks.attach import refuse_several
+from rebnn_mm.hooks.attach import refuse_several, unwrapped
 
 
 @HOOKS.register_module()
@@ -80,7 +79,7 @@ class NormStatisticsHook(Hook):
         """Estimate them for the model, and for its average."""
         if not (self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         for each in (model, *averages):
             was_training = each.training

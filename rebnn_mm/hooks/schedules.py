@@ -6,13 +6,12 @@ import math
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import EDE
-from rebnn_mm.hooks.attach import refuse_several
+from rebnn_mm.hooks.attach import refuse_several, unwrapped
 from rebnn_mm.layers import ReCULayer
 
 
@@ -41,7 +40,7 @@ class _ScheduleHook(Hook):
     def before_train(self, runner) -> None:
         """Find the modules, those of averaged copies of the model, too."""
         refuse_several(self, runner.hooks)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         copies = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         self._modules = [m for each in (model, *copies) for m in each.modules() if isinstance(m, self.kind)]
         if not self._modules:

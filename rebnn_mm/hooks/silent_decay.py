@@ -61,8 +61,8 @@ class SilentDecayHook(Hook):
             rates = {name: _FlipRate(layer, self.momentum, self._resumed.get(name)) for name, layer in mine.items()}
             self._rates |= rates
             self._handles += [
-                wrapper.optimizer.register_step_pre_hook(partial(self._before_update, list(rates.values()))),
-                wrapper.optimizer.register_step_post_hook(partial(self._after_update, list(rates.values()))),
+                wrapper.optimizer.register_step_pre_hook(partial(self._before_update, rates)),
+                wrapper.optimizer.register_step_post_hook(partial(self._after_update, rates)),
             ]
 
     def after_train(self, runner) -> None:
@@ -82,15 +82,15 @@ class SilentDecayHook(Hook):
             self._resumed = checkpoint.get("rebnn_flip_rate", {})
 
     @torch.no_grad()
-    def _before_update(self, rates: list[_FlipRate], optimizer, args, kwargs) -> None:
-        for rate in rates:
+    def _before_update(self, rates: dict[str, _FlipRate], optimizer, args, kwargs) -> None:
+        for rate in rates.values():
             weight = rate.layer.weight
             if weight.grad is not None:
                 weight.grad.add_(weight * (rate.rate < self.threshold), alpha=self.decay)
 
     @torch.no_grad()
-    def _after_update(self, rates: list[_FlipRate], optimizer, args, kwargs) -> None:
-        for rate in rates:
+    def _after_update(self, rates: dict[str, _FlipRate], optimizer, args, kwargs) -> None:
+        for rate in rates.values():
             rate.count()
 
 

@@ -160,8 +160,8 @@ def find_images(source: str | Path, out_dir: str | Path, suffixes: Sequence[str]
 
 def _images_below(source: Path, out_dir: Path, suffixes: Sequence[str]) -> list[Path]:
     images = [path for path in files_below(source) if path.suffix.lower() in suffixes]
-    results, root = out_dir.resolve(), source.resolve()
-    if results not in (root, *root.parents):
+    results = out_dir.resolve()
+    if results not in source.resolve().parents:
         images = [path for path in images if results not in path.resolve().parents]
     if not images:
         raise UserError(f"folder {source} holds no image: files ending in {', '.join(suffixes)} are taken")

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from rebnn_mm.errors import MissingFileError, UserError
 from rebnn_mm.files.atomic import check_results_folder
 from rebnn_mm.hooks import ResumeHook
+from rebnn_mm.hooks.attach import unwrapped
 from rebnn_mm.hooks.work_dir import newest_checkpoint
 from rebnn_mm.integrations.build import building, read_config
 from rebnn_mm.integrations.checkpoint import is_packed_file, is_program, load_weights
@@ -141,11 +141,11 @@ def train(cfg: Config) -> Runner:
     runner = build_runner(cfg)
     _check_ranks_agree(cfg)
     _build_loops(runner, "train_loop", "val_loop")
-    check_heads(_unwrapped(runner), _datasets(runner, "train", "val"), str(cfg.default_scope))
+    check_heads(unwrapped(runner.model), _datasets(runner, "train", "val"), str(cfg.default_scope))
     if cfg.get("resume"):
         path = cfg.load_from
         checkpoint = load_weights(path)
-        load_trained(_unwrapped(runner), checkpoint, path, cfg)
+        load_trained(unwrapped(runner.model), checkpoint, path, cfg)
         absent = [key for key in ("meta", "optimizer", "message_hub") if key not in checkpoint]
         if absent:
             raise UserError(
@@ -155,7 +155,7 @@ def train(cfg: Config) -> Runner:
         if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
             runner.register_hook(ResumeHook())
     elif cfg.get("load_from"):
-        _check_initial_weights(_unwrapped(runner), cfg.load_from)
+        _check_initial_weights(unwrapped(runner.model), cfg.load_from)
     try:
         runner.train()
     except ValueError as error:
@@ -205,9 +205,9 @@ def test(cfg: Config, checkpoint: str, out: str | None = None, exact: bool = Tru
         weights = load_weights(checkpoint)  # first: the cheapest check of what a user may get wrong
         cfg.load_from = checkpoint
         runner = build_runner(cfg)
-        load_trained(_unwrapped(runner), weights, checkpoint, cfg)
+        load_trained(unwrapped(runner.model), weights, checkpoint, cfg)
     _build_loops(runner, "test_loop")
-    check_heads(_unwrapped(runner), _datasets(runner, "test"), str(cfg.default_scope))
+    check_heads(unwrapped(runner.model), _datasets(runner, "test"), str(cfg.default_scope))
     if out:
         runner.test_evaluator.metrics.append(_dump_results(cfg, out))
     return runner.test()
@@ -267,8 +267,3 @@ def _check_initial_weights(model: nn.Module, path: str) -> None:
     names = {name.removeprefix("module.") for name in load_weights(path)["state_dict"]}
     if not names & set(model.state_dict()):
         raise UserError(f"load_from={path}: not one of its {len(names)} tensors belongs to the config's model")
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
