@@ -18,6 +18,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.errors import UserError, unknown_name
 from rebnn_mm.layers.interface import binary_layers
 
@@ -61,8 +62,7 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
         check_paramwise(self.paramwise_cfg)
         super()._validate_cfg()
         mult = self.paramwise_cfg.get("latent_lr_mult", 1.0)
-        if isinstance(mult, bool) or not isinstance(mult, (int, float)) or not 0 < mult < float("inf"):
-            raise UserError(f"{_WHERE}.latent_lr_mult={mult!r}: a positive number is needed")
+        check_number(f"{_WHERE}.latent_lr_mult", mult, above=0)
         if mult != 1 and self.base_lr is None:
             raise UserError(f"{_WHERE}.latent_lr_mult={mult!r}: optim_wrapper.optimizer has no lr")
 

@@ -28,7 +28,7 @@ ORDER = (
         "weight_readers",
         "progress",
     ),
-    ("functional", "files", "fast_path", "adaptive_padding"),
+    ("functional", "checks", "files", "fast_path", "adaptive_padding"),
     ("estimators",),
     ("layers",),
     ("backbones", "balance", "distill", "bert", "analysis"),

@@ -59,7 +59,7 @@ def test_a_real_valued_twin_is_trained_as_before():
 
 @pytest.mark.parametrize("mult", [0, -1, float("inf"), float("nan"), "10", True, None])
 def test_refusals(mult):
-    with pytest.raises(UserError, match="latent_lr_mult=.*a positive number is needed"):
+    with pytest.raises(UserError, match="latent_lr_mult=.* must be a finite number > 0"):
         rates(Net(), latent_lr_mult=mult)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rebnn_mm.checks import check_number, check_whole
 from rebnn_mm.errors import UserError
 
 
@@ -74,8 +75,8 @@ def student_quantile(df: int, confidence: float = 0.95) -> float:
     Raises:
         ValueError: ``df`` is no whole number from 1, or ``confidence`` is not between 0 and 1.
     """
-    if isinstance(df, bool) or not isinstance(df, int) or df < 1 or not 0 < confidence < 1:
-        raise UserError(f"df={df!r}, confidence={confidence!r}: a whole number from 1, and a share between 0 and 1")
+    check_whole("df", df)
+    check_number("confidence", confidence, above=0, below=1)
     low, high = 0.0, math.pi / 2
     for _ in range(80):  # halvings until the angle is exact to the last bit
         middle = (low + high) / 2

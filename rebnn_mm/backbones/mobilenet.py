@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rebnn_mm.backbones.blocks import Around, BinaryUnit, Config, build_norm, pooling
 from rebnn_mm.backbones.stages import Stages
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError
 
 
@@ -80,6 +81,8 @@ class ReBNNMobileNet(Stages):
         init_cfg: Config | list[Config] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        check_whole("ReBNNMobileNet: in_channels", in_channels)
+        check_whole("ReBNNMobileNet: base_channels", base_channels)
         if not blocks or any(not isinstance(count, int) or count < 1 for count in blocks):
             raise UserError(f"blocks={blocks!r}: a number of blocks, at least 1, for each stage")
         conv_cfg = conv_cfg or dict(type="ReBNNConv2d")

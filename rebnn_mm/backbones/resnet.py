@@ -9,6 +9,7 @@ from torch import nn
 
 from rebnn_mm.backbones.blocks import Around, BasicBlock, Bottleneck, Config, build_norm
 from rebnn_mm.backbones.stages import Stages
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError
 
 
@@ -65,7 +66,9 @@ class ReBNNResNet(Stages):
         init_cfg: Config | list[Config] | None = None,
     ) -> None:
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        if depth not in self.settings:
+        check_whole("ReBNNResNet: in_channels", in_channels)
+        check_whole("ReBNNResNet: base_channels", base_channels)
+        if depth not in tuple(self.settings):
             raise UserError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
         self.depth = depth
         block, counts = self.settings[depth]

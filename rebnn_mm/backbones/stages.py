@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.backbones.blocks import Config
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError
 
 
@@ -33,6 +34,7 @@ class Stages(BaseModule):
         init_cfg: Config | list[Config] | None,
     ) -> None:
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
+        check_whole("frozen_stages", frozen_stages, least=-1)
         self._out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from rebnn_mm import functional as F
 from rebnn_mm.balance.layers import layers_of
 from rebnn_mm.balance.rule import BalanceRule
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError, UserTypeError
 from rebnn_mm.files.bits import from_bits, to_bits
 
@@ -72,7 +73,8 @@ class Balance:
             raise UserTypeError(f"Balance: optimizer is a {type(optimizer).__name__}, not a torch.optim.Optimizer")
         self.rule = BalanceRule(**options)
         self.updates = 0
-        self._total = _checked_total(total_updates)
+        check_whole("Balance: total_updates", total_updates, or_none=True)
+        self._total = total_updates
         self._progress = progress
         self._check_length()
         self._handles: list[Any] = []
@@ -241,12 +243,6 @@ def _take_over(optimizer: Optimizer, new: Balance) -> None:
             for name in taken:
                 del earlier._entries[name]
     _ATTACHED[optimizer].add(new)
-
-
-def _checked_total(total: Any) -> int | None:
-    if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 1):
-        raise UserError(f"Balance: total_updates={total!r} must be a whole number of updates >= 1, or None")
-    return total
 
 
 def _refuse_late_gradients(optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:

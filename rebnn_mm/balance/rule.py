@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 from torch import Tensor
 
 from rebnn_mm import functional as F
 from rebnn_mm.balance.onset import Onset
+from rebnn_mm.checks import check_number, check_whole
 from rebnn_mm.errors import UserError
 
 _MAGNITUDES = ("weight", "gradient")
@@ -46,13 +46,9 @@ class BalanceRule:
     def __post_init__(self) -> None:
         if self.magnitude not in _MAGNITUDES:
             raise UserError(f"Balance: magnitude={self.magnitude!r} is not one of {_MAGNITUDES}")
-        if isinstance(self.flip_interval, bool) or not isinstance(self.flip_interval, int) or self.flip_interval < 1:
-            raise UserError(f"Balance: flip_interval={self.flip_interval!r} must be a whole number of updates >= 1")
+        check_whole("Balance: flip_interval", self.flip_interval, hint="; it counts updates")
         for name in ("gamma", "gamma_min", "gamma_max"):
-            value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            if value is not None and not (number and 0 <= value < float("inf")):
-                raise UserError(f"Balance: {name}={value!r} must be a finite number >= 0, or None")
+            check_number(f"Balance: {name}", getattr(self, name), least=0, or_none=True)
         low, high = self.gamma_min, self.gamma_max
         if low is not None and high is not None and low > high:
             raise UserError(f"Balance: gamma_min={low} is above gamma_max={high}")

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from rebnn_mm.bert.files import read_examples
 from rebnn_mm.bert.tasks import find_task
 from rebnn_mm.bert.tokenizer import build_tokenizer, encode
-from rebnn_mm.errors import UserError
+from rebnn_mm.checks import check_whole
 from rebnn_mm.files.atomic import atomic_path
 
 # a cache of another form has another name
@@ -65,8 +65,7 @@ class GlueDataset(Dataset):
         short = dict(dev=self.task.dev[0], test=self.task.test[0])
         self.split = short.get(split, split)
         self.max_length = max_length
-        if indices is not None and indices < 1:
-            raise UserError(f"indices={indices}: keep at least one row, or None for all")
+        check_whole("GlueDataset: indices", indices, or_none=True, hint="; None keeps all rows")
         self._files = (data_root, Path(vocab_file))
         self._options = (lowercase, indices, malformed, cache_dir)
         self._ids: list[np.ndarray] | None = None

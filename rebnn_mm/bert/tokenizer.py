@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import MissingFileError, MissingPackageError, UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -27,8 +28,7 @@ def build_tokenizer(vocab_file: str | Path, max_length: int, lowercase: bool = T
             f"no vocabulary {path} (looked at {path.absolute()}): put BERT's vocab.txt there, one token a line, or "
             "name it with --cfg-options vocab_file=FILE; a folder saved by transformers holds one"
         )
-    if max_length < 8:
-        raise UserError(f"max_length={max_length}: a pair with its special tokens needs at least 8")
+    check_whole("max_length", max_length, least=8, hint=": a pair with its special tokens needs as many")
     try:
         from tokenizers.implementations import BertWordPieceTokenizer
         from tokenizers.models import WordPiece

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.errors import UserError
 
 _KINDS = ("l2", "cosine")
@@ -33,12 +34,21 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
         ValueError: Other shapes, or a temperature that is not positive.
     """
     _same_shape("soft_cross_entropy", student, teacher)
-    if not 0 < temperature < float("inf"):
-        raise UserError(f"soft_cross_entropy: temperature={temperature!r} must be a finite number > 0")
+    check_number("soft_cross_entropy: temperature", temperature, above=0)
     student, teacher = _at_least_fp32(student), _at_least_fp32(teacher.detach())
     log_student = functional.log_softmax(student / temperature, dim=-1)
     soft_labels = functional.softmax(teacher / temperature, dim=-1)
     return -(soft_labels * log_student).sum(dim=-1).mean() * temperature**2
+
+
+def check_feature_kind(where: str, kind: object) -> None:
+    """Refuse what is no ``kind`` of :func:`feature_loss`.
+
+    Raises:
+        UserError: What came, and what is allowed.
+    """
+    if kind not in _KINDS:
+        raise UserError(f"{where}={kind!r} is not one of {_KINDS}")
 
 
 def feature_loss(
@@ -57,8 +67,7 @@ def feature_loss(
     Raises:
         ValueError: An unknown kind, other numbers of levels or other shapes.
     """
-    if kind not in _KINDS:
-        raise UserError(f"feature_loss: kind={kind!r} is not one of {_KINDS}")
+    check_feature_kind("feature_loss: kind", kind)
     if not student or len(student) != len(teacher):
         raise UserError(f"feature_loss: {len(student)} levels of the student, {len(teacher)} of the teacher")
     levels = []

@@ -14,7 +14,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.checks import check_number
 from rebnn_mm.estimators.slope import Slope
 from rebnn_mm.functional import sign
 from rebnn_mm.tracing import one_operation
@@ -66,8 +66,7 @@ class EDE(nn.Module):
 
     def __init__(self, t: float = 0.1) -> None:
         super().__init__()
-        if not t > 0:
-            raise UserError(f"EDE: t={t!r} must be above 0; IR-Net starts at 0.1 and ends at 10")
+        check_number("EDE: t", t, above=0, hint="; IR-Net starts at 0.1 and ends at 10")
         self.t = float(t)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.checks import check_number
 from rebnn_mm.hooks.attach import refuse_several, trained_layers
 
 
@@ -30,8 +28,7 @@ class LatentClipHook(Hook):
     priority = "HIGH"
 
     def __init__(self, limit: float = 1.0) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
-            raise UserError(f"LatentClipHook: limit={limit!r} must be a positive number")
+        check_number("LatentClipHook: limit", limit, above=0)
         self.limit = limit
         self._weights: list[torch.Tensor] = []
 

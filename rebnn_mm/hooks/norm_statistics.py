@@ -23,6 +23,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError
 from rebnn_mm.hooks.attach import refuse_several, unwrapped
 
@@ -45,7 +46,7 @@ class NormStatisticsHook(Hook):
         interval: Epochs from one estimate to the next; the last epoch always has one.
 
     Raises:
-        ValueError: A number that is no positive integer; a loop without epochs; a model without a batch norm that
+        ValueError: A number that is no whole number >= 1; a loop without epochs; a model without a batch norm that
             trains; an ``EMAHook`` that would evaluate the averaged model with the other one's statistics.
     """
 
@@ -54,8 +55,7 @@ class NormStatisticsHook(Hook):
 
     def __init__(self, batches: int = 50, interval: int = 1) -> None:
         for name, value in (("batches", batches), ("interval", interval)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"NormStatisticsHook: {name}={value!r} must be a positive integer")
+            check_whole(f"NormStatisticsHook: {name}", value)
         self.batches, self.interval = batches, interval
 
     def before_train(self, runner) -> None:

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
+from rebnn_mm.checks import check_number, check_whole
 from rebnn_mm.errors import UserError
 from rebnn_mm.files.oscillation import COLUMNS, Header, pool
 from rebnn_mm.hooks.attach import layers_by_optimizer, trained_layers
@@ -77,10 +78,8 @@ class OscillationHook(Hook):
         self, interval: int = 50, histogram_interval: int = 20, band: float = 0.1, layer_scalars: bool = False
     ) -> None:
         for name, value in (("interval", interval), ("histogram_interval", histogram_interval)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"OscillationHook: {name}={value!r} must be a whole number >= 1")
-        if isinstance(band, bool) or not 0 < band < float("inf"):
-            raise UserError(f"OscillationHook: band={band!r} must be a finite number > 0, in units of the mean |w|")
+            check_whole(f"OscillationHook: {name}", value)
+        check_number("OscillationHook: band", band, above=0, hint=", in units of the mean |w|")
         self.interval = interval
         self.histogram_interval = histogram_interval
         self.band = band

@@ -9,6 +9,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from torch import nn
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import EDE
 from rebnn_mm.hooks.attach import refuse_several, unwrapped
@@ -78,8 +79,8 @@ class EDEHook(_ScheduleHook):
 
     def __init__(self, t_min: float = 0.1, t_max: float = 10.0) -> None:
         super().__init__()
-        if not 0 < t_min <= t_max < math.inf:
-            raise UserError(f"EDEHook: t_min={t_min!r}, t_max={t_max!r} must be finite with 0 < t_min <= t_max")
+        check_number("EDEHook: t_min", t_min, above=0)
+        check_number("EDEHook: t_max", t_max, least=t_min, hint=", which is t_min")
         self.t_min, self.t_max = t_min, t_max
 
     def value(self, progress: float) -> float:
@@ -108,8 +109,8 @@ class ReCUHook(_ScheduleHook):
 
     def __init__(self, tau_min: float = 0.85, tau_max: float = 0.99) -> None:
         super().__init__()
-        if not 0.5 < tau_min <= tau_max < 1:
-            raise UserError(f"ReCUHook: tau_min={tau_min!r}, tau_max={tau_max!r} must be 0.5 < tau_min <= tau_max < 1")
+        check_number("ReCUHook: tau_min", tau_min, above=0.5, below=1)
+        check_number("ReCUHook: tau_max", tau_max, least=tau_min, below=1, hint="; the former is tau_min")
         self.tau_min, self.tau_max = tau_min, tau_max
 
     def value(self, progress: float) -> float:

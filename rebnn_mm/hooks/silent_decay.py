@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
-from rebnn_mm.errors import UserError
+from rebnn_mm.checks import check_number
 from rebnn_mm.hooks.attach import layers_by_optimizer, refuse_several, trained_layers
 
 
@@ -38,13 +38,9 @@ class SilentDecayHook(Hook):
     priority = "BELOW_NORMAL"
 
     def __init__(self, decay: float = 9e-4, momentum: float = 0.999, threshold: float = 1e-4) -> None:
-        for name, value, allowed, top in (
-            ("decay", decay, "a finite number > 0", float("inf")),
-            ("momentum", momentum, "a number between 0 and 1, without both", 1),
-            ("threshold", threshold, "a number between 0 and 1, without both", 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < top:
-                raise UserError(f"SilentDecayHook: {name}={value!r} must be {allowed}")
+        check_number("SilentDecayHook: decay", decay, above=0)
+        check_number("SilentDecayHook: momentum", momentum, above=0, below=1)
+        check_number("SilentDecayHook: threshold", threshold, above=0, below=1)
         self.decay = decay
         self.momentum = momentum
         self.threshold = threshold

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import read_file
 from rebnn_mm.deploy.targets import TARGETS, check_options, convert_file, target_of
@@ -38,8 +38,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for name, value in (self.metrics or {}).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UserError(f"--metric {name}={value}: a number is needed, as --metric {name}=0.75")
+            check_number(f"--metric {name}", value, hint=f", as --metric {name}=0.75")
 
 
 def export_to(

@@ -44,5 +44,5 @@ def test_student_quantile_is_scipys(df, confidence):
 
 @pytest.mark.parametrize("bad", [(0,), (1.5,), (True,), (3, 1.0), (3, 0)])
 def test_bad_degrees_of_freedom(bad):
-    with pytest.raises(ValueError, match="whole number from 1"):
+    with pytest.raises(ValueError, match="df=.* must be a whole number|confidence=.* must be a finite number"):
         student_quantile(*bad)

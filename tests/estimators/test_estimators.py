@@ -30,7 +30,7 @@ def test_error_decay_is_the_sign_with_the_slope_of_a_scaled_tanh(t):
 
 
 def test_error_decay_refuses_a_sharpness_of_zero():
-    with pytest.raises(ValueError, match="t=0 must be above 0"):
+    with pytest.raises(ValueError, match="t=0 must be a finite number > 0; IR-Net"):
         EDE(0)
 
 

@@ -34,7 +34,7 @@ def test_latent_weights_stay_within_the_limit(make_runner, limit):
 
 @pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan"), True, "1"])
 def test_refused_limits(limit):
-    with pytest.raises(ValueError, match="limit=.* must be a positive number"):
+    with pytest.raises(ValueError, match="limit=.* must be a finite number > 0"):
         LatentClipHook(limit)
 
 

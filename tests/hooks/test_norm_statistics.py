@@ -153,7 +153,7 @@ def test_a_model_without_batch_norms_is_refused(make_runner):
 
 @pytest.mark.parametrize("options", [dict(batches=0), dict(batches=True), dict(interval=0), dict(interval=1.5)])
 def test_numbers_are_positive_integers(options):
-    with pytest.raises(ValueError, match="must be a positive integer"):
+    with pytest.raises(ValueError, match="must be a whole number >= 1"):
         NormStatisticsHook(**options)
 
 

@@ -87,7 +87,7 @@ def test_refused_options(name, value):
 
 @pytest.mark.parametrize("name", ["momentum", "threshold"])
 def test_shares_are_below_1(name):
-    with pytest.raises(ValueError, match=f"{name}=1 must be a number between 0 and 1, without both"):
+    with pytest.raises(ValueError, match=f"{name}=1 must be a finite number > 0 and < 1"):
         SilentDecayHook(**{name: 1})
 
 

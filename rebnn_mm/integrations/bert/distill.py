@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 from torch.nn import functional
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.distill import feature_loss, similarity_loss, soft_cross_entropy
 from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.bert.classifier import BertClassifier, BertStates, Inputs
@@ -52,10 +53,14 @@ class DistilledBertClassifier(Taught, BertClassifier):
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
         self.weights = dict(logits=logit_weight, hidden=hidden_weight, attention=attention_weight)
-        if min(label_weight, *self.weights.values()) < 0 or not any(self.weights.values()):
+        for name, value in (("logit", logit_weight), ("hidden", hidden_weight), ("attention", attention_weight)):
+            check_number(f"DistilledBertClassifier: {name}_weight", value, least=0)
+        check_number("DistilledBertClassifier: label_weight", label_weight, least=0)
+        check_number("DistilledBertClassifier: temperature", temperature, above=0)
+        if not any(self.weights.values()):
             raise UserError(
-                f"DistilledBertClassifier: weights {self.weights} and label_weight={label_weight} must be >= 0, and "
-                "one of the former > 0; without a teacher use type='BertClassifier'"
+                "DistilledBertClassifier: logit_weight, hidden_weight and attention_weight are all 0, and one must be "
+                "> 0; without a teacher use type='BertClassifier'"
             )
         self.label_weight = label_weight
         self.temperature = temperature

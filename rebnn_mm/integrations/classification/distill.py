@@ -9,8 +9,8 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from rebnn_mm.checks import check_number
 from rebnn_mm.distill import soft_cross_entropy
-from rebnn_mm.errors import UserError
 from rebnn_mm.integrations.teacher import Taught
 
 
@@ -43,11 +43,10 @@ class DistilledClassifier(Taught, ImageClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
-        if min(distill_weight, label_weight) < 0 or distill_weight == 0:
-            raise UserError(
-                f"DistilledClassifier: distill_weight={distill_weight} must be > 0 and label_weight={label_weight} "
-                ">= 0; without a teacher use type='ImageClassifier'"
-            )
+        without = "; without a teacher use type='ImageClassifier'"
+        check_number("DistilledClassifier: distill_weight", distill_weight, above=0, hint=without)
+        check_number("DistilledClassifier: label_weight", label_weight, least=0)
+        check_number("DistilledClassifier: temperature", temperature, above=0)
         self.temperature = temperature
         self.distill_weight = distill_weight
         self.label_weight = label_weight

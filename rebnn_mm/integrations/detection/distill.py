@@ -8,8 +8,8 @@ from mmdet.models import SingleStageDetector, TwoStageDetector
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from rebnn_mm.distill import feature_loss
-from rebnn_mm.errors import UserError
+from rebnn_mm.checks import check_number
+from rebnn_mm.distill.losses import check_feature_kind, feature_loss
 from rebnn_mm.integrations.teacher import Taught
 
 
@@ -27,7 +27,7 @@ class FeatureDistillation(Taught):
             :func:`rebnn_mm.distill.feature_loss`.
 
     Raises:
-        ValueError: ``teacher`` of another form, or a weight that is not positive.
+        ValueError: ``teacher`` of another form, a weight that is not positive, or an unknown kind.
     """
 
     teacher_method = "extract_feat"
@@ -42,8 +42,8 @@ class FeatureDistillation(Taught):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
-        if not distill_weight > 0:
-            raise UserError(f"distill_weight={distill_weight} must be > 0; without a teacher use the plain detector")
+        check_number("distill_weight", distill_weight, above=0, hint="; without a teacher use the plain detector")
+        check_feature_kind("distill_kind", distill_kind)
         self.distill_weight = distill_weight
         self.distill_kind = distill_kind
 

@@ -105,7 +105,7 @@ def test_a_package_that_is_missing_is_said_before_the_work(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("value", ["abc", True, None, [0.7], float("nan"), float("inf")])
 def test_a_metric_is_a_number(value):
-    with pytest.raises(UserError, match="--metric top1=.*: a number is needed"):
+    with pytest.raises(UserError, match="--metric top1=.* must be a finite number"):
         ExportOptions(metrics=dict(loss=1, top1=value))
 
 
@@ -119,7 +119,7 @@ def test_the_tool_takes_a_packed_file(plain, tool, tmp_path, capsys):
         ([plain, tmp_path / "m.onnx", "--fp16"], "is packed already"),
         ([plain, plain, plain, tmp_path / "m.onnx"], "and got 3 names"),
         ([plain, tmp_path / "m.onnx", "--size", "3", "4"], "--to onnx has no --size"),
-        (["c.py", "c.pth", tmp_path / "m.rebnn", "--metric", "top1=abc"], "--metric top1=abc: a number is needed"),
+        (["c.py", "c.pth", tmp_path / "m.rebnn", "--metric", "top1=abc"], "--metric top1='abc' must be a finite"),
     ):
         with pytest.raises(SystemExit, match=message):
             tool("export")(*arguments)

@@ -89,8 +89,12 @@ def test_hooks_are_gone_after_a_look(teacher):
 def test_refusals(teacher, tmp_path):
     with pytest.raises(ValueError, match="the teacher is for rte, the student for sst2"):
         student(teacher, task="sst2").init_weights()
-    with pytest.raises(ValueError, match="must be >= 0"):
+    with pytest.raises(ValueError, match="are all 0, and one must be > 0"):
         student(teacher, **PARTS)
+    for option in ("logit_weight", "label_weight", "temperature"):
+        for value in (-1, float("nan"), "1"):
+            with pytest.raises(ValueError, match=f"{option}=.* must be a finite number"):
+                student(teacher, **{option: value})
     with pytest.raises(ValueError, match="3 levels of the student|2 levels of the student"):
         student(teacher, bert={**SMALL, "num_hidden_layers": 1})(batch(), TARGETS, mode="loss")
     with pytest.raises(FileNotFoundError, match="the teacher's checkpoint"):

@@ -208,8 +208,12 @@ def test_bad_teachers(tmp_path, checkpoint):
     cfg.model.teacher = "resnet34"
     with pytest.raises(ValueError, match=r"teacher='resnet34': give dict\(config=..., checkpoint=...\)"):
         build_model(cfg)
-    with pytest.raises(ValueError, match="distill_weight=0 must be > 0"):
-        build_model(config(checkpoint, **{"model.distill_weight": 0}))
+    for option in ("distill_weight", "temperature"):
+        for value in (0, float("nan"), "1"):
+            with pytest.raises(ValueError, match=f"{option}=.* must be a finite number > 0"):
+                build_model(config(checkpoint, **{f"model.{option}": value}))
+    with pytest.raises(ValueError, match="label_weight=-1 must be a finite number >= 0"):
+        build_model(config(checkpoint, **{"model.label_weight": -1}))
 
 
 def test_weight_decay_of_stage_one_is_reactnets():

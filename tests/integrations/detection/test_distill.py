@@ -110,8 +110,11 @@ def test_refusals(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"the student gives \(2, 96, .*the teacher \(2, 32, .*take another teacher"):
         model.train()(*batch(), mode="loss")
     assert not model.neck._forward_hooks
-    with pytest.raises(ValueError, match="distill_weight=0 must be > 0"):
-        student(checkpoint, **{"model.distill_weight": 0})
+    for value in (0, float("nan"), "1"):
+        with pytest.raises(ValueError, match="distill_weight=.* must be a finite number > 0"):
+            student(checkpoint, **{"model.distill_weight": value})
+    with pytest.raises(ValueError, match="distill_kind='l3' is not one of"):
+        student(checkpoint, **{"model.distill_kind": "l3"})
     with pytest.raises(FileNotFoundError, match="teacher's checkpoint nowhere.pth is not a file"):
         student("nowhere.pth").init_weights()
 

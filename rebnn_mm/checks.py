@@ -1,0 +1,65 @@
+"""Options that are numbers: one sentence for each that is out of range or no number at all."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+from rebnn_mm.errors import UserError
+
+
+def check_number(
+    where: str,
+    value: object,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    or_none: bool = False,
+    hint: str = "",
+) -> None:
+    """Refuse what is not a finite number (True and False are none) within bounds.
+
+    Args:
+        where: The option's place for the message, as ``'LatentClipHook: limit'``.
+        value: What was given.
+        above: Numbers allowed are above this one,
+        least: at least this one,
+        below: and below this one.
+        or_none: Whether None is allowed, too.
+        hint: What else to say, behind the sentence.
+
+    Raises:
+        UserError: What came, and what is allowed.
+    """
+    if or_none and value is None:
+        return
+    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    bounds = []
+    if above is not None:
+        bounds.append(f"> {above:g}")
+        fits = fits and value > above
+    if least is not None:
+        bounds.append(f">= {least:g}")
+        fits = fits and value >= least
+    if below is not None:
+        bounds.append(f"< {below:g}")
+        fits = fits and value < below
+    if not fits:
+        raise UserError(_sentence(where, value, "a finite number", bounds, or_none, hint))
+
+
+def check_whole(where: str, value: object, least: int = 1, or_none: bool = False, hint: str = "") -> None:
+    """Refuse what is not a whole number (True and 2.0 are none) from ``least`` on; arguments as above.
+
+    Raises:
+        UserError: What came, and what is allowed.
+    """
+    if or_none and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(_sentence(where, value, "a whole number", [f">= {least}"], or_none, hint))
+
+
+def _sentence(where: str, value: object, kind: str, bounds: list[str], or_none: bool, hint: str) -> str:
+    allowed = " ".join([kind, " and ".join(bounds)]).rstrip()
+    return f"{where}={value!r} must be {allowed}{', or None' if or_none else ''}{hint}"
