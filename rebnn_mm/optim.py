@@ -62,7 +62,6 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
         check_paramwise(self.paramwise_cfg)
         super()._validate_cfg()
         mult = self.paramwise_cfg.get("latent_lr_mult", 1.0)
-        check_number(f"{_WHERE}.latent_lr_mult", mult, above=0)
         if mult != 1 and self.base_lr is None:
             raise UserError(f"{_WHERE}.latent_lr_mult={mult!r}: optim_wrapper.optimizer has no lr")
 
@@ -90,18 +89,24 @@ class LatentWeightConstructor(DefaultOptimWrapperConstructor):
 
 
 def check_paramwise(paramwise: Any) -> None:
-    """Refuse names in ``paramwise_cfg`` that nobody reads: a typing error would leave a training without its rule.
+    """Refuse names in ``paramwise_cfg`` that nobody reads, and factors that are no numbers.
+
+    A typing error in a name would leave a training without its rule.
 
     A rule of ``custom_keys`` may have names of its own, which mmengine puts into the group for an optimizer or a hook
     (LARS reads ``lars_exclude``). There only what looks like a misspelt ``lr_mult`` or ``decay_mult`` is refused.
 
     Raises:
-        UserError: An unknown name; no dict where one is needed.
+        UserError: An unknown name; no dict, or no number, where one is needed.
     """
     _check_dict(_WHERE, paramwise)
-    for name in paramwise:
+    for name, value in paramwise.items():
         if name not in _OPTIONS:
             raise unknown_name(_WHERE, name, _OPTIONS)
+        if name == "latent_lr_mult":
+            check_number(f"{_WHERE}.{name}", value, above=0)
+        elif name.endswith("_mult"):
+            check_number(f"{_WHERE}.{name}", value, or_none=True)
     rules = paramwise.get("custom_keys", {})
     _check_dict(f"{_WHERE}.custom_keys", rules)
     for key, rule in rules.items():
@@ -110,6 +115,8 @@ def check_paramwise(paramwise: Any) -> None:
         for name in rule:
             if name not in _RULE and get_close_matches(str(name), _RULE, cutoff=0.8):
                 raise unknown_name(place, name, _RULE)
+        for name in set(_RULE) & rule.keys():
+            check_number(f"{place}.{name}", rule[name])
 
 
 def _check_dict(place: str, given: Any) -> None:

@@ -72,6 +72,8 @@ def test_refusals(mult):
         (dict(custom_keys=dict(conv=dict(lr_mul=2))), r"custom_keys\['conv'\]: 'lr_mul' is .*mean lr_mult"),
         (dict(custom_keys=dict(conv=2)), r"custom_keys\['conv'\]=2: a dict is needed"),
         (dict(custom_keys=3), "custom_keys=3: a dict is needed"),
+        (dict(norm_decay_mult="none"), "paramwise_cfg.norm_decay_mult='none' must be a finite number, or None"),
+        (dict(custom_keys=dict(conv=dict(lr_mult="2"))), r"custom_keys\['conv'\].lr_mult='2' must be a finite number"),
     ],
 )
 def test_a_name_that_nobody_reads_is_refused(paramwise, message):
