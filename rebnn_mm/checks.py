@@ -1,9 +1,11 @@
-"""Options that are numbers: one sentence for each that is out of range or no number at all."""
+"""Options of the wrong kind or out of range: one sentence for each, before anything is built from it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Real
+from typing import cast
 
 from rebnn_mm.errors import UserError
 
@@ -63,3 +65,25 @@ def check_whole(where: str, value: object, least: int = 1, or_none: bool = False
 def _sentence(where: str, value: object, kind: str, bounds: list[str], or_none: bool, hint: str) -> str:
     allowed = " ".join([kind, " and ".join(bounds)]).rstrip()
     return f"{where}={value!r} must be {allowed}{', or None' if or_none else ''}{hint}"
+
+
+def check_dict(where: str, value: object, hint: str = "") -> None:
+    """Refuse what is no mapping.
+
+    Raises:
+        UserError: What came.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r}: a dict is needed{hint}")
+
+
+def check_config(where: str, value: object, example: str) -> None:
+    """Refuse what is no config of a layer: a mapping with a ``type``, as the name ``example`` has.
+
+    Raises:
+        UserError: What came, and what is allowed.
+    """
+    hint = f" with a type, as dict(type={example!r})"
+    check_dict(where, value, hint)
+    if "type" not in cast(Mapping[str, object], value):
+        raise UserError(f"{where}={value!r}: a dict is needed{hint}")

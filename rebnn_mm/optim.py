@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,7 +17,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from rebnn_mm.checks import check_number
+from rebnn_mm.checks import check_dict, check_number
 from rebnn_mm.errors import UserError, unknown_name
 from rebnn_mm.layers.interface import binary_layers
 
@@ -99,7 +98,7 @@ def check_paramwise(paramwise: Any) -> None:
     Raises:
         UserError: An unknown name; no dict, or no number, where one is needed.
     """
-    _check_dict(_WHERE, paramwise)
+    check_dict(_WHERE, paramwise)
     for name, value in paramwise.items():
         if name not in _OPTIONS:
             raise unknown_name(_WHERE, name, _OPTIONS)
@@ -108,20 +107,15 @@ def check_paramwise(paramwise: Any) -> None:
         elif name.endswith("_mult"):
             check_number(f"{_WHERE}.{name}", value, or_none=True)
     rules = paramwise.get("custom_keys", {})
-    _check_dict(f"{_WHERE}.custom_keys", rules)
+    check_dict(f"{_WHERE}.custom_keys", rules)
     for key, rule in rules.items():
         place = f"{_WHERE}.custom_keys[{key!r}]"
-        _check_dict(place, rule)
+        check_dict(place, rule)
         for name in rule:
             if name not in _RULE and get_close_matches(str(name), _RULE, cutoff=0.8):
                 raise unknown_name(place, name, _RULE)
         for name in set(_RULE) & rule.keys():
             check_number(f"{place}.{name}", rule[name])
-
-
-def _check_dict(place: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise UserError(f"{place}={given!r}: a dict is needed")
 
 
 def _refuse_shared(groups: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Options that are numbers are refused with a sentence, whatever else they are."""
+"""Options of the wrong kind, or out of range, are refused with a sentence."""
 
 import inspect
 

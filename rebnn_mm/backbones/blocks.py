@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.backbones.fused_unit import fused_unit, unit_fuses
+from rebnn_mm.checks import check_config
 from rebnn_mm.errors import UserError
 from rebnn_mm.layers import ChannelShift, RPReLU
 
@@ -37,6 +38,7 @@ def build_norm(norm_cfg: Config, channels: int) -> nn.Module:
     Raises:
         UserError: Another norm.
     """
+    check_config("norm_cfg", norm_cfg, "BN")
     options = dict(norm_cfg)
     kind = options.pop("type")
     requires_grad = options.pop("requires_grad", True)
@@ -55,6 +57,7 @@ def build_conv(conv_cfg: Config, in_channels: int, out_channels: int, kernel_siz
     Raises:
         UserError: A type that is neither registered nor a class.
     """
+    check_config("conv_cfg", conv_cfg, "ReBNNConv2d")
     options: Config = dict(kernel_size=kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
     options |= conv_cfg
     kind = options.pop("type")

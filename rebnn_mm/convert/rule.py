@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from rebnn_mm.checks import check_dict
 from rebnn_mm.convert.copies import Copies, beside, find_copies, find_teachers, refresh_averages
 from rebnn_mm.convert.frozen import FROZEN, settle, unfreeze, warning_of_frozen, warning_of_norm_eval
 from rebnn_mm.convert.kinds import Names, check_patterns, names_by_module, type_names
@@ -105,8 +106,12 @@ def binarize(
         What was replaced and what was kept, which is also logged.
 
     Raises:
-        ValueError: An unknown type, preset or option; a pattern that matches no layer; nothing to replace.
+        ValueError: An unknown type, preset or option, or one of another kind; a pattern that matches no layer; nothing
+            to replace.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"binarize: a torch.nn.Module is needed, and model is of type {type(model).__name__}")
+    check_dict("binarize: layer", layer or {}, ", as dict(type='ReActConv2d')")
     defaults = find_preset(preset)
     frozen = defaults.frozen if frozen is None else frozen
     _check_option("frozen", frozen, FROZEN)
@@ -119,7 +124,7 @@ def binarize(
     names = {**layers, **attentions}
     if "" in (name for known in names.values() for name in known):
         raise UserError(f"binarize: the model itself is a {type(model).__name__}; build a 1-bit layer in its place")
-    included, excluded = _as_tuple(include), _as_tuple(exclude) or ()
+    included, excluded = _as_tuple("include", include), _as_tuple("exclude", exclude) or ()
     for argument, patterns in (("include", included or ()), ("exclude", excluded)):
         check_patterns(argument, patterns, names)
     choice = Choice(included, (*excluded, *defaults.patterns()), chosen_types, depthwise, frozen)
@@ -162,10 +167,14 @@ def binarize(
     return report
 
 
-def _as_tuple(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def _as_tuple(option: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Collection) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"binarize: {option}={value!r} must be a name or pattern, or a list of them")
+    return tuple(value)
 
 
 def _keeps_last(include: Any, given: bool | None, preset: bool | None) -> bool:

@@ -63,6 +63,8 @@ def export_model(
             model that differs; two ways to round, or rounding to 8 bits where ``check`` demands the trained bits.
         TypeError: ``card`` holds something else than plain values.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"export_model: a torch.nn.Module is needed, and model is of type {type(model).__name__}")
     if not binary_layers(model):
         raise UserError(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="

@@ -19,6 +19,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from rebnn_mm.checks import check_config
 from rebnn_mm.errors import UserError
 from rebnn_mm.estimators import ElasticSTE, gradient_of_scaled
 from rebnn_mm.fast_path import keep_called
@@ -60,6 +61,7 @@ class BinaryBase(GuardedLayer):
         self.binarizes_input = not weight_only
         self.input_norm = input_norm
         cfg = estimator or dict(type=self.default_estimator)
+        check_config(f"{type(self).__name__}: estimator", cfg, self.default_estimator)
         self.estimator = MODELS.build(cfg) if self.binarizes_input else None
         self._init_method()
 

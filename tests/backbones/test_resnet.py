@@ -67,6 +67,8 @@ def test_stage_one_checkpoint_loads_through_init_cfg(tmp_path):
         (dict(out_indices=(4,)), "out_indices"),
         (dict(frozen_stages=5), "frozen_stages=5"),
         (dict(norm_cfg=dict(type="LN")), "norm_cfg type 'LN'"),
+        (dict(norm_cfg="BN"), r"norm_cfg='BN': a dict is needed with a type, as dict\(type='BN'\)"),
+        (dict(conv_cfg=dict(kind="ReBNNConv2d")), "conv_cfg=.*: a dict is needed with a type"),
         (dict(act="relu"), "act='relu': .*'hardtanh', 'none', 'prelu', 'rprelu'"),
     ],
 )

@@ -235,6 +235,9 @@ def test_layer_options():
         (dict(include="body", exclude="*"), r"nothing left.*exclude=\('\*',\).*excluded"),
         (dict(include="relu"), "match no"),
         (dict(layer=dict(type="ReBNNConv2d")), "name one of them"),
+        (dict(layer="ReActConv2d"), r"layer='ReActConv2d': a dict is needed, as dict\(type='ReActConv2d'\)"),
+        (dict(include=3), "include=3 must be a name or pattern"),
+        (dict(exclude=["body", 3]), r"exclude=\['body', 3\] must be a name or pattern"),
     ],
 )
 def test_errors(options, message):
@@ -249,6 +252,8 @@ def test_a_bare_layer_and_an_empty_model_are_refused():
         binarize(nn.Conv2d(1, 1, 1))
     with pytest.raises(ValueError, match="no layers"):
         binarize(nn.ReLU())
+    with pytest.raises(ValueError, match="model is of type str"):
+        binarize("resnet18")
 
 
 def test_stock_checkpoint_loads_and_sets_alpha():

@@ -108,6 +108,8 @@ def test_a_weight_that_a_pass_changed_is_rounded_once(tmp_path):
 def test_what_cannot_be_exported_says_why(tmp_path):
     with pytest.raises(ValueError, match="give at least one input"):
         Check([])
+    with pytest.raises(ValueError, match="model is of type OrderedDict"):
+        export_model(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "m.rebnn")
     with pytest.raises(ValueError, match="nothing to pack"):
         export_model(nn.Conv2d(3, 4, 3), tmp_path / "m.rebnn")
     with pytest.raises(ValueError, match="float64: call model.float"):

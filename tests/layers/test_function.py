@@ -270,5 +270,7 @@ def test_an_empty_batch_and_checkpointing():
 
 
 def test_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match="ReBNNConv2d: estimator='ClippedSTE': a dict is needed with a type"):
+        conv("ReBNN", estimator="ClippedSTE")
     with pytest.raises(ValueError, match="ReBNNConv2d: keep='bits' is not one of"):
         conv("ReBNN", keep="bits")
