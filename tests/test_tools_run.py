@@ -298,7 +298,7 @@ def test_bad_checkpoints(tool, data, trained, tmp_path, how, name, option, messa
         ((CONFIG, "--cfg-options", "auto_scale_lr={}", "--auto-scale-lr"), "auto-scale-lr needs"),
         ((CONFIG, "--cfg-options", "optim_wrapper.optimizer.lr=abc"), "optimizer.lr='abc': a number is needed"),
         ((CONFIG, "--cfg-options", "randomness.seed=abc"), "randomness.seed='abc': a whole number from 0"),
-        ((CONFIG, "--cfg-options", "model.backbone.base_channels=abc"), "base_channels='abc' is a text, int is needed"),
+        ((CONFIG, "--cfg-options", "model.backbone.base_channels=abc"), "base_channels='abc' must be a whole number"),
         ((CONFIG, "--cfg-options", "model.neck.in_channels=abc"), "type='FPN': .*in_channels='abc' is a text"),
         ((CONFIG, "--cfg-options", "model=3"), "model=3: a dict is needed"),
         ((CONFIG, "--launcher", "pytorch"), "--launcher pytorch without RANK, WORLD_SIZE"),
