@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
-from typing import cast
 
-from rebnn_mm.errors import UserError
+from torch import nn
+
+from rebnn_mm.errors import UserError, UserTypeError
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite int or float; True and False are none, and numpy's float32 belongs in no checkpoint."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_number(
@@ -35,7 +40,7 @@ def check_number(
     """
     if or_none and value is None:
         return
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    fits = is_number(value)
     bounds = []
     if above is not None:
         bounds.append(f"> {above:g}")
@@ -83,7 +88,15 @@ def check_config(where: str, value: object, example: str) -> None:
     Raises:
         UserError: What came, and what is allowed.
     """
-    hint = f" with a type, as dict(type={example!r})"
-    check_dict(where, value, hint)
-    if "type" not in cast(Mapping[str, object], value):
-        raise UserError(f"{where}={value!r}: a dict is needed{hint}")
+    if not isinstance(value, Mapping) or "type" not in value:
+        raise UserError(f"{where}={value!r}: a dict is needed with a type, as dict(type={example!r})")
+
+
+def check_module(who: str, model: object) -> None:
+    """Refuse a ``model`` that is none, a state dict for example.
+
+    Raises:
+        UserTypeError: What came.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserTypeError(f"{who}: a torch.nn.Module is needed, and model is of type {type(model).__name__}")

@@ -111,11 +111,11 @@ def check_paramwise(paramwise: Any) -> None:
     for key, rule in rules.items():
         place = f"{_WHERE}.custom_keys[{key!r}]"
         check_dict(place, rule)
-        for name in rule:
-            if name not in _RULE and get_close_matches(str(name), _RULE, cutoff=0.8):
+        for name, value in rule.items():
+            if name in _RULE:
+                check_number(f"{place}.{name}", value)
+            elif get_close_matches(str(name), _RULE, cutoff=0.8):
                 raise unknown_name(place, name, _RULE)
-        for name in set(_RULE) & rule.keys():
-            check_number(f"{place}.{name}", rule[name])
 
 
 def _refuse_shared(groups: list[dict[str, Any]]) -> None:

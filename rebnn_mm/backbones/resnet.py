@@ -68,7 +68,7 @@ class ReBNNResNet(Stages):
         super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
         check_whole("ReBNNResNet: in_channels", in_channels)
         check_whole("ReBNNResNet: base_channels", base_channels)
-        if depth not in tuple(self.settings):
+        if depth not in tuple(self.settings):  # a list, which is no key of a dict, is refused as well
             raise UserError(f"depth={depth!r}: ReBNNResNet has depths {sorted(self.settings)}")
         self.depth = depth
         block, counts = self.settings[depth]

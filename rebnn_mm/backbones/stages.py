@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rebnn_mm.backbones.blocks import Config
-from rebnn_mm.checks import check_whole
 from rebnn_mm.errors import UserError
 
 
@@ -34,7 +33,6 @@ class Stages(BaseModule):
         init_cfg: Config | list[Config] | None,
     ) -> None:
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"))
-        check_whole("frozen_stages", frozen_stages, least=-1)
         self._out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -49,8 +47,10 @@ class Stages(BaseModule):
         self.out_indices = (names[-1],) if self._out_indices is None else tuple(self._out_indices)
         if not self.out_indices or not set(self.out_indices) <= set(names):
             raise UserError(f"out_indices={self.out_indices}: name at least one of the stages {str([*names])[1:-1]}")
-        if not -1 <= self.frozen_stages <= count:
-            raise UserError(f"frozen_stages={self.frozen_stages}: -1 (none), 0 (stem) or 1..{count} (stem and stages)")
+        if self.frozen_stages not in range(-1, count + 1):
+            raise UserError(
+                f"frozen_stages={self.frozen_stages!r}: -1 (none), 0 (stem) or 1..{count} (stem and stages) is allowed"
+            )
         self.stem = stem
         for index, stage in enumerate(stages, 1):
             self.add_module(f"layer{index}", stage)

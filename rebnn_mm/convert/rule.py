@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rebnn_mm.checks import check_dict
+from rebnn_mm.checks import check_dict, check_module
 from rebnn_mm.convert.copies import Copies, beside, find_copies, find_teachers, refresh_averages
 from rebnn_mm.convert.frozen import FROZEN, settle, unfreeze, warning_of_frozen, warning_of_norm_eval
 from rebnn_mm.convert.kinds import Names, check_patterns, names_by_module, type_names
@@ -109,8 +109,7 @@ def binarize(
         ValueError: An unknown type, preset or option, or one of another kind; a pattern that matches no layer; nothing
             to replace.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"binarize: a torch.nn.Module is needed, and model is of type {type(model).__name__}")
+    check_module("binarize", model)
     check_dict("binarize: layer", layer or {}, ", as dict(type='ReActConv2d')")
     defaults = find_preset(preset)
     frozen = defaults.frozen if frozen is None else frozen

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from rebnn_mm import __version__
+from rebnn_mm.checks import check_module
 from rebnn_mm.copying import copy_model
 from rebnn_mm.deploy.file.card import ModelCard
 from rebnn_mm.deploy.file.container import write_file
@@ -61,10 +62,9 @@ def export_model(
     Raises:
         ValueError: No 1-bit layer; a layer or a type that a file cannot hold; a weight beyond float16; a packed
             model that differs; two ways to round, or rounding to 8 bits where ``check`` demands the trained bits.
-        TypeError: ``card`` holds something else than plain values.
+        TypeError: ``model`` is no module; ``card`` holds something else than plain values.
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"export_model: a torch.nn.Module is needed, and model is of type {type(model).__name__}")
+    check_module("export_model", model)
     if not binary_layers(model):
         raise UserError(
             f"{type(model).__name__} has no layer with 1-bit weights: there is nothing to pack; train with conv_cfg="

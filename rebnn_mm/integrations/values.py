@@ -7,13 +7,13 @@ mmengine or torch, often only after the data were read.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
+from rebnn_mm.checks import is_number
 from rebnn_mm.errors import UserError, unknown_name
 from rebnn_mm.optim import check_paramwise
 
@@ -27,18 +27,14 @@ class Kind(NamedTuple):
     fits: Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_whole(value: Any) -> bool:
-    return _is_number(value) and value == int(value)  # mmengine takes max_iters=1e5
+    return is_number(value) and value == int(value)  # mmengine takes max_iters=1e5
 
 
 _DICT = Kind("a dict", lambda value: isinstance(value, Mapping))
 _LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)))
 _DICTS = Kind("a dict or a list", lambda value: isinstance(value, (Mapping, list, tuple)))
-_NUMBER = Kind("a number", _is_number)
+_NUMBER = Kind("a number", is_number)
 _WHOLE = Kind("a whole number", _is_whole)
 _COUNT = Kind("a whole number from 1 on", lambda value: _is_whole(value) and value >= 1)
 _WORKERS = Kind("a whole number from 0 on", lambda value: type(value) is int and value >= 0)

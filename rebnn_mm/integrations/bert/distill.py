@@ -53,9 +53,9 @@ class DistilledBertClassifier(Taught, BertClassifier):
         super().__init__(*args, **kwargs)
         self.set_teacher(teacher)
         self.weights = dict(logits=logit_weight, hidden=hidden_weight, attention=attention_weight)
-        for name, value in (("logit", logit_weight), ("hidden", hidden_weight), ("attention", attention_weight)):
+        factors = dict(logit=logit_weight, hidden=hidden_weight, attention=attention_weight, label=label_weight)
+        for name, value in factors.items():
             check_number(f"DistilledBertClassifier: {name}_weight", value, least=0)
-        check_number("DistilledBertClassifier: label_weight", label_weight, least=0)
         check_number("DistilledBertClassifier: temperature", temperature, above=0)
         if not any(self.weights.values()):
             raise UserError(
